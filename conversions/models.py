@@ -1,0 +1,279 @@
+"""Runs of the engine and what they left: steps, disks, log lines, reports, concerns."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import models
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from conversions.pipeline.job import Mode
+from conversions.pipeline.steps import TITLES, Step
+from inventory.models import SourceVM
+
+
+class ConversionQuerySet(models.QuerySet["Conversion"]):
+    """Queries with a name."""
+
+    def active(self) -> ConversionQuerySet:
+        """Return those that wait, run or are being stopped."""
+        return self.filter(status__in=Conversion.ACTIVE)
+
+    def waiting(self) -> ConversionQuerySet:
+        """Return those that wait for a worker, first come first."""
+        return self.filter(status=Conversion.Status.WAITING).order_by("created_at", "pk")
+
+    def on_worker(self) -> ConversionQuerySet:
+        """Return those that a worker holds."""
+        return self.filter(status__in=[Conversion.Status.RUNNING, Conversion.Status.STOPPING])
+
+
+class Conversion(models.Model):
+    """One run of the engine: a conversion, a rehearsal or an inspection.
+
+    waiting -> running -> done | warned | failed
+       |          |
+       |          +--> stopping -> stopped
+       |          +--> lost            (no heartbeat; set by the periodic task)
+       +--> stopped
+
+    The row is the truth: claimed, renewed and ended by conditional updates only.
+    """
+
+    class Status(models.TextChoices):
+        WAITING = "waiting", _("Waiting")
+        RUNNING = "running", _("Running")
+        STOPPING = "stopping", _("Stopping")
+        STOPPED = "stopped", _("Stopped")
+        DONE = "done", _("Done")
+        WARNED = "warned", _("Done with warnings")
+        FAILED = "failed", _("Failed")
+        LOST = "lost", _("Lost")
+
+    ACTIVE = [Status.WAITING, Status.RUNNING, Status.STOPPING]
+    MODES = [
+        (Mode.COPY, _("Conversion")),
+        (Mode.REHEARSE, _("Rehearsal")),
+        (Mode.INSPECT, _("Inspection")),
+    ]
+
+    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    vm = models.ForeignKey(
+        SourceVM, on_delete=models.SET_NULL, null=True, related_name="conversions"
+    )
+    # History outlives the machine.
+    vm_name = models.CharField(_("machine"), max_length=255)
+    name = models.CharField(_("name on the target"), max_length=255)
+    mode = models.CharField(max_length=10, choices=MODES)
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.WAITING)
+    # The Job as JSON, without work_dir; holds no secrets.
+    settings = models.JSONField()
+    retry_of = models.ForeignKey(
+        "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="retries"
+    )
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="conversions"
+    )
+    created_at = models.DateTimeField(_("asked for"), auto_now_add=True)
+    started_at = models.DateTimeField(_("started"), null=True)
+    finished_at = models.DateTimeField(_("ended"), null=True)
+    worker = models.CharField(_("conversion host"), max_length=255, blank=True)
+    pid = models.IntegerField(null=True)
+    heartbeat_at = models.DateTimeField(null=True)
+    last_output_at = models.DateTimeField(null=True)
+    # Head of the log: the highest LogLine.seq of this conversion.
+    last_seq = models.BigIntegerField(default=0)
+    # Rises with every stored batch, so a page knows whether it has seen all there is.
+    revision = models.BigIntegerField(default=0)
+    step = models.CharField(max_length=20, blank=True)
+    warnings = models.IntegerField(default=0)
+    stop_requested_at = models.DateTimeField(null=True)
+    stop_requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    force_stop = models.BooleanField(default=False)
+    # The engine's result: code, message, remedy, step; empty on success.
+    result = models.JSONField(default=dict, blank=True)
+    # The engine's reports by name: source, inspection, guestcaps, mpstats, ...
+    reports = models.JSONField(default=dict, blank=True)
+
+    objects = ConversionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-pk"]
+        permissions = [
+            ("run_conversion", _("Can start and stop conversions")),
+            ("purge_conversion", _("Can purge conversions and their evidence")),
+        ]
+        indexes = [
+            # History, newest first, and by status for the chips and the workers.
+            models.Index(fields=["-created_at"], name="conversion_created"),
+            models.Index(fields=["status", "created_at"], name="conversion_status_created"),
+        ]
+
+    def __str__(self) -> str:
+        return f"#{self.pk} {self.vm_name}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("conversion", args=[self.uuid])
+
+    @property
+    def is_active(self) -> bool:
+        """Tell whether it can still change."""
+        return self.status in self.ACTIVE
+
+    @property
+    def is_success(self) -> bool:
+        """Tell whether it reached its end."""
+        return self.status in (self.Status.DONE, self.Status.WARNED)
+
+    @property
+    def elapsed(self) -> timedelta | None:
+        """Time from start to end, or until now; None before the start."""
+        if self.started_at is None:
+            return None
+        return (self.finished_at or timezone.now()) - self.started_at
+
+
+class ConversionStep(models.Model):
+    """One of the fifteen steps of a conversion; rows are made when it is asked for."""
+
+    class Status(models.TextChoices):
+        WAITING = "waiting", _("Waiting")
+        RUNNING = "running", _("Running")
+        DONE = "done", _("Done")
+        WARNED = "warned", _("Done with warnings")
+        SKIPPED = "skipped", _("Skipped")
+        FAILED = "failed", _("Failed")
+        CANCELLED = "cancelled", _("Cancelled")
+
+    conversion = models.ForeignKey(Conversion, on_delete=models.CASCADE, related_name="steps")
+    position = models.PositiveSmallIntegerField()
+    name = models.CharField(max_length=20, choices=[(s.value, TITLES[s]) for s in Step])
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.WAITING)
+    started_at = models.DateTimeField(null=True)
+    seconds = models.FloatField(null=True)
+    reason = models.CharField(max_length=255, blank=True)
+    warnings = models.IntegerField(default=0)
+    # Where its lines begin in the log, for links.
+    first_seq = models.BigIntegerField(null=True)
+
+    class Meta:
+        ordering = ["position"]
+        constraints = [
+            models.UniqueConstraint(fields=["conversion", "name"], name="step_conversion_name"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ConversionDisk(models.Model):
+    """Progress and result of one disk; overwritten at most twice a second while copying."""
+
+    conversion = models.ForeignKey(Conversion, on_delete=models.CASCADE, related_name="disks")
+    index = models.PositiveIntegerField()
+    name = models.CharField(max_length=20)
+    virtual_bytes = models.BigIntegerField(null=True)
+    estimated_bytes = models.BigIntegerField(null=True)
+    done_bytes = models.BigIntegerField(default=0)
+    total_bytes = models.BigIntegerField(null=True)
+    actual_bytes = models.BigIntegerField(null=True)
+    seconds = models.FloatField(null=True)
+    path = models.CharField(max_length=4096, blank=True)
+    started_at = models.DateTimeField(null=True)
+    at = models.DateTimeField(null=True)
+    rate = models.FloatField(_("bytes a second"), null=True)
+
+    class Meta:
+        ordering = ["index"]
+        constraints = [
+            models.UniqueConstraint(fields=["conversion", "name"], name="disk_conversion_name"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class LogLine(models.Model):
+    """One line of a conversion's log; `seq` from 1 without gaps, given by the supervisor."""
+
+    class Level(models.TextChoices):
+        ERROR = "error", _("Error")
+        WARNING = "warning", _("Warning")
+        INFO = "info", _("Info")
+        DEBUG = "debug", _("Debug")
+        TRACE = "trace", _("Trace")
+
+    conversion = models.ForeignKey(Conversion, on_delete=models.CASCADE, related_name="lines")
+    seq = models.BigIntegerField()
+    at = models.DateTimeField()
+    step = models.CharField(max_length=20)
+    level = models.CharField(max_length=10, choices=Level.choices)
+    text = models.TextField()
+
+    class Meta:
+        ordering = ["seq"]
+        constraints = [
+            models.UniqueConstraint(fields=["conversion", "seq"], name="line_conversion_seq"),
+        ]
+        indexes = [
+            # The level filter of the log panel.
+            models.Index(fields=["conversion", "level", "seq"], name="line_conversion_level"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.seq} {self.text}"
+
+
+class Inspection(models.Model):
+    """What is in a guest: the report of one run, of whatever mode, that got so far."""
+
+    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    conversion = models.OneToOneField(
+        Conversion, on_delete=models.CASCADE, related_name="inspection"
+    )
+    vm = models.ForeignKey(
+        SourceVM, on_delete=models.SET_NULL, null=True, related_name="inspections"
+    )
+    product_name = models.CharField(_("operating system"), max_length=255, blank=True)
+    distro = models.CharField(max_length=60, blank=True)
+    arch = models.CharField(max_length=20, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return self.product_name or self.distro
+
+    def get_absolute_url(self) -> str:
+        return reverse("inspection", args=[self.uuid])
+
+
+class Concern(models.Model):
+    """Something to know before converting: what was found, what it means, what to do."""
+
+    class Level(models.TextChoices):
+        BLOCKS = "blocks", _("Blocks")
+        WARNING = "warning", _("Warning")
+        NOTE = "note", _("Note")
+
+    inspection = models.ForeignKey(Inspection, on_delete=models.CASCADE, related_name="concerns")
+    position = models.PositiveSmallIntegerField()
+    level = models.CharField(max_length=10, choices=Level.choices)
+    code = models.CharField(max_length=60)
+    title = models.CharField(max_length=255)
+    found = models.TextField()
+    meaning = models.TextField()
+    remedy = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["position"]
+
+    def __str__(self) -> str:
+        return self.title

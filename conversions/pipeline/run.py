@@ -1,0 +1,104 @@
+"""The table of contents of a conversion: fifteen steps, one named call each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from conversions.pipeline.appliance import Appliance, GuestFS
+from conversions.pipeline.close import close_appliance
+from conversions.pipeline.concerns import collect_concerns
+from conversions.pipeline.convert import pick_converter
+from conversions.pipeline.disk_copy import copy_disks
+from conversions.pipeline.firmware import detect_boot_disk, is_uefi_target
+from conversions.pipeline.inspection import inspect_guest
+from conversions.pipeline.job import Job, Mode
+from conversions.pipeline.networks import map_nics
+from conversions.pipeline.outputs import output_for
+from conversions.pipeline.overlay import create_overlays
+from conversions.pipeline.report import Reporter
+from conversions.pipeline.source import open_source
+from conversions.pipeline.space import check_guest_space, estimate_targets, mountpoint_stats
+from conversions.pipeline.steps import Step
+from conversions.pipeline.target_buses import assign_target_buses
+from conversions.pipeline.trim import trim_filesystems
+from conversions.pipeline.types import TargetMeta
+from conversions.pipeline.work import work_folder
+
+
+def convert(job: Job, report: Reporter) -> None:
+    """Run one job to its end.
+
+    Copies, rehearses or inspects as `job.mode` says.  The source is only ever read.  Raises
+    ConversionError or SourceError; whatever was made is removed then.
+    """
+    copying = job.mode is Mode.COPY
+    changing = job.mode is not Mode.INSPECT
+    with ExitStack() as stack:
+        with report.step(Step.REQUEST):
+            work = stack.enter_context(work_folder(job, report))
+            output = output_for(job, report)
+            report.report("request", {"mode": job.mode, "output": output.describe()})
+        with report.step(Step.SOURCE):
+            source = open_source(job, work, report)
+        with report.step(Step.OVERLAYS):
+            overlays = create_overlays(source, work, report)
+        if copying:
+            with report.step(Step.TARGETS):
+                targets = stack.enter_context(output.prepare(source, overlays))
+        else:
+            report.skip(Step.TARGETS, f"{job.mode} mode: nothing is written")
+        with report.step(Step.HANDLE):
+            appliance = Appliance(job, overlays, work, report, read_only=not changing)
+            stack.callback(appliance.kill)
+        with report.step(Step.LAUNCH):
+            g = appliance.launch()
+        with report.step(Step.INSPECTION):
+            guest = inspect_guest(g, source, root=job.root, read_only=not changing, report=report)
+        with report.step(Step.SPACE):
+            stats = mountpoint_stats(g, report)
+            estimates = estimate_targets(stats, overlays, report)
+            check_guest_space(guest, stats, report, refuse=changing)
+            output.check_space(estimates, overlays)
+        converter = pick_converter(guest)
+        with report.step(Step.CONVERSION):
+            if changing:
+                guestcaps = converter.convert(g, guest, source, report)
+            else:
+                guestcaps = converter.preview(g, guest, source, report)
+            boot_disk = detect_boot_disk(g, guest, overlays)
+            collect_concerns(g, guest, source, guestcaps, stats, report)
+        if changing and job.trim:
+            with report.step(Step.TRIM):
+                trim_filesystems(g, report)
+        else:
+            report.skip(Step.TRIM, "trimming was turned off" if changing else "inspect mode")
+        with report.step(Step.CLOSE):
+            close_appliance(appliance, report)
+        with report.step(Step.TARGET_BUSES):
+            buses = assign_target_buses(
+                output.target_disks(overlays, estimates), source.removables, guestcaps, report
+            )
+            meta = TargetMeta(
+                source=source,
+                name=output.name_for(source),
+                inspection=guest,
+                guestcaps=guestcaps,
+                buses=buses,
+                nics=map_nics(source.nics, job.network_map),
+                uefi=is_uefi_target(source, guest, report),
+                boot_disk=boot_disk,
+            )
+        if not copying:
+            output.preview(meta)
+            for step in (Step.COPY, Step.METADATA):
+                report.skip(step, f"{job.mode} mode: nothing to write")
+        else:
+            with report.step(Step.COPY):
+                copy_disks(targets.disks, output.target, work, report)
+            with report.step(Step.METADATA):
+                output.write_metadata(targets, meta)
+        with report.step(Step.FINISH):
+            if copying:
+                targets.commit()

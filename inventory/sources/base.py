@@ -1,0 +1,60 @@
+"""The interface every source reader provides, and the choice among them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from inventory.sources.types import Source, SourceDisk
+
+Warn = Callable[[str], None]
+"""Takes one sentence about something odd that does not stop the reading."""
+
+
+class SourceReader(Protocol):
+    """Reads one foreign description; the disks themselves are never opened for writing."""
+
+    def describe(self) -> str:
+        """Return one line for messages, such as: OVA web01.ova."""
+        ...
+
+    def read(self) -> Source:
+        """Return the VM's metadata.  Raises SourceError."""
+        ...
+
+    def verify(self, progress: Callable[[int, int], None]) -> list[dict[str, str]]:
+        """Check the digests the source carries; progress gets (done_bytes, total_bytes).
+
+        Returns one {"file", "algorithm", "status"} per record, status "matches", "missing" or
+        "unlisted"; an empty list when the source carries no digests.  Raises ManifestError.
+        """
+        ...
+
+
+def disk_uri(disk: SourceDisk) -> str:
+    """Return what qemu opens, read-only, for a disk: a path, or a json: node inside a tar.
+
+    The container format is not part of it: it is stated separately (backing_fmt, -f).
+    Source: qemu block driver `raw` with offset and size.
+    """
+    if disk.offset_bytes is None:
+        return disk.path
+    node = {
+        "driver": "raw",
+        "offset": disk.offset_bytes,
+        "size": disk.length_bytes,
+        "file": {"driver": "file", "filename": disk.path},
+    }
+    return "json:" + json.dumps({"driver": disk.format, "file": node}, separators=(",", ":"))
+
+
+def reader_for(kind: str, location: str, *, work_dir: Path, warn: Warn) -> SourceReader:
+    """Return the reader for an input kind ("ova").  Raises SourceError for an unknown kind."""
+    from inventory.sources.errors import SourceError
+    from inventory.sources.ova import OvaReader
+
+    if kind == "ova":
+        return OvaReader(Path(location), work_dir=work_dir, warn=warn)
+    raise SourceError("E-INPUT-KIND", f"Input kind {kind!r} is not known; ova is.")

@@ -1,0 +1,10 @@
+"""Every address of the console."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("", include("inventory.urls")),
+    path("", include("conversions.urls")),
+]
