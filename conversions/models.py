@@ -71,7 +71,7 @@ class Conversion(models.Model):
     mode = models.CharField(max_length=10, choices=MODES)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.WAITING)
     # The Job as JSON, without work_dir; holds no secrets.
-    settings = models.JSONField()
+    job = models.JSONField()
     retry_of = models.ForeignKey(
         "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="retries"
     )

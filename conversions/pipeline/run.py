@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
-from conversions.pipeline.appliance import Appliance, GuestFS
+from conversions.pipeline.appliance import Appliance
 from conversions.pipeline.close import close_appliance
 from conversions.pipeline.concerns import collect_concerns
 from conversions.pipeline.convert import pick_converter

@@ -1,0 +1,5 @@
+"""Addresses of the overview, conversions and reports."""
+
+from django.urls import URLPattern
+
+urlpatterns: list[URLPattern] = []

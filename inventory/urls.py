@@ -1,0 +1,5 @@
+"""Addresses of Sources and Machines."""
+
+from django.urls import URLPattern
+
+urlpatterns: list[URLPattern] = []
