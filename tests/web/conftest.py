@@ -1,0 +1,25 @@
+"""Django's side of the tests: folders of their own, no Redis, no worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pytest_django.fixtures import SettingsWrapper
+
+
+@pytest.fixture(autouse=True)
+def own_state(settings: SettingsWrapper, tmp_path: Path) -> None:
+    """Point every folder below the test's own and keep messages in memory."""
+    for name in ("UPLOAD_DIR", "WORK_DIR", "IMPORT_DIR", "STATIC_ROOT"):
+        folder = tmp_path / name.lower()
+        folder.mkdir()
+        setattr(settings, name, folder)
+    targets = tmp_path / "targets"
+    targets.mkdir()
+    settings.TARGET_DIRS = [targets]
+    settings.FILE_UPLOAD_TEMP_DIR = str(settings.UPLOAD_DIR)
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    # A task that is sent goes nowhere; a test calls the task's function when it means it.
+    settings.CELERY_BROKER_URL = "memory://"
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
