@@ -7,6 +7,14 @@ from pathlib import Path
 import pytest
 from pytest_django.fixtures import SettingsWrapper
 
+from v2vweb.celery import app
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_broker() -> None:
+    """Send tasks nowhere; a test calls the task's function when it means it."""
+    app.conf.broker_url = "memory://"
+
 
 @pytest.fixture(autouse=True)
 def own_state(settings: SettingsWrapper, tmp_path: Path) -> None:
@@ -20,6 +28,4 @@ def own_state(settings: SettingsWrapper, tmp_path: Path) -> None:
     settings.TARGET_DIRS = [targets]
     settings.FILE_UPLOAD_TEMP_DIR = str(settings.UPLOAD_DIR)
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
-    # A task that is sent goes nowhere; a test calls the task's function when it means it.
-    settings.CELERY_BROKER_URL = "memory://"
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
