@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django import Settings
 
 from v2vweb.celery import app
 
@@ -17,7 +17,7 @@ def no_broker() -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_state(settings: SettingsWrapper, tmp_path: Path) -> None:
+def own_state(settings: Settings, tmp_path: Path) -> None:
     """Point every folder below the test's own and keep messages in memory."""
     for name in ("UPLOAD_DIR", "WORK_DIR", "IMPORT_DIR", "STATIC_ROOT"):
         folder = tmp_path / name.lower()
