@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,3 +40,32 @@ def results_dir() -> Path:
 def direct_backend() -> None:
     """Let libguestfs start qemu itself, as the engine does: no libvirtd in the tests."""
     os.environ["LIBGUESTFS_BACKEND"] = "direct"
+
+
+@pytest.fixture(scope="session")
+def build_sample(cache_dir: Path) -> Callable[..., Path]:
+    """Build a sample guest's OVA (minutes), or take it from an earlier run of the same builder.
+
+    Options are those of script/sample-ova: build_sample(layout="plain", initramfs="vmware").
+    """
+    folder = REPOSITORY / "tests/guests"
+    sources = b"".join((folder / name).read_bytes() for name in ("common.py", "debian.py"))
+    key = hashlib.sha256(sources).hexdigest()[:12]
+
+    def build(**options: str) -> Path:
+        ova = cache_dir / "-".join(["debian12", *options.values(), f"{key}.ova"])
+        if not ova.exists():
+            arguments = [f"--{name}={value}" for name, value in options.items()]
+            # The unpacked Debian is the same for all of them.
+            rootfs = cache_dir / f"rootfs-{key}.tar"
+            subprocess.run(
+                [sys.executable, "-m", "tests.guests.debian", ova, "--rootfs", rootfs, *arguments],
+                cwd=REPOSITORY,
+                check=True,
+            )
+        return ova
+
+    for outdated in [*cache_dir.glob("debian12-*.ova"), *cache_dir.glob("rootfs-*.tar")]:
+        if key not in outdated.name:
+            outdated.unlink()
+    return build
