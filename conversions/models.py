@@ -277,3 +277,17 @@ class Concern(models.Model):
 
     def __str__(self) -> str:
         return self.title
+
+
+class ConversionHost(models.Model):
+    """A host that runs conversions and what it last said about itself; see health.py."""
+
+    name = models.CharField(max_length=255, unique=True)
+    seen_at = models.DateTimeField()
+    health = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name

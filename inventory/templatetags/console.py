@@ -82,3 +82,17 @@ def current(context: template.Context, *prefixes: str) -> bool:
     """Tell whether the page's path is one of these, or below one of them."""
     path = context["request"].path
     return any(path == p or (p != "/" and path.startswith(p)) for p in prefixes)
+
+
+@register.inclusion_tag("_sort_header.html", takes_context=True)
+def sort_header(context: template.Context, key: str, text: str, css: str = "") -> dict[str, object]:
+    """Return a column's head that sorts the list by it, and the other way round when it does."""
+    sort = context["listing"].sort
+    direction = "" if sort.removeprefix("-") != key else ("down" if sort[0] == "-" else "up")
+    return {
+        "request": context["request"],
+        "sort": f"-{key}" if direction == "up" else key,
+        "direction": direction,
+        "text": text,
+        "css": css,
+    }

@@ -1,0 +1,30 @@
+"""Start-up of the conversions: roles, audit, and the worker's sign of life."""
+
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+from django.utils.translation import gettext_lazy as _
+
+
+class ConversionsConfig(AppConfig):
+    """Runs of the engine and what they left."""
+
+    name = "conversions"
+    verbose_name = _("Conversions")
+
+    def ready(self) -> None:
+        """Connect what has to be there before the first request or task."""
+        from auditlog.registry import auditlog
+
+        from conversions import (
+            checks,  # noqa: F401  registers the start-up checks
+            health,  # noqa: F401  a worker reports from its start on
+        )
+        from conversions.models import Conversion
+        from inventory.access import create_roles
+
+        # This app comes last, so the permissions of all others exist by then.
+        post_migrate.connect(create_roles, sender=self, dispatch_uid="create_roles")
+        # Who asked for it, who stopped it, who purged it; the run itself is in its own rows.
+        auditlog.register(
+            Conversion, include_fields=["vm_name", "name", "mode", "created_by", "force_stop"]
+        )

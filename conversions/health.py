@@ -1,0 +1,103 @@
+"""What every conversion host says about itself, and whether it still does.
+
+A worker measures itself when it starts and every REPORT_SECONDS after, and stores that in its row;
+the overview reads the rows.  A host whose row is older than SILENT_SECONDS does not answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import threading
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from celery.signals import worker_ready
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.utils import timezone
+
+logger = logging.getLogger(__name__)
+
+REPORT_SECONDS = 15
+SILENT_SECONDS = 60
+
+
+def measure() -> dict[str, Any]:
+    """Measure this host: free space of its folders, versions, load.
+
+    Returns {"folders": [{kind, path, total_bytes, free_bytes}], "qemu_img", "kvm_device",
+    "cpus", "memory_bytes", "load"}; numbers are None where they cannot be had.
+    """
+    folders = [("uploads", settings.UPLOAD_DIR), ("work", settings.WORK_DIR)]
+    folders += [("target", target) for target in settings.TARGET_DIRS]
+    return {
+        "folders": [measure_folder(kind, path) for kind, path in folders],
+        "qemu_img": _qemu_img_version(),
+        "kvm_device": os.access("/dev/kvm", os.R_OK | os.W_OK),
+        "cpus": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def measure_folder(kind: str, path: Path) -> dict[str, Any]:
+    """Return how big the file system of a folder is and how much of it is free."""
+    try:
+        usage = shutil.disk_usage(path)
+    except OSError:
+        return {"kind": kind, "path": str(path), "total_bytes": None, "free_bytes": None}
+    return {
+        "kind": kind,
+        "path": str(path),
+        "total_bytes": usage.total,
+        "free_bytes": usage.free,
+    }
+
+
+@cache
+def _qemu_img_version() -> str:
+    """Return what qemu-img calls itself, or "" when it does not run."""
+    try:
+        run = subprocess.run(
+            ["qemu-img", "--version"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return run.stdout.split("\n", 1)[0].removeprefix("qemu-img version ").split(" ")[0]
+
+
+def report_health() -> None:
+    """Store a fresh measurement of this host."""
+    from conversions.models import ConversionHost
+
+    ConversionHost.objects.update_or_create(
+        name=settings.WORKER_NAME, defaults={"seen_at": timezone.now(), "health": measure()}
+    )
+
+
+def is_answering(seen_at: Any) -> bool:
+    """Tell whether a host that was last heard at that time still counts as alive."""
+    return bool(timezone.now() - seen_at < timedelta(seconds=SILENT_SECONDS))
+
+
+@worker_ready.connect
+def start_reporting(**_kwargs: object) -> None:
+    """Report from now on for as long as this worker lives."""
+    threading.Thread(target=_report_forever, name="health", daemon=True).start()
+
+
+def _report_forever() -> None:
+    pause = threading.Event()
+    while True:
+        try:
+            report_health()
+        except DatabaseError:
+            logger.warning("The health of this host could not be stored (ignored).", exc_info=True)
+        finally:
+            connection.close()
+        pause.wait(REPORT_SECONDS)

@@ -1,0 +1,92 @@
+"""Who may do what: viewers read, operators act, administrators manage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec
+
+from django.contrib.auth.models import Group, Permission
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponseBase
+from django.utils.translation import gettext as _
+
+P = ParamSpec("P")
+View = Callable[Concatenate[HttpRequest, P], HttpResponseBase]
+
+VIEW = "inventory.view_sourcevm"
+OPERATE = "conversions.run_conversion"
+PURGE = "conversions.purge_conversion"
+
+VIEWER_PERMISSIONS = (
+    "inventory.view_ovaupload",
+    "inventory.view_sourcevm",
+    "conversions.view_conversion",
+    "conversions.view_inspection",
+)
+OPERATOR_PERMISSIONS = (
+    *VIEWER_PERMISSIONS,
+    "inventory.add_ovaupload",
+    "inventory.change_ovaupload",
+    "inventory.delete_ovaupload",
+    "inventory.add_sourcevm",
+    "inventory.delete_sourcevm",
+    OPERATE,
+)
+ADMINISTRATOR_PERMISSIONS = (
+    *OPERATOR_PERMISSIONS,
+    PURGE,
+    "auth.add_user",
+    "auth.change_user",
+    "auth.view_user",
+    "auth.view_group",
+    "auditlog.view_logentry",
+)
+ROLES = {
+    "Viewers": VIEWER_PERMISSIONS,
+    "Operators": OPERATOR_PERMISSIONS,
+    "Administrators": ADMINISTRATOR_PERMISSIONS,
+}
+
+
+def create_roles(**_kwargs: object) -> None:
+    """Create the three groups with their permissions; what was granted besides stays.
+
+    Connected to post_migrate, so a new version's permissions reach the groups by migrating.
+    """
+    for name, wanted in ROLES.items():
+        group, _created = Group.objects.get_or_create(name=name)
+        for full_name in wanted:
+            app, codename = full_name.split(".")
+            permission = Permission.objects.filter(
+                content_type__app_label=app, codename=codename
+            ).first()
+            if permission is not None:
+                group.permissions.add(permission)
+
+
+def viewer_required(view: View[P]) -> View[P]:
+    """Let only those in who may read."""
+    return _requires(VIEW, view)
+
+
+def operator_required(view: View[P]) -> View[P]:
+    """Let only those in who may upload, inspect, convert and stop."""
+    return _requires(OPERATE, view)
+
+
+def _requires(permission: str, view: View[P]) -> View[P]:
+    @wraps(view)
+    def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+        if not request.user.has_perm(permission):
+            raise PermissionDenied(missing_role(permission))
+        return view(request, *args, **kwargs)
+
+    return guarded
+
+
+def missing_role(permission: str) -> str:
+    """Return the sentence that says which role is missing and who can grant it."""
+    if permission == VIEW:
+        return _("Your account has no role yet. An administrator can make you a viewer.")
+    return _("This needs the role Operators. An administrator can grant it.")

@@ -1,0 +1,30 @@
+"""Start-up of the inventory: what is audited."""
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class InventoryConfig(AppConfig):
+    """The source VMs and where they came from."""
+
+    name = "inventory"
+    verbose_name = _("Inventory")
+
+    def ready(self) -> None:
+        """Keep a trail of who changed uploads, machines and users."""
+        from auditlog.registry import auditlog
+        from django.contrib.auth.models import Group, User
+
+        from inventory import checks  # noqa: F401  registers the start-up checks
+        from inventory.models import OvaUpload, SourceVM
+
+        # Progress fields change all the time and are no decision of anyone.
+        auditlog.register(
+            OvaUpload,
+            exclude_fields=["received_bytes", "checked_bytes", "updated_at", "digests"],
+        )
+        auditlog.register(SourceVM, exclude_fields=["record"])
+        auditlog.register(
+            User, mask_fields=["password"], exclude_fields=["last_login"], m2m_fields={"groups"}
+        )
+        auditlog.register(Group, m2m_fields={"permissions"})
