@@ -13,6 +13,7 @@ from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 
 register = template.Library()
+DASH = "\N{EN DASH}"  # there is no value
 UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -20,7 +21,7 @@ UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 def size(value: float | None) -> str:
     """Return a number of bytes in binary units: 1536 is 1.5 KiB; a dash for None."""
     if value is None or value == "":
-        return "–"
+        return DASH
     number, unit = float(value), "B"
     for unit_ in UNITS:
         if abs(number) < 1024:
@@ -35,7 +36,7 @@ def size(value: float | None) -> str:
 def duration(value: timedelta | float | None) -> str:
     """Return a time span as people say it: 0:04, 11:32, 2:05:09; a dash for None."""
     if value is None or value == "":
-        return "–"
+        return DASH
     seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
     minutes, rest = divmod(round(max(seconds, 0)), 60)
     hours, minutes = divmod(minutes, 60)
@@ -48,7 +49,7 @@ def duration(value: timedelta | float | None) -> str:
 def when(value: datetime | None) -> SafeString:
     """Return an absolute time with its zone; how long ago it is shows on hover."""
     if not value:
-        return SafeString("–")
+        return SafeString(DASH)
     local = timezone.localtime(value)
     return format_html(
         '<time class="when" datetime="{}" title="{}">{}</time>',
@@ -96,3 +97,9 @@ def sort_header(context: template.Context, key: str, text: str, css: str = "") -
         "text": text,
         "css": css,
     }
+
+
+@register.filter
+def minus(whole: float | None, part: float | None) -> float:
+    """Return whole less part; nothing counts as 0."""
+    return (whole or 0) - (part or 0)

@@ -55,6 +55,19 @@
     });
   });
 
+  /* A long list with a search field of its own, such as the packages of a guest. */
+  document.querySelectorAll("[data-filter-list]").forEach((list) => {
+    const field = list.querySelector("[data-filter-field]");
+    field.hidden = false;
+    field.querySelector("input").addEventListener("input", (event) => {
+      const words = event.target.value.toLowerCase().split(/\s+/);
+      list.querySelectorAll("li").forEach((item) => {
+        const text = item.textContent.toLowerCase();
+        item.hidden = !words.every((word) => text.includes(word));
+      });
+    });
+  });
+
   /* Filters of a list apply as soon as they change; without a script the button does it. */
   document.addEventListener("change", (event) => {
     if (event.target.matches("[data-submit-on-change]")) event.target.form.requestSubmit();

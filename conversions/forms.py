@@ -1,0 +1,281 @@
+"""The convert form: detected values in, a Job out; every rule about it lives here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.utils.text import format_lazy
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from conversions.models import Inspection
+from conversions.pipeline.errors import JobError
+from conversions.pipeline.job import Input, Job, Mode, NetworkMap, Target
+from inventory.models import SourceVM
+from inventory.sources.types import Nic, VnetType
+
+# What becomes part of file names and of the domain's name.
+SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
+KINDS = [("network", gettext_lazy("Network")), ("bridge", gettext_lazy("Bridge"))]
+ROOTS = [
+    ("single", gettext_lazy("The only one (stop when there are several)")),
+    ("first", gettext_lazy("The first one found")),
+]
+
+
+def suggested_name(vm: SourceVM) -> str:
+    """Return the machine's name as the form accepts it: what is not allowed becomes "-"."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", vm.name).strip("-.+")[:100] or "machine"
+
+
+class ConvertForm(forms.Form):
+    """What a person may choose for a conversion or a rehearsal of one machine."""
+
+    name = forms.CharField(label=gettext_lazy("Name on the target"), max_length=100)
+    directory = forms.ChoiceField(label=gettext_lazy("Target folder"))
+    format = forms.ChoiceField(
+        label=gettext_lazy("Disk format"),
+        choices=[("qcow2", "qcow2"), ("raw", "raw")],
+    )
+    allocation = forms.ChoiceField(
+        label=gettext_lazy("Space"),
+        choices=[
+            ("sparse", gettext_lazy("Sparse: takes what is used")),
+            ("preallocated", gettext_lazy("Preallocated: takes the full size at once")),
+        ],
+    )
+    compressed = forms.BooleanField(
+        label=gettext_lazy("Compress"),
+        required=False,
+        help_text=gettext_lazy("Smaller files, a slower copy. Only for sparse qcow2."),
+    )
+    root = forms.ChoiceField(label=gettext_lazy("Operating system to convert"), choices=ROOTS)
+    trim = forms.BooleanField(
+        label=gettext_lazy("Trim file systems before copying"),
+        required=False,
+        help_text=gettext_lazy("Blocks the guest no longer uses are not copied."),
+    )
+    verify_digests = forms.BooleanField(
+        label=gettext_lazy("Check the source against its manifest first"),
+        required=False,
+    )
+    memory_mib = forms.IntegerField(
+        label=gettext_lazy("Memory for the work inside the guest (MiB)"),
+        required=False,
+        min_value=512,
+        max_value=65536,
+        help_text=gettext_lazy("Empty: chosen for you. More helps very large guests."),
+    )
+    override_reason = forms.CharField(
+        label=gettext_lazy("Reason for starting all the same"),
+        required=False,
+        max_length=500,
+    )
+
+    def __init__(
+        self, data: Any = None, *, vm: SourceVM, inspection: Inspection | None = None
+    ) -> None:
+        self.vm = vm
+        self.inspection = inspection
+        self.nics = vm.source.nics
+        super().__init__(data, initial=self.detected())
+        folders = [str(path) for path in settings.TARGET_DIRS]
+        self._choice("directory").choices = [(folder, folder) for folder in folders]
+        self._choice("root").choices = [*ROOTS, *self._roots()]
+        self.fields["verify_digests"].disabled = not self._has_digests()
+        for index, nic in enumerate(self.nics):
+            label = nic.mac or _("network card %(number)d") % {"number": index + 1}
+            kind = forms.ChoiceField(
+                label=format_lazy(gettext_lazy("Kind for {nic}"), nic=label), choices=KINDS
+            )
+            # Without a MAC the map is by name, and a name stays of its kind.
+            kind.disabled = nic.mac is None
+            self.fields[f"nic{index}_kind"] = kind
+            self.fields[f"nic{index}_name"] = forms.CharField(
+                label=format_lazy(gettext_lazy("Target for {nic}"), nic=label), max_length=200
+            )
+        for field in self.fields.values():
+            if isinstance(field, forms.BooleanField):
+                field.widget.attrs["class"] = "pf-v6-c-check__input"
+
+    def detected(self) -> dict[str, Any]:
+        """Return what the form starts with, from the source and the settings."""
+        values: dict[str, Any] = {
+            "name": suggested_name(self.vm),
+            "directory": str(settings.TARGET_DIRS[0]),
+            "format": "qcow2",
+            "allocation": "sparse",
+            "compressed": False,
+            "root": "single",
+            "trim": True,
+            "verify_digests": self._has_digests(),
+            "memory_mib": settings.APPLIANCE_MEMORY_MIB,
+        }
+        for index, nic in enumerate(self.nics):
+            values[f"nic{index}_kind"] = _kind(nic)
+            values[f"nic{index}_name"] = nic.vnet
+        return values
+
+    def nic_fields(self) -> list[dict[str, Any]]:
+        """Return per network card what the page shows: the card and its two fields."""
+        return [
+            {"nic": nic, "kind": self[f"nic{index}_kind"], "name": self[f"nic{index}_name"]}
+            for index, nic in enumerate(self.nics)
+        ]
+
+    def clean_name(self) -> str:
+        """Refuse names that could not be file names everywhere."""
+        name: str = self.cleaned_data["name"]
+        if not SAFE_NAME.fullmatch(name):
+            raise forms.ValidationError(
+                _(
+                    "Use letters, digits and . _ + - only, and begin with a letter, a digit or _. "
+                    "The disks and the machine on the target get this name."
+                )
+            )
+        return name
+
+    def clean(self) -> dict[str, Any]:
+        """Check what concerns several fields, as the engine would."""
+        values = super().clean() or {}
+        if values.get("compressed") and values.get("format") == "raw":
+            self.add_error("compressed", _("Compression needs format qcow2; raw was chosen."))
+        elif values.get("compressed") and values.get("allocation") == "preallocated":
+            self.add_error("compressed", _("Compression and preallocation exclude each other."))
+        by_name: dict[tuple[str, str], str] = {}
+        for index, nic in enumerate(self.nics):
+            chosen = values.get(f"nic{index}_name")
+            if nic.mac is None and chosen:
+                first = by_name.setdefault((nic.vnet_type, nic.vnet), chosen)
+                if first != chosen:
+                    self.add_error(
+                        f"nic{index}_name",
+                        _(
+                            "Cards without a MAC address on the same network go to the same "
+                            "target; another card on %(network)s goes to %(target)s."
+                        )
+                        % {"network": nic.vnet, "target": first},
+                    )
+        if not self.errors:
+            self._check_folder(values)
+            try:
+                self.job(Mode.COPY)
+            except JobError as error:
+                raise forms.ValidationError(error.message) from error
+        return values
+
+    def _check_folder(self, values: dict[str, Any]) -> None:
+        """Refuse a name whose files are there already, as the engine would much later."""
+        folder = Path(values["directory"])
+        taken = folder / f"{values['name']}.xml"
+        if taken.exists():
+            self.add_error(
+                "name",
+                _("%(file)s is there already. Choose another name, or remove the old result.")
+                % {"file": taken},
+            )
+
+    def job(self, mode: Mode) -> Job:
+        """Return the job these settings make.  Call on a valid form.  Raises JobError."""
+        values = self.cleaned_data
+        target = Target(
+            directory=values["directory"],
+            format=values["format"],
+            allocation=values["allocation"],
+            compressed=values["compressed"],
+        )
+        return Job(
+            mode=mode,
+            source=Input(kind=self.vm.kind, location=self.vm.location),
+            target=target if mode is Mode.COPY else None,
+            name=values["name"],
+            root=values["root"],
+            network_map=self._network_map(),
+            trim=values["trim"],
+            verify_digests=values["verify_digests"],
+            memory_mib=values["memory_mib"],
+        )
+
+    def changes(self) -> list[tuple[str, str, str]]:
+        """Return what was changed from the detected values: label, before, after."""
+        found = []
+        for name, before in self.detected().items():
+            after = self.cleaned_data.get(name)
+            if after != before:
+                label = str(self.fields[name].label)
+                found.append((label, self._words(name, before), self._words(name, after)))
+        return found
+
+    def _words(self, name: str, value: Any) -> str:
+        field = self.fields[name]
+        if isinstance(field, forms.BooleanField):
+            return _("yes") if value else _("no")
+        if isinstance(field, forms.ChoiceField):
+            choices: Any = field.choices
+            return str(dict(choices).get(value, value))
+        return _("chosen for you") if value in (None, "") else str(value)
+
+    def _network_map(self) -> NetworkMap:
+        """Return the map of what differs from the source; the rest stays as it is."""
+        networks: dict[str, str] = {}
+        bridges: dict[str, str] = {}
+        macs: dict[str, tuple[str, str]] = {}
+        for index, nic in enumerate(self.nics):
+            kind = self.cleaned_data[f"nic{index}_kind"]
+            name = self.cleaned_data[f"nic{index}_name"]
+            if (kind, name) == (_kind(nic), nic.vnet):
+                continue
+            if nic.mac is not None:
+                macs[nic.mac.lower()] = (kind, name)
+            elif nic.vnet_type is VnetType.NETWORK:
+                networks[nic.vnet] = name
+            else:
+                bridges[nic.vnet] = name
+        return NetworkMap(networks=networks, bridges=bridges, macs=macs)
+
+    def _roots(self) -> list[tuple[str, str]]:
+        """Return the devices an inspection saw that could hold a root."""
+        if self.inspection is None:
+            return []
+        report = self.inspection.conversion.reports.get("inspection", {})
+        return [
+            (device, f"{device} ({kind})")
+            for device, kind in report.get("filesystems", [])
+            if kind not in ("swap", "unknown", "vfat", "") and str(device).startswith("/dev/")
+        ]
+
+    def _has_digests(self) -> bool:
+        upload = self.vm.upload
+        return upload is None or bool(upload.digests)
+
+    def _choice(self, name: str) -> forms.ChoiceField:
+        field = self.fields[name]
+        assert isinstance(field, forms.ChoiceField)  # noqa: S101  declared so above
+        return field
+
+
+def _kind(nic: Nic) -> str:
+    return "network" if nic.vnet_type is VnetType.NETWORK else "bridge"
+
+
+class HistoryFilter(forms.Form):
+    """The filters of the history, as they stand in the address; what is wrong is ignored."""
+
+    q = forms.CharField(label=gettext_lazy("Search"), required=False, max_length=200)
+    mode = forms.CharField(label=gettext_lazy("What"), required=False)
+    status = forms.CharField(label=gettext_lazy("Result"), required=False)
+    who = forms.CharField(label=gettext_lazy("Who"), required=False)
+    since = forms.DateField(
+        label=gettext_lazy("From"),
+        required=False,
+        widget=forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d"),
+    )
+    until = forms.DateField(
+        label=gettext_lazy("To"),
+        required=False,
+        widget=forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d"),
+    )

@@ -1,0 +1,179 @@
+"""Starting runs: the convert form, its review, and the two that need no form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from auditlog.models import LogEntry
+from django.conf import settings
+from django.contrib import messages
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods, require_POST
+
+from conversions.actions import start_conversion
+from conversions.forms import ConvertForm, suggested_name
+from conversions.models import Concern, Conversion, Inspection
+from conversions.pipeline.job import Input, Job, Mode
+from conversions.pipeline.outputs.libvirt_xml import preview_xml
+from conversions.space import needs
+from inventory.access import operator_required
+from inventory.machines import get_vm_for
+from inventory.models import SourceVM
+
+
+def latest_inspection(vm: SourceVM) -> Inspection | None:
+    """Return what is known about the inside of a machine, the newest."""
+    return Inspection.objects.filter(vm=vm).select_related("conversion").first()
+
+
+def blocking_concerns(inspection: Inspection | None) -> list[Concern]:
+    """Return the concerns that stop the start."""
+    if inspection is None:
+        return []
+    return list(inspection.concerns.filter(level=Concern.Level.BLOCKS))
+
+
+@require_http_methods(["GET", "POST"])
+@operator_required
+def convert(request: HttpRequest, uuid: UUID) -> HttpResponse:
+    """Show the form, check it and show the review, or start what was reviewed.
+
+    The button pressed says which: edit, review, start or rehearse.
+    """
+    vm = get_vm_for(request.user, uuid)
+    if vm.status != SourceVM.Status.READY:
+        return _not_ready(request, vm)
+    inspection = latest_inspection(vm)
+    if request.method == "GET":
+        return _show_form(request, ConvertForm(vm=vm, inspection=inspection))
+    form = ConvertForm(request.POST, vm=vm, inspection=inspection)
+    button = request.POST.get("action", "review")
+    if not form.is_valid() or button == "edit":
+        return _show_form(request, form)
+    if button == "rehearse":
+        return redirect(start_conversion(vm, form.job(Mode.REHEARSE), user=request.user))
+    if button == "start":
+        blocking = blocking_concerns(inspection)
+        reason = form.cleaned_data["override_reason"]
+        if not blocking or reason:
+            return redirect(_start(request, form, blocking, reason))
+        form.add_error("override_reason", _("Type a reason; it is kept with the conversion."))
+    return _show_review(request, form)
+
+
+def _start(
+    request: HttpRequest, form: ConvertForm, blocking: list[Concern], reason: str
+) -> Conversion:
+    """Start the conversion; a reason given against concerns goes into its reports and the audit."""
+    with transaction.atomic():
+        conversion = start_conversion(form.vm, form.job(Mode.COPY), user=request.user)
+        if blocking:
+            override = {
+                "reason": reason,
+                "concerns": [concern.title for concern in blocking],
+                "by": request.user.get_username(),
+            }
+            conversion.reports = {**conversion.reports, "override": override}
+            conversion.save(update_fields=["reports"])
+            LogEntry.objects.log_create(
+                conversion,
+                force_log=True,
+                action=LogEntry.Action.UPDATE,
+                changes={"override": [None, reason]},
+                actor=request.user,
+            )
+    return conversion
+
+
+def _show_form(request: HttpRequest, form: ConvertForm) -> HttpResponse:
+    inspection = form.inspection
+    context = {
+        "vm": form.vm,
+        "form": form,
+        "inspection": inspection,
+        "concerns": inspection.concerns.all() if inspection else [],
+        "blocking": blocking_concerns(inspection),
+    }
+    return render(request, "conversions/convert.html", context)
+
+
+def _show_review(request: HttpRequest, form: ConvertForm) -> HttpResponse:
+    vm, inspection = form.vm, form.inspection
+    job = form.job(Mode.COPY)
+    reports: Mapping[str, Any] = inspection.conversion.reports if inspection else {}
+    table = needs(vm, job, reports, settings.WORK_DIR)
+    context = {
+        "vm": vm,
+        "form": form,
+        "job": job,
+        "inspection": inspection,
+        "changes": form.changes(),
+        "hidden": hidden_values(form),
+        "xml": preview_xml(vm.source, reports, job),
+        "needs": table,
+        "too_little": [need for need in table if not need.is_enough],
+        "blocking": blocking_concerns(inspection),
+        "active": vm.conversions.active(),
+    }
+    return render(request, "conversions/review.html", context)
+
+
+def hidden_values(form: ConvertForm) -> list[tuple[str, str]]:
+    """Return the form's values as a browser would send them again, without the reason."""
+    pairs = []
+    for name in form.fields:
+        value = form.cleaned_data.get(name)
+        if name == "override_reason" or value in (None, False):
+            continue
+        pairs.append((name, "on" if value is True else str(value)))
+    return pairs
+
+
+@require_POST
+@operator_required
+def inspect(request: HttpRequest, uuid: UUID) -> HttpResponse:
+    """Start an inspection, or lead to the one that is under way."""
+    vm = get_vm_for(request.user, uuid)
+    if vm.status != SourceVM.Status.READY:
+        return _not_ready(request, vm)
+    running = vm.conversions.active().filter(mode=Mode.INSPECT).first()
+    if running is not None:
+        messages.info(request, _("An inspection of this machine is under way already."))
+        return redirect(running)
+    return redirect(start_conversion(vm, quick_job(vm, Mode.INSPECT), user=request.user))
+
+
+@require_POST
+@operator_required
+def rehearse(request: HttpRequest, uuid: UUID) -> HttpResponse:
+    """Start a rehearsal with the detected settings."""
+    vm = get_vm_for(request.user, uuid)
+    if vm.status != SourceVM.Status.READY:
+        return _not_ready(request, vm)
+    return redirect(start_conversion(vm, quick_job(vm, Mode.REHEARSE), user=request.user))
+
+
+def quick_job(vm: SourceVM, mode: Mode) -> Job:
+    """Return a job with the detected settings for a mode that writes nothing."""
+    return Job(
+        mode=mode,
+        source=Input(kind=vm.kind, location=vm.location),
+        name=suggested_name(vm),
+        # Digests were checked when the file arrived; a look inside need not read it all again.
+        verify_digests=False,
+        memory_mib=settings.APPLIANCE_MEMORY_MIB,
+    )
+
+
+def _not_ready(request: HttpRequest, vm: SourceVM) -> HttpResponse:
+    messages.error(
+        request,
+        _("%(name)s cannot be opened: %(state)s.")
+        % {"name": vm.name, "state": vm.get_status_display().lower()},
+    )
+    return redirect(vm)

@@ -1,0 +1,82 @@
+"""What a conversion needs and what there is, place by place, before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conversions.health import measure_folder
+from conversions.pipeline.job import Job
+from inventory.models import SourceVM
+
+GIB = 2**30
+# The engine refuses to start with less than this in the work folder, and keeps as much free on
+# the target.
+WORK_BYTES = GIB
+RESERVE_BYTES = GIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """One place: what is needed there at most, what is free, and how the need was found.
+
+    `basis` is "work", "estimate" (an inspection measured the guest), "capacity" (no inspection
+    yet, so the disks' full size) or "full" (preallocated: the full size by choice).
+    """
+
+    place: str
+    path: str
+    need_bytes: int
+    have_bytes: int | None
+    basis: str
+
+    @property
+    def is_enough(self) -> bool:
+        """Tell whether it fits; unknown free space does not stop anyone."""
+        return self.have_bytes is None or self.have_bytes >= self.need_bytes
+
+    @property
+    def missing_bytes(self) -> int:
+        """Return how much is missing, 0 when it fits."""
+        return max(0, self.need_bytes - (self.have_bytes or 0)) if not self.is_enough else 0
+
+
+def needs(vm: SourceVM, job: Job, reports: dict[str, Any], work_dir: Path) -> list[Need]:
+    """Return the table of needs for a job; the target row is only there when one is written."""
+    rows = [_need("work", work_dir, WORK_BYTES, "work")]
+    if job.target is None:
+        return rows
+    need_bytes, basis = _target_need(vm, job, reports)
+    target = Path(job.target.directory)
+    if _same_file_system(work_dir, target):
+        need_bytes += WORK_BYTES
+    rows.append(_need("target", target, need_bytes, basis))
+    return rows
+
+
+def _target_need(vm: SourceVM, job: Job, reports: dict[str, Any]) -> tuple[int, str]:
+    capacity = sum(
+        disk.virtual_size_bytes or disk.declared_capacity_bytes or 0 for disk in vm.source.disks
+    )
+    if job.target is not None and job.target.allocation == "preallocated":
+        return capacity + RESERVE_BYTES, "full"
+    estimates = reports.get("estimate", {}).get("disks")
+    if estimates:
+        # 5 % for the image format's own tables and what changes while converting.
+        return int(sum(estimates.values()) * 1.05) + RESERVE_BYTES, "estimate"
+    return capacity + RESERVE_BYTES, "capacity"
+
+
+def _need(place: str, path: Path, need_bytes: int, basis: str) -> Need:
+    have_bytes = measure_folder(place, path)["free_bytes"]
+    return Need(
+        place=place, path=str(path), need_bytes=need_bytes, have_bytes=have_bytes, basis=basis
+    )
+
+
+def _same_file_system(one: Path, other: Path) -> bool:
+    try:
+        return one.stat().st_dev == other.stat().st_dev
+    except OSError:
+        return False
