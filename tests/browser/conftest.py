@@ -83,8 +83,8 @@ def open_page(
 
 def sign_in(page: Page, user: str, password: str) -> None:
     """Sign in through the form and wait for the page behind it."""
-    page.goto("/login/")
+    page.goto("/accounts/login/")
     page.fill("input[name=username]", user)
     page.fill("input[name=password]", password)
     page.locator("form:has(input[name=password]) button[type=submit]").click()
-    page.wait_for_url(lambda url: "/login/" not in url)
+    page.wait_for_url(lambda url: "/accounts/login/" not in url)

@@ -73,7 +73,7 @@ class Console:
     def answers(self) -> bool:
         """Tell whether the sign-in page comes."""
         try:
-            with urllib.request.urlopen(f"{self.url}/login/", timeout=5) as response:  # noqa: S310
+            with urllib.request.urlopen(f"{self.url}/accounts/login/", timeout=5) as response:  # noqa: S310
                 return bool(response.status == 200)
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"the sign-in page answers {error.code}") from error

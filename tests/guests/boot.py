@@ -2,8 +2,8 @@
 
 Boots a throw-away overlay of each disk (the disk is not changed) with a virtio NIC on an isolated
 user-mode network, waits for the line "GUEST-UP ..." that the sample guests print on their serial
-console, prints it and exits 0.  --bus pvscsi --nic vmxnet3 is VMware's hardware, on which a sample
-guest must come up unconverted.  Exits 1 with the console's last lines when it does not come.
+console, prints it and exits 0.  --bus pvscsi --nic vmxnet3 is VMware's hardware, on which a guest
+with these drivers comes up unconverted.  Exits 1 with the console's last lines when none comes.
 """
 
 from __future__ import annotations
