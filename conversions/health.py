@@ -85,7 +85,6 @@ def is_answering(seen_at: Any) -> bool:
     return bool(timezone.now() - seen_at < timedelta(seconds=SILENT_SECONDS))
 
 
-@worker_ready.connect
 def start_reporting(**_kwargs: object) -> None:
     """Report from now on for as long as this worker lives."""
     threading.Thread(target=_report_forever, name="health", daemon=True).start()
@@ -101,3 +100,6 @@ def _report_forever() -> None:
         finally:
             connection.close()
         pause.wait(REPORT_SECONDS)
+
+
+worker_ready.connect(start_reporting)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class Need:
         return max(0, self.need_bytes - (self.have_bytes or 0)) if not self.is_enough else 0
 
 
-def needs(vm: SourceVM, job: Job, reports: dict[str, Any], work_dir: Path) -> list[Need]:
+def needs(vm: SourceVM, job: Job, reports: Mapping[str, Any], work_dir: Path) -> list[Need]:
     """Return the table of needs for a job; the target row is only there when one is written."""
     rows = [_need("work", work_dir, WORK_BYTES, "work")]
     if job.target is None:
@@ -55,7 +56,7 @@ def needs(vm: SourceVM, job: Job, reports: dict[str, Any], work_dir: Path) -> li
     return rows
 
 
-def _target_need(vm: SourceVM, job: Job, reports: dict[str, Any]) -> tuple[int, str]:
+def _target_need(vm: SourceVM, job: Job, reports: Mapping[str, Any]) -> tuple[int, str]:
     capacity = sum(
         disk.virtual_size_bytes or disk.declared_capacity_bytes or 0 for disk in vm.source.disks
     )

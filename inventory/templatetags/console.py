@@ -18,7 +18,7 @@ UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 @register.filter
-def size(value: float | None) -> str:
+def size(value: float | str | None) -> str:
     """Return a number of bytes in binary units: 1536 is 1.5 KiB; a dash for None."""
     if value is None or value == "":
         return DASH
@@ -33,7 +33,7 @@ def size(value: float | None) -> str:
 
 
 @register.filter
-def duration(value: timedelta | float | None) -> str:
+def duration(value: timedelta | float | str | None) -> str:
     """Return a time span as people say it: 0:04, 11:32, 2:05:09; a dash for None."""
     if value is None or value == "":
         return DASH
@@ -47,15 +47,15 @@ def duration(value: timedelta | float | None) -> str:
 
 @register.filter
 def when(value: datetime | None) -> SafeString:
-    """Return an absolute time with its zone; how long ago it is shows on hover."""
+    """Return an absolute time with its zone; the seconds and how long ago show on hover."""
     if not value:
         return SafeString(DASH)
     local = timezone.localtime(value)
     return format_html(
         '<time class="when" datetime="{}" title="{}">{}</time>',
         local.isoformat(timespec="seconds"),
-        _("%(time)s ago") % {"time": timesince(value)},
-        local.strftime("%Y-%m-%d %H:%M:%S %Z"),
+        f"{local:%H:%M:%S %Z}, " + _("%(time)s ago") % {"time": timesince(value)},
+        f"{local:%Y-%m-%d %H:%M %Z}",
     )
 
 
