@@ -162,6 +162,7 @@ class ConvertForm(forms.Form):
                     )
         if not self.errors:
             self._check_folder(values)
+        if not self.errors:
             try:
                 self.job(Mode.COPY)
             except JobError as error:

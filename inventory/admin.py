@@ -47,6 +47,10 @@ class ReadOnlyInline(ReadOnlyMixin, AnyTabularInline):
 
     extra = 0
 
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Who may read the row may read what belongs to it."""
+        return True
+
 
 class ReadOnlyAdmin(ReadOnlyMixin, AnyModelAdmin):
     """A table to read."""
