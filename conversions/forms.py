@@ -16,7 +16,7 @@ from conversions.models import Inspection
 from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import Input, Job, Mode, NetworkMap, Target
 from inventory.models import SourceVM
-from inventory.sources.types import Nic, VnetType
+from inventory.sources.types import Nic, VnetType, disk_letters
 
 # What becomes part of file names and of the domain's name.
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
@@ -172,13 +172,16 @@ class ConvertForm(forms.Form):
     def _check_folder(self, values: dict[str, Any]) -> None:
         """Refuse a name whose files are there already, as the engine would much later."""
         folder = Path(values["directory"])
-        taken = folder / f"{values['name']}.xml"
-        if taken.exists():
-            self.add_error(
-                "name",
-                _("%(file)s is there already. Choose another name, or remove the old result.")
-                % {"file": taken},
-            )
+        letters = [disk_letters(disk.id) for disk in self.vm.source.disks]
+        for end in [".xml", *(f"-sd{letter}" for letter in letters)]:
+            taken = folder / (values["name"] + end)
+            if taken.exists():
+                self.add_error(
+                    "name",
+                    _("%(file)s is there already. Choose another name, or remove the old result.")
+                    % {"file": taken},
+                )
+                return
 
     def job(self, mode: Mode) -> Job:
         """Return the job these settings make.  Call on a valid form.  Raises JobError."""

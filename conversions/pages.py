@@ -16,7 +16,7 @@ from conversions.forms import HistoryFilter
 from conversions.health import is_answering
 from conversions.models import Concern, Conversion, ConversionHost, Inspection
 from inventory.access import OPERATE, viewer_required
-from inventory.listing import make_listing
+from inventory.listing import make_listing, render_list
 from inventory.models import OvaUpload, SourceVM
 
 HISTORY_SORTS = {
@@ -102,8 +102,9 @@ def conversions(request: HttpRequest) -> HttpResponse:
         "is_filtered": any(request.GET.get(name) for name in form.fields),
         "may_operate": request.user.has_perm(OPERATE),
     }
-    template = "_history" if request.htmx else "conversions"  # type: ignore[attr-defined]  # added by HtmxMiddleware
-    return render(request, f"conversions/{template}.html", context)
+    return render_list(
+        request, "conversions/conversions.html", "conversions/_history.html", context
+    )
 
 
 def _chosen_rows(request: HttpRequest) -> Any:
@@ -157,8 +158,9 @@ def reports(request: HttpRequest) -> HttpResponse:
         "total": total,
         "may_operate": request.user.has_perm(OPERATE),
     }
-    template = "_report_list" if request.htmx else "reports"  # type: ignore[attr-defined]  # added by HtmxMiddleware
-    return render(request, f"conversions/{template}.html", context)
+    return render_list(
+        request, "conversions/reports.html", "conversions/_report_list.html", context
+    )
 
 
 def get_inspection_for(user: Any, uuid: UUID) -> Inspection:

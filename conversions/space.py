@@ -9,13 +9,9 @@ from typing import Any
 
 from conversions.health import measure_folder
 from conversions.pipeline.job import Job
+from conversions.pipeline.outputs.local import RESERVE_BYTES
+from conversions.pipeline.work import MIN_FREE_BYTES
 from inventory.models import SourceVM
-
-GIB = 2**30
-# The engine refuses to start with less than this in the work folder, and keeps as much free on
-# the target.
-WORK_BYTES = GIB
-RESERVE_BYTES = GIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +41,13 @@ class Need:
 
 def needs(vm: SourceVM, job: Job, reports: Mapping[str, Any], work_dir: Path) -> list[Need]:
     """Return the table of needs for a job; the target row is only there when one is written."""
-    rows = [_need("work", work_dir, WORK_BYTES, "work")]
+    rows = [_need("work", work_dir, MIN_FREE_BYTES, "work")]
     if job.target is None:
         return rows
     need_bytes, basis = _target_need(vm, job, reports)
     target = Path(job.target.directory)
     if _same_file_system(work_dir, target):
-        need_bytes += WORK_BYTES
+        need_bytes += MIN_FREE_BYTES
     rows.append(_need("target", target, need_bytes, basis))
     return rows
 
@@ -64,8 +60,8 @@ def _target_need(vm: SourceVM, job: Job, reports: Mapping[str, Any]) -> tuple[in
         return capacity + RESERVE_BYTES, "full"
     estimates = reports.get("estimate", {}).get("disks")
     if estimates:
-        # 5 % for the image format's own tables and what changes while converting.
-        return int(sum(estimates.values()) * 1.05) + RESERVE_BYTES, "estimate"
+        # The same 5 % as the engine's own check, for the image format's tables.
+        return sum(estimates.values()) * 105 // 100 + RESERVE_BYTES, "estimate"
     return capacity + RESERVE_BYTES, "capacity"
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from django.core.paginator import Page, Paginator
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils.cache import patch_vary_headers
 
 PAGE_SIZE = 50
 
@@ -39,3 +41,18 @@ def make_listing(
     fields = [sign + field for field in sorts[sort.removeprefix("-")]]
     paginator = Paginator(rows.order_by(*fields, f"{sign}pk"), PAGE_SIZE)
     return Listing(page=paginator.get_page(request.GET.get("page")), sort=sort)
+
+
+def render_list(
+    request: HttpRequest, page: str, fragment: str, context: Mapping[str, Any]
+) -> HttpResponse:
+    """Render the whole page, or for htmx the list alone.
+
+    Both have one address, so a browser's cache must tell them apart; and when htmx asks for a page
+    of the history that it has forgotten, it needs the whole.
+    """
+    htmx: Any = getattr(request, "htmx", None)
+    alone = bool(htmx) and not htmx.history_restore_request
+    response = render(request, fragment if alone else page, dict(context))
+    patch_vary_headers(response, ["HX-Request", "HX-History-Restore-Request"])
+    return response

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from inventory.access import OPERATE, operator_required, viewer_required
 from inventory.actions import forget_vm
-from inventory.listing import make_listing
+from inventory.listing import make_listing, render_list
 from inventory.models import SourceVM
 from inventory.sources.text import legacy
 
@@ -96,8 +96,7 @@ def machines(request: HttpRequest) -> HttpResponse:
         "total": SourceVM.objects.filter(conditions[""]).count(),
         "may_operate": request.user.has_perm(OPERATE),
     }
-    template = "inventory/_machine_list.html" if request.htmx else "inventory/machines.html"  # type: ignore[attr-defined]  # added by HtmxMiddleware
-    return render(request, template, context)
+    return render_list(request, "inventory/machines.html", "inventory/_machine_list.html", context)
 
 
 def attach_latest(vms: Any) -> None:

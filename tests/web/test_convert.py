@@ -87,10 +87,11 @@ def test_compression_needs_sparse_qcow2(operator: Client) -> None:
     assert "exclude each other" in full.context["form"].errors["compressed"][0]
 
 
+@pytest.mark.parametrize("file", ["web01.xml", "web01-sda"])
 def test_a_name_that_is_taken_on_the_target_is_refused(
-    operator: Client, settings: Settings
+    operator: Client, settings: Settings, file: str
 ) -> None:
-    (Path(settings.TARGET_DIRS[0]) / "web01.xml").touch()
+    (Path(settings.TARGET_DIRS[0]) / file).touch()
     response = send(operator, make_vm("web01"), "review")
     assert "is there already" in response.context["form"].errors["name"][0]
 

@@ -106,6 +106,13 @@ def test_htmx_gets_the_table_alone(operator: Client) -> None:
     assert "<html" not in page
 
 
+def test_a_page_out_of_the_browsers_history_comes_whole(operator: Client) -> None:
+    headers = {"HX-Request": "true", "HX-History-Restore-Request": "true"}
+    response = operator.get("/machines/", headers=headers)
+    assert "<html" in response.content.decode()
+    assert "HX-Request" in response["Vary"]
+
+
 def test_a_machine_page_shows_record_disks_cards_digests_and_runs(operator: Client) -> None:
     vm = make_vm("web01")
     run = make_conversion(vm, mode=Mode.INSPECT)
