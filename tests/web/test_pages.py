@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -145,3 +146,17 @@ def test_every_state_has_word_icon_and_colour(value: str, repository: Path) -> N
     assert f'id="{icon}"' in sprite
     assert "state-" in html
     assert str(WORDS[value]) in html
+
+
+def test_the_style_sheet_goes_out_compressed(client: Client) -> None:
+    address = "/static/vendor/patternfly/patternfly.css"
+    response = client.get(address, headers={"Accept-Encoding": "gzip"})
+    assert response["Content-Encoding"] == "gzip"
+    assert int(response["Content-Length"]) < 100_000
+    response.close()
+
+
+def test_the_compressed_style_sheet_is_the_same(repository: Path) -> None:
+    folder = repository / "static/vendor/patternfly"
+    packed = gzip.decompress((folder / "patternfly.css.gz").read_bytes())
+    assert packed == (folder / "patternfly.css").read_bytes()
