@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from conversions.pipeline.appliance import Appliance
-from conversions.pipeline.close import close_appliance
 from conversions.pipeline.concerns import collect_concerns
 from conversions.pipeline.convert import pick_converter
 from conversions.pipeline.disk_copy import copy_disks
@@ -16,7 +15,7 @@ from conversions.pipeline.networks import map_nics
 from conversions.pipeline.outputs import output_for
 from conversions.pipeline.overlay import create_overlays
 from conversions.pipeline.report import Reporter
-from conversions.pipeline.source import open_source
+from conversions.pipeline.source import fingerprint, open_source, report_unchanged
 from conversions.pipeline.space import check_guest_space, estimate_targets, mountpoint_stats
 from conversions.pipeline.steps import Step
 from conversions.pipeline.target_buses import assign_target_buses
@@ -40,6 +39,7 @@ def convert(job: Job, report: Reporter) -> None:
             report.report("request", {"mode": job.mode, "output": output.describe()})
         with report.step(Step.SOURCE):
             source = open_source(job, work, report)
+            before = fingerprint(source)
         with report.step(Step.OVERLAYS):
             overlays = create_overlays(source, work, report)
         if copying:
@@ -48,55 +48,52 @@ def convert(job: Job, report: Reporter) -> None:
         else:
             report.skip(Step.TARGETS, f"{job.mode} mode: nothing is written")
         with report.step(Step.HANDLE):
-            appliance = Appliance(job, overlays, work, report, read_only=not changing)
+            appliance = Appliance(job, overlays, report, read_only=not changing)
             stack.callback(appliance.kill)
         with report.step(Step.LAUNCH):
             g = appliance.launch()
         with report.step(Step.INSPECTION):
-            guest = inspect_guest(g, source, root=job.root, read_only=not changing, report=report)
+            guest = inspect_guest(g, root=job.root, read_only=not changing, report=report)
         with report.step(Step.SPACE):
             stats = mountpoint_stats(g, report)
             estimates = estimate_targets(stats, overlays, report)
-            check_guest_space(guest, stats, report, refuse=changing)
-            output.check_space(estimates, overlays)
-        converter = pick_converter(guest)
-        with report.step(Step.CONVERSION):
             if changing:
-                guestcaps = converter.convert(g, guest, source, report)
-            else:
-                guestcaps = converter.preview(g, guest, source, report)
+                check_guest_space(stats)
+            if copying:
+                output.check_space(estimates, overlays)
+        with report.step(Step.CONVERSION):
+            converter = pick_converter(guest)
+            collect_concerns(g, guest, source, stats, report)
+            guestcaps = converter.convert(g, guest, source, report, change=changing)
             boot_disk = detect_boot_disk(g, guest, overlays)
-            collect_concerns(g, guest, source, guestcaps, stats, report)
         if changing and job.trim:
             with report.step(Step.TRIM):
                 trim_filesystems(g, report)
         else:
-            report.skip(Step.TRIM, "trimming was turned off" if changing else "inspect mode")
+            report.skip(Step.TRIM, "inspect mode" if not changing else "turned off")
         with report.step(Step.CLOSE):
-            close_appliance(appliance, report)
+            appliance.shutdown()
         with report.step(Step.TARGET_BUSES):
-            buses = assign_target_buses(
-                output.target_disks(overlays, estimates), source.removables, guestcaps, report
-            )
+            disks = output.target_disks(source, overlays, estimates)
             meta = TargetMeta(
                 source=source,
                 name=output.name_for(source),
-                inspection=guest,
                 guestcaps=guestcaps,
-                buses=buses,
+                buses=assign_target_buses(disks, source.removables, guestcaps, report),
                 nics=map_nics(source.nics, job.network_map),
                 uefi=is_uefi_target(source, guest, report),
                 boot_disk=boot_disk,
             )
-        if not copying:
-            output.preview(meta)
-            for step in (Step.COPY, Step.METADATA):
-                report.skip(step, f"{job.mode} mode: nothing to write")
-        else:
+        if copying:
             with report.step(Step.COPY):
-                copy_disks(targets.disks, output.target, work, report)
+                copy_disks(disks, output.target, report)
             with report.step(Step.METADATA):
                 output.write_metadata(targets, meta)
+        else:
+            output.preview(meta)
+            for step in (Step.COPY, Step.METADATA):
+                report.skip(step, f"{job.mode} mode: nothing is written")
         with report.step(Step.FINISH):
+            report_unchanged(source, before, report)
             if copying:
                 targets.commit()

@@ -204,7 +204,6 @@ class TargetMeta:
 
     source: Source
     name: str
-    inspection: Inspection
     guestcaps: Guestcaps
     buses: TargetBuses
     nics: tuple[Nic, ...]

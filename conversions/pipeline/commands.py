@@ -1,0 +1,74 @@
+"""Run a program: argument list logged first, output lines as they arrive, no orphan ever."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from conversions.pipeline.errors import CommandError, HostError
+from conversions.pipeline.report import Level, Reporter
+from conversions.pipeline.stop import check_stop
+
+_TAIL_LINES = 20
+# setpriv makes the kernel kill the child with us, even after a kill -9 of this process.
+_WRAPPER = ("setpriv", "--pdeathsig", "KILL", "--")
+
+
+def run(
+    argv: Sequence[str],
+    report: Reporter,
+    *,
+    on_output: Callable[[bytes], None] | None = None,
+    level: Level = Level.INFO,
+) -> str:
+    """Run a program to its end and return what it wrote to standard output.
+
+    With `on_output` each chunk of standard output goes there instead and "" is returned.  Raises
+    CommandError with the exit status or signal and the last lines of standard error; Stopped.
+    """
+    check_stop()
+    report.log(level, shlex.join(argv))
+    try:
+        process = subprocess.Popen(
+            [*_WRAPPER, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"LC_ALL": "C"},
+        )
+    except FileNotFoundError as error:
+        raise HostError(f"The program {_WRAPPER[0]} is not installed.") from error
+    assert process.stdout and process.stderr  # noqa: S101  both are pipes
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    stderr = process.stderr
+
+    def drain() -> None:
+        for line in stderr:
+            tail.append(line.decode(errors="replace").rstrip())
+
+    reader = threading.Thread(target=drain, daemon=True)
+    reader.start()
+    kept: list[bytes] = []
+    while chunk := os.read(process.stdout.fileno(), 65536):
+        (on_output or kept.append)(chunk)
+    status = process.wait()
+    reader.join()
+    process.stdout.close()
+    stderr.close()
+    check_stop()
+    for line in tail:
+        report.log(Level.WARNING if status == 0 else Level.ERROR, f"{argv[0]}: {line}")
+    if status:
+        how = (
+            f"was ended by signal {signal.Signals(-status).name}"
+            if status < 0
+            else f"ended with exit status {status}"
+        )
+        last = tail[-1] if tail else "it gave no reason"
+        raise CommandError(f"{argv[0]} {how}: {last}")
+    return b"".join(kept).decode(errors="replace")

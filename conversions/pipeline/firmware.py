@@ -1,0 +1,41 @@
+"""Which firmware the target needs, and which disk it boots from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from conversions.pipeline.appliance import GuestFS
+from conversions.pipeline.report import Level, Reporter
+from conversions.pipeline.types import Inspection, Overlay
+from inventory.sources.types import Firmware, Source
+
+_PARTITION = re.compile(r"/dev/(sd[a-z]+)\d+")
+
+
+def is_uefi_target(source: Source, guest: Inspection, report: Reporter) -> bool:
+    """Return whether the target boots with UEFI: the source's word, else what the disks say."""
+    if source.firmware is Firmware.UNKNOWN:
+        return guest.is_uefi
+    wanted = source.firmware is Firmware.UEFI
+    if wanted != guest.is_uefi:
+        report.log(
+            Level.WARNING,
+            f"The source says firmware {source.firmware}, the disks look like "
+            f"{'UEFI' if guest.is_uefi else 'BIOS'}; the target gets {source.firmware}.",
+        )
+    return wanted
+
+
+def detect_boot_disk(g: GuestFS, guest: Inspection, overlays: Sequence[Overlay]) -> int | None:
+    """Return the index of the disk the firmware starts, None when it cannot be told.
+
+    The first disk with GRUB in its first sector; else the disk of /boot, or of / without one.
+    """
+    for index, device in enumerate(g.list_devices()[: len(overlays)]):
+        if b"GRUB" in g.pread_device(device, 512, 0):
+            return index
+    mounted = dict(guest.mountpoints)
+    match = _PARTITION.fullmatch(mounted.get("/boot", mounted.get("/", "")))
+    names = [overlay.sd for overlay in overlays]
+    return names.index(match[1]) if match and match[1] in names else None

@@ -1,0 +1,187 @@
+"""Step 7: find the guest's system, choose one, mount it, describe it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+
+from conversions.pipeline.appliance import GuestFS
+from conversions.pipeline.errors import InspectionError
+from conversions.pipeline.report import Level, Reporter
+from conversions.pipeline.types import Application, Inspection
+
+_ESP_GUID = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+_BIOS_BOOT_GUID = "21686148-6449-6E6F-744E-656564454649"
+
+
+def inspect_guest(g: GuestFS, *, root: str, read_only: bool, report: Reporter) -> Inspection:
+    """Choose the root, mount its filesystems below `/` and return what it is.
+
+    `root` is "single", "first" or one of the roots found.  Leaves the guest mounted, read-only if
+    asked.  Raises InspectionError.
+    """
+    esps = find_esps(g)
+    roots = list(g.inspect_os())
+    if not roots:
+        raise _nothing_found(g)
+    chosen = choose_root([(r, g.inspect_get_product_name(r)) for r in roots], root)
+    if len(roots) > 1:
+        report.log(Level.INFO, f"Several systems found ({', '.join(roots)}); taking {chosen}.")
+    mountpoints = sorted(g.inspect_get_mountpoints(chosen), key=lambda m: len(m[0]))
+    _mount(g, mountpoints, read_only=read_only, report=report)
+    if not read_only:
+        _prove_writable(g)
+    kind = g.inspect_get_type(chosen)
+    guest = Inspection(
+        root=chosen,
+        type=kind,
+        distro=g.inspect_get_distro(chosen),
+        arch=g.inspect_get_arch(chosen),
+        major_version=g.inspect_get_major_version(chosen),
+        minor_version=g.inspect_get_minor_version(chosen),
+        package_format=g.inspect_get_package_format(chosen),
+        package_management=g.inspect_get_package_management(chosen),
+        product_name=g.inspect_get_product_name(chosen),
+        product_variant=g.inspect_get_product_variant(chosen),
+        osinfo=g.inspect_get_osinfo(chosen),
+        hostname=g.inspect_get_hostname(chosen),
+        uefi_esps=tuple(esps),
+        mountpoints=tuple((mp, dev) for mp, dev in mountpoints),
+        filesystems=tuple(sorted(g.list_filesystems())),
+        applications=tuple(_applications(g.inspect_list_applications2(chosen))),
+        windows_systemroot=g.inspect_get_windows_systemroot(chosen) if kind == "windows" else "",
+    )
+    report.log(Level.INFO, inspection_text(guest))
+    report.report("inspection", asdict(guest))
+    return guest
+
+
+def choose_root(roots: Sequence[tuple[str, str]], choice: str) -> str:
+    """Return the root to convert; `roots` are (device, product name).  Raises InspectionError."""
+    devices = [device for device, _name in roots]
+    listing = ", ".join(f"{device} ({name})" for device, name in roots)
+    if len(devices) == 1 and choice in ("single", "first"):
+        return devices[0]
+    if choice == "first":
+        return devices[0]
+    if choice == "single":
+        raise InspectionError(
+            f"Several operating systems were found: {listing}.",
+            remedy="Choose one of them as the root, or say first.",
+            code="E-ROOT-CHOICE",
+        )
+    if choice not in devices:
+        raise InspectionError(
+            f"{choice} is not a root of this guest; found: {listing}.",
+            remedy="Choose one of those.",
+            code="E-ROOT-CHOICE",
+        )
+    return choice
+
+
+def _nothing_found(g: GuestFS) -> InspectionError:
+    found = dict(g.list_filesystems())
+    encrypted = sorted(dev for dev, kind in found.items() if kind in ("crypto_LUKS", "BitLocker"))
+    if encrypted:
+        return InspectionError(
+            f"No operating system was found; {', '.join(encrypted)} is encrypted.",
+            remedy="Encrypted guests cannot be opened yet: decrypt it on the source first.",
+            code="E-ENCRYPTED",
+        )
+    seen = ", ".join(f"{dev} ({kind})" for dev, kind in sorted(found.items())) or "none"
+    return InspectionError(
+        f"No operating system was found on the disks. Filesystems: {seen}.",
+        remedy="The disks may be blank, encrypted or damaged; start the machine on its source "
+        "to see whether it boots.",
+        code="E-NO-ROOT",
+    )
+
+
+def _mount(
+    g: GuestFS, mountpoints: Iterable[tuple[str, str]], *, read_only: bool, report: Reporter
+) -> None:
+    """Mount shortest path first; only `/`, `/boot` and `/usr` must be there."""
+    for path, device in mountpoints:
+        try:
+            (g.mount_ro if read_only else g.mount)(device, path)
+        except RuntimeError as error:
+            if path in ("/", "/boot", "/usr"):
+                raise InspectionError(
+                    f"{path} of the guest ({device}) could not be mounted: {error}.",
+                    remedy="Check the filesystem on the source, shut the machine down cleanly "
+                    "and export it again.",
+                ) from error
+            report.log(Level.WARNING, f"{path} ({device}) could not be mounted: {error} (ignored).")
+
+
+def _prove_writable(g: GuestFS) -> None:
+    probe = f"/v2vweb-{secrets.token_hex(4)}"
+    try:
+        g.touch(probe)
+        g.rm(probe)
+    except RuntimeError as error:
+        hint = (
+            " The filesystem was not cleanly unmounted, or the guest was running or hibernated."
+            if "Read-only file system" in str(error)
+            else ""
+        )
+        raise InspectionError(
+            f"The guest's root filesystem cannot be written: {error}.{hint}",
+            remedy="Start the machine on its source, shut it down cleanly and export it again.",
+        ) from error
+
+
+def find_esps(g: GuestFS) -> list[str]:
+    """Return the EFI system partitions when the disks say UEFI, else an empty list.
+
+    A BIOS boot partition beside them means a hybrid image, which boots with BIOS.
+    """
+    esps, bios_boot = [], False
+    for partition in g.list_partitions():
+        device = g.part_to_dev(partition)
+        try:
+            if g.part_get_parttype(device) != "gpt":
+                continue
+            guid = g.part_get_gpt_type(device, g.part_to_partnum(partition)).upper()
+        except RuntimeError:
+            continue  # no partition table that parted understands: not GPT
+        if guid == _ESP_GUID:
+            esps.append(partition)
+        bios_boot = bios_boot or guid == _BIOS_BOOT_GUID
+    return [] if bios_boot else esps
+
+
+def _applications(rows: Iterable[object]) -> Iterable[Application]:
+    for row in rows:
+        values = dict(row)  # type: ignore[call-overload]  libguestfs gives (key, value) pairs
+        yield Application(
+            name=values["app2_name"],
+            version=values["app2_version"],
+            release=values["app2_release"],
+            epoch=values["app2_epoch"],
+            arch=values["app2_arch"],
+        )
+
+
+def inspection_text(guest: Inspection) -> str:
+    """Return the report in the layout of the text log."""
+    firmware = f"UEFI [{', '.join(guest.uefi_esps)}]" if guest.is_uefi else "BIOS"
+    pairs = [
+        ("root", guest.root),
+        ("type", guest.type),
+        ("distro", guest.distro),
+        ("arch", guest.arch),
+        ("major_version", guest.major_version),
+        ("minor_version", guest.minor_version),
+        ("package_format", guest.package_format),
+        ("package_management", guest.package_management),
+        ("product_name", guest.product_name),
+        ("product_variant", guest.product_variant),
+        ("firmware", firmware),
+        ("windows_systemroot", guest.windows_systemroot),
+        ("windows_software_hive", guest.windows_software_hive),
+        ("windows_system_hive", guest.windows_system_hive),
+        ("windows_current_control_set", guest.windows_current_control_set),
+    ]
+    return "\n".join(f"i_{name} = {value}" for name, value in pairs)

@@ -1,0 +1,44 @@
+"""Small things of a guest that a move must put right: machine-id, random seed, device caches."""
+
+from __future__ import annotations
+
+import secrets
+
+from conversions.pipeline.appliance import GuestFS
+from conversions.pipeline.linux.files import GuestFiles
+
+_MACHINE_ID = "/etc/machine-id"
+_SEEDS = (
+    "/var/lib/random-seed",
+    "/var/lib/systemd/random-seed",
+    "/var/lib/urandom/random-seed",
+    "/var/lib/misc/random-seed",
+)
+# They name the old disks; an LVM devices file makes a guest hang at boot.
+CACHES = (
+    "/etc/blkid/blkid.tab",
+    "/etc/blkid.tab",
+    "/etc/lvm/cache/.cache",
+    "/etc/lvm/devices/system.devices",
+)
+_SEED_MIN, _SEED_MAX = 512, 8192
+
+
+def remove_device_caches(files: GuestFiles) -> None:
+    """Delete files that remember the names of the old disks."""
+    for path in CACHES:
+        files.remove(path, "cache of old device names deleted")
+
+
+def refresh_identity(g: GuestFS, files: GuestFiles) -> None:
+    """Fill an empty machine-id, and renew random seeds; a real machine-id is kept."""
+    if files.is_file(_MACHINE_ID) and g.filesize(_MACHINE_ID) == 0:
+        files.write(_MACHINE_ID, secrets.token_hex(16) + "\n", "empty machine-id filled")
+    for path in _SEEDS:
+        if not files.is_file(path):
+            continue
+        size = min(max(g.filesize(path), _SEED_MIN), _SEED_MAX)
+        if files.change:
+            g.truncate(path)
+            g.write_append(path, secrets.token_bytes(size))
+        files.record("random seed renewed", path)

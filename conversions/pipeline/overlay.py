@@ -1,0 +1,69 @@
+"""Step 3: a qcow2 overlay over every source disk; all changes go into it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from conversions.pipeline.commands import run
+from conversions.pipeline.errors import GuestError
+from conversions.pipeline.report import Level, Reporter
+from conversions.pipeline.types import Overlay
+from inventory.sources.base import disk_uri
+from inventory.sources.types import Source, disk_letters
+
+
+def create_overlays(source: Source, work: Path, report: Reporter) -> tuple[Overlay, ...]:
+    """Create one overlay per disk, in source order.
+
+    compat 1.1 makes discarded blocks cheap zero clusters; the backing format is stated, never
+    probed.  Raises GuestError for a VM without disks or with an empty one, CommandError.
+    """
+    if not source.disks:
+        raise GuestError(f"The machine {source.name} has no disks; there is nothing to convert.")
+    overlays = []
+    for disk in source.disks:
+        sd = "sd" + disk_letters(disk.id)
+        path = work / f"v2vovl-{sd}.qcow2"
+        uri = disk_uri(disk)
+        options = f"compat=1.1,backing_fmt={disk.format}"
+        run(
+            ["qemu-img", "create", "-q", "-f", "qcow2", "-b", uri, "-o", options, str(path)], report
+        )
+        info = json.loads(
+            run(
+                ["qemu-img", "info", "--output=json", "-f", "qcow2", str(path)],
+                report,
+                level=Level.DEBUG,
+            )
+        )
+        size = int(info["virtual-size"])
+        if not info.get("backing-filename") and not info.get("full-backing-filename"):
+            raise GuestError(f"qemu-img did not keep the backing file of {sd}.")
+        if size == 0:
+            raise GuestError(f"Disk {sd} of {source.name} has a size of 0 bytes.")
+        overlays.append(
+            Overlay(
+                sd=sd,
+                path=str(path),
+                virtual_size_bytes=size,
+                source_uri=uri,
+                source_format=disk.format,
+                source_controller=disk.controller,
+                source_label=f"{disk.path} ({disk.member})" if disk.member else disk.path,
+            )
+        )
+    report.report(
+        "overlays",
+        [
+            {
+                "sd": o.sd,
+                "path": o.path,
+                "virtual_size_bytes": o.virtual_size_bytes,
+                "source": o.source_label,
+                "format": o.source_format,
+            }
+            for o in overlays
+        ],
+    )
+    return tuple(overlays)

@@ -1,0 +1,56 @@
+"""The private folder of one conversion, for overlays and the appliance's sockets."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from conversions.pipeline.errors import HostError
+from conversions.pipeline.job import Job
+from conversions.pipeline.report import Level, Reporter
+from conversions.pipeline.sizes import human
+
+MIN_FREE_BYTES = 1 << 30
+_VARIABLES = ("VIRT_V2V_TMPDIR", "LIBGUESTFS_CACHEDIR", "TMPDIR")
+
+
+def large_temp_folder() -> Path:
+    """Return where large temporary files go when the job does not say."""
+    for name in _VARIABLES:
+        if value := os.environ.get(name):
+            return Path(value)
+    return Path("/var/tmp")  # noqa: S108  mkdtemp makes a private folder in it
+
+
+@contextmanager
+def work_folder(job: Job, report: Reporter) -> Iterator[Path]:
+    """Make the folder, mode 0700, and remove it with all that is in it at the end.
+
+    Raises HostError when less than 1 GiB is free where it would be.
+    """
+    parent = Path(job.work_dir).parent if job.work_dir else large_temp_folder()
+    try:
+        free = shutil.disk_usage(parent).free
+    except OSError as error:
+        raise HostError(f"The work folder {parent} cannot be used: {error.strerror}.") from error
+    if free < MIN_FREE_BYTES:
+        raise HostError(
+            f"Not enough free space for work files in {parent}: {human(free)} free, "
+            f"{human(MIN_FREE_BYTES)} needed.",
+            remedy="Free some space there, or set VIRT_V2V_TMPDIR to a larger folder.",
+        )
+    if job.work_dir:
+        folder = Path(job.work_dir)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    else:
+        folder = Path(tempfile.mkdtemp(prefix="v2v.", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            report.log(Level.WARNING, f"The work folder {folder} could not be removed (ignored).")
