@@ -21,12 +21,6 @@ class MountPoint:
     used_bytes: int
     available_bytes: int
 
-    @property
-    def fullness(self) -> str:
-        """Return how its bar looks: "full" from 95 %, "high" from 85 %."""
-        share = self.used_bytes / self.total_bytes if self.total_bytes else 0
-        return "full" if share >= 0.95 else "high" if share >= 0.85 else ""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capability:

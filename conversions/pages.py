@@ -16,7 +16,7 @@ from conversions.forms import HistoryFilter
 from conversions.health import is_answering
 from conversions.models import Concern, Conversion, ConversionHost, Inspection
 from inventory.access import OPERATE, viewer_required
-from inventory.listing import make_listing, render_list
+from inventory.listing import make_listing, render_list, search_words
 from inventory.models import OvaUpload, SourceVM
 
 HISTORY_SORTS = {
@@ -139,10 +139,10 @@ def conversions_json(request: HttpRequest) -> StreamingHttpResponse:
 @viewer_required
 def reports(request: HttpRequest) -> HttpResponse:
     """List what was found in guests, newest first."""
-    text = request.GET.get("q", "").strip()
+    words = search_words(request)
     rows = Inspection.objects.select_related("conversion", "vm").prefetch_related("concerns")
     total = rows.count()
-    for word in text.split():
+    for word in words:
         rows = rows.filter(conversion__vm_name__icontains=word) | rows.filter(
             product_name__icontains=word
         )
@@ -154,7 +154,7 @@ def reports(request: HttpRequest) -> HttpResponse:
         ]
     context = {
         "listing": listing,
-        "q": text,
+        "q": " ".join(words),
         "total": total,
         "may_operate": request.user.has_perm(OPERATE),
     }

@@ -56,3 +56,8 @@ def render_list(
     response = render(request, fragment if alone else page, dict(context))
     patch_vary_headers(response, ["HX-Request", "HX-History-Restore-Request"])
     return response
+
+
+def search_words(request: HttpRequest) -> list[str]:
+    """Return the words searched for (?q=); NUL, which no database takes, is left out."""
+    return request.GET.get("q", "").replace("\0", "").split()

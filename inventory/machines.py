@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from inventory.access import OPERATE, operator_required, viewer_required
 from inventory.actions import forget_vm
-from inventory.listing import make_listing, render_list
+from inventory.listing import make_listing, render_list, search_words
 from inventory.models import SourceVM
 from inventory.sources.text import legacy
 
@@ -54,9 +55,9 @@ def get_vm_for(user: Any, uuid: UUID) -> SourceVM:
     return vm
 
 
-def search_machines(rows: QuerySet[SourceVM], text: str) -> QuerySet[SourceVM]:
+def search_machines(rows: QuerySet[SourceVM], words: Sequence[str]) -> QuerySet[SourceVM]:
     """Keep the machines whose name, system, file, network or MAC contains every word."""
-    for word in text.split():
+    for word in words:
         rows = rows.filter(
             Q(name__icontains=word)
             | Q(os_hint__icontains=word)
@@ -72,11 +73,11 @@ def search_machines(rows: QuerySet[SourceVM], text: str) -> QuerySet[SourceVM]:
 @viewer_required
 def machines(request: HttpRequest) -> HttpResponse:
     """List the machines, filtered, sorted and paged by the address."""
-    text = request.GET.get("q", "").strip()
+    words = search_words(request)
     state = request.GET.get("state", "")
     conditions = {key: condition for key, _words, condition in FILTERS}
     everything = SourceVM.objects.filter(conditions.get(state, conditions[""]))
-    found = search_machines(everything, text).distinct()
+    found = search_machines(everything, words).distinct()
     listing = make_listing(
         request,
         found.annotate(
@@ -90,7 +91,7 @@ def machines(request: HttpRequest) -> HttpResponse:
     attach_latest(listing.page.object_list)
     context = {
         "listing": listing,
-        "q": text,
+        "q": " ".join(words),
         "state": state,
         "filters": [(key, words) for key, words, _condition in FILTERS],
         "total": SourceVM.objects.filter(conditions[""]).count(),

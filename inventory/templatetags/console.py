@@ -103,3 +103,10 @@ def sort_header(context: template.Context, key: str, text: str, css: str = "") -
 def minus(whole: float | None, part: float | None) -> float:
     """Return whole less part; nothing counts as 0."""
     return (whole or 0) - (part or 0)
+
+
+@register.filter
+def fullness(part: float | None, whole: float | None) -> str:
+    """Return how a bar of used space looks: "full" from 95 %, "high" from 85 %."""
+    share = percent(part, whole)
+    return "full" if share >= 95 else "high" if share >= 85 else ""

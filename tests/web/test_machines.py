@@ -48,6 +48,7 @@ def test_every_word_of_a_search_must_match(operator: Client) -> None:
     make_vm("web01")
     make_vm("db01")
     assert listed(operator, "?q=debian+db") == ["db01"]
+    assert listed(operator, "?q=db%00") == ["db01"]
 
 
 def test_a_machine_with_two_cards_on_one_network_is_listed_once(operator: Client) -> None:

@@ -15,7 +15,7 @@ from pytest_django import Settings
 from conversions.health import is_answering, measure, report_health
 from conversions.models import ConversionDisk, ConversionHost
 from conversions.templatetags.states import WORDS, state
-from inventory.templatetags.console import duration, percent, size, when
+from inventory.templatetags.console import duration, fullness, percent, size, when
 from tests.demo import GIB, REPORTS, make_conversion, make_inspection, make_user, make_vm
 
 pytestmark = pytest.mark.django_db
@@ -136,6 +136,10 @@ def test_a_share_stays_within_its_bounds() -> None:
     assert percent(11, 10) == 100
     assert percent(1, 0) == 0
     assert percent(None, 10) == 0
+
+
+def test_a_bar_warns_before_it_is_full() -> None:
+    assert [fullness(part, 100) for part in (84, 85, 94, 95)] == ["", "high", "high", "full"]
 
 
 @pytest.mark.parametrize("value", list(WORDS))
