@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import threading
+from dataclasses import asdict
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,8 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
+from conversions.pipeline.accelerator import choose_accelerator
+
 logger = logging.getLogger(__name__)
 
 REPORT_SECONDS = 15
@@ -28,17 +31,18 @@ SILENT_SECONDS = 60
 
 
 def measure() -> dict[str, Any]:
-    """Measure this host: free space of its folders, versions, load.
+    """Measure this host: free space of its folders, accelerator, versions, load.
 
-    Returns {"folders": [{kind, path, total_bytes, free_bytes}], "qemu_img", "kvm_device",
-    "cpus", "memory_bytes", "load"}; numbers are None where they cannot be had.
+    Returns {"folders": [{kind, path, total_bytes, free_bytes}], "accelerator": {kvm, reason},
+    "qemu_img", "cpus", "memory_bytes", "load"}; numbers are None where they cannot be had.
     """
     folders = [("uploads", settings.UPLOAD_DIR), ("work", settings.WORK_DIR)]
     folders += [("target", target) for target in settings.TARGET_DIRS]
     return {
         "folders": [measure_folder(kind, path) for kind, path in folders],
         "qemu_img": _qemu_img_version(),
-        "kvm_device": os.access("/dev/kvm", os.R_OK | os.W_OK),
+        # Really tried, once per boot of this host.
+        "accelerator": asdict(choose_accelerator()),
         "cpus": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "load": round(os.getloadavg()[0], 2),

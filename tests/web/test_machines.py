@@ -145,7 +145,7 @@ def test_names_from_a_source_are_never_markup(operator: Client) -> None:
 def test_the_record_is_there_as_plain_text(operator: Client) -> None:
     response = operator.get(f"{make_vm('web01').get_absolute_url()}source.txt")
     assert response["Content-Type"].startswith("text/plain")
-    assert response.content.decode().startswith("source name: web01")
+    assert "source name: web01\nhypervisor type: vmware\n" in response.content.decode()
 
 
 def test_an_arriving_machine_offers_nothing_that_cannot_work_yet(operator: Client) -> None:
