@@ -1,0 +1,181 @@
+"""The OVA reader: container, descriptor, manifest and disks put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from inventory.sources.base import Warn, disk_uri
+from inventory.sources.errors import DescriptorError, PackageError, SourceError
+from inventory.sources.images import image_format, virtual_size
+from inventory.sources.manifest import MAX_BYTES as MAX_MANIFEST_BYTES
+from inventory.sources.manifest import Record, parse_manifest
+from inventory.sources.ovf import MAX_BYTES as MAX_OVF_BYTES
+from inventory.sources.ovf import Ovf, OvfDisk, parse_ovf
+from inventory.sources.package import (
+    PackageFile,
+    find_one,
+    folder_files,
+    resolve,
+    tar_files,
+    verify_records,
+)
+from inventory.sources.tar import BLOCK
+from inventory.sources.types import Source, SourceDisk
+
+_SUFFIXES = (".img", ".ova", ".qcow2", ".raw", ".vmdk", ".vmx", "-sda")
+
+
+def name_from_file(name: str) -> str:
+    """Return a VM name from a file name: one known suffix removed.  Raises SourceError."""
+    stem = next((name.removesuffix(s) for s in _SUFFIXES if name.endswith(s)), name)
+    if not stem:
+        raise SourceError("E-NAME", f"No name for the machine can be taken from {name!r}.")
+    return stem
+
+
+def single_descriptor(files: Mapping[str, PackageFile]) -> PackageFile:
+    """Return the one .ovf of a package.  Raises PackageError for none or several."""
+    descriptors = find_one(files, ".ovf")
+    if not descriptors:
+        raise PackageError(
+            "E-OVA-NO-OVF",
+            "The package holds no .ovf descriptor, so it is not an OVA.",
+            remedy="Export the machine as an OVA and try that file.",
+        )
+    if len(descriptors) > 1:
+        names = ", ".join(d.name for d in descriptors)
+        raise PackageError("E-OVA-MANY-OVF", f"The package holds several descriptors: {names}.")
+    return descriptors[0]
+
+
+def source_from(ovf: Ovf, label: str, disks: tuple[SourceDisk, ...], warn: Warn) -> Source:
+    """Put a Source together from the descriptor and the located disks."""
+    if ovf.name is None:
+        warn("The descriptor gives the machine no name; the file's name is taken.")
+    name = ovf.name or name_from_file(label)
+    return Source(
+        name=name,
+        original_name=name,
+        hypervisor="vmware",
+        memory_bytes=ovf.memory_bytes,
+        vcpus=ovf.vcpus,
+        disks=disks,
+        removables=ovf.removables,
+        nics=ovf.nics,
+        firmware=ovf.firmware,
+        uefi_secureboot=ovf.secureboot,
+        cpu_topology=ovf.topology,
+        os_hint=ovf.os_hint,
+    )
+
+
+def refuse_unsupported(disk: OvfDisk) -> None:
+    """Refuse disks that are compressed or cut into chunks.  Raises DescriptorError."""
+    if disk.compression != "identity":
+        raise DescriptorError(
+            "E-OVF-COMPRESSION",
+            f"The disk {disk.href} is compressed with {disk.compression}; that cannot be read yet.",
+            remedy="Unpack the OVA, decompress the disk, and give the folder.",
+        )
+    if disk.chunked:
+        raise DescriptorError(
+            "E-OVF-CHUNKS",
+            f"The disk {disk.href} is cut into chunks; that cannot be read yet.",
+            remedy="Export the machine without chunks.",
+        )
+
+
+def folder_of(file: PackageFile) -> str:
+    """Return the folder of a file inside its package, "" for the top."""
+    parent = str(PurePosixPath(file.name).parent)
+    return "" if parent == "." else parent
+
+
+class OvaReader:
+    """Reads an OVA: a tar file, a folder, or an .ovf with its files beside it."""
+
+    def __init__(self, path: Path, *, work_dir: Path, warn: Warn) -> None:
+        self._path = path.absolute()
+        self._warn = warn
+        self._work_dir = work_dir
+        self._listing: dict[str, PackageFile] | None = None
+
+    def describe(self) -> str:
+        """Return one line for messages."""
+        return f"OVA {self._path.name}"
+
+    def _files(self) -> dict[str, PackageFile]:
+        if self._listing is None:
+            self._listing = self._list()
+        return self._listing
+
+    def _list(self) -> dict[str, PackageFile]:
+        try:
+            if self._path.is_dir():
+                return folder_files(self._path, self._warn)
+            if self._path.name.lower().endswith(".ovf") and not self._looks_like_tar():
+                files = folder_files(self._path.parent, self._warn)
+                stem = self._path.name[:-4]
+                keep = (self._path.name, f"{stem}.mf")
+                return {
+                    n: f
+                    for n, f in files.items()
+                    if n in keep or not n.lower().endswith((".ovf", ".mf"))
+                }
+            return tar_files(self._path, self._warn)
+        except OSError as error:
+            raise PackageError(
+                "E-OVA-READ",
+                f"{self._path.name} cannot be read: {error.strerror}.",
+                remedy="Check that the file exists and that the service may read it.",
+            ) from error
+
+    def _looks_like_tar(self) -> bool:
+        with self._path.open("rb") as stream:
+            return stream.read(BLOCK)[257:262] == b"ustar"
+
+    def read(self) -> Source:
+        """Return the VM with its disks located and looked at.  Raises SourceError."""
+        files = self._files()
+        descriptor = single_descriptor(files)
+        ovf = parse_ovf(descriptor.read(MAX_OVF_BYTES + 1), self._warn)
+        disks = tuple(
+            self._disk(number, disk, resolve(files, folder_of(descriptor), disk.href or ""))
+            for number, disk in enumerate(ovf.disks)
+        )
+        return source_from(ovf, self._path.name, disks, self._warn)
+
+    def _disk(self, number: int, disk: OvfDisk, file: PackageFile) -> SourceDisk:
+        refuse_unsupported(disk)
+        fmt = image_format(file.read(4096), file.name)
+        located = SourceDisk(
+            id=number,
+            controller=disk.controller,
+            path=str(file.path),
+            format=fmt,
+            member=file.name if file.in_tar else None,
+            offset_bytes=file.offset if file.in_tar else None,
+            length_bytes=-(-file.size // BLOCK) * BLOCK if file.in_tar else None,
+            declared_capacity_bytes=disk.capacity_bytes,
+        )
+        size = virtual_size(disk_uri(located), fmt, file.name)
+        if disk.capacity_bytes is not None and size != disk.capacity_bytes:
+            self._warn(
+                f"{file.name} has {size} bytes; the descriptor says {disk.capacity_bytes}. "
+                "The image's own size is taken."
+            )
+        return replace(located, virtual_size_bytes=size)
+
+    def manifest(self) -> list[tuple[str, Record]]:
+        """Return every record of every manifest, with the folder it counts from."""
+        records = []
+        for file in find_one(self._files(), ".mf"):
+            data = file.read(MAX_MANIFEST_BYTES + 1)
+            records += [(folder_of(file), r) for r in parse_manifest(data, self._warn)]
+        return records
+
+    def verify(self, progress: Callable[[int, int], None]) -> list[dict[str, str]]:
+        """Check every digest of the manifest.  Raises ManifestError."""
+        return verify_records(self.manifest(), self._files(), progress, self._warn)
