@@ -90,6 +90,10 @@ class TarWalker:
         self._count = 0
         self.is_complete = False
 
+    def read_from(self, read: Read) -> None:
+        """Read from now on through another function: the file was opened again."""
+        self._read = read
+
     def next_member(self, available: int) -> Member | None:
         """Return the next member whose header lies within the first `available` bytes, or None.
 
