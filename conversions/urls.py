@@ -2,10 +2,13 @@
 
 from django.urls import path
 
-from conversions import pages
+from conversions import launch, pages
 
 urlpatterns = [
     path("", pages.overview, name="overview"),
+    path("machines/<uuid:uuid>/inspect/", launch.inspect, name="inspect"),
+    path("machines/<uuid:uuid>/rehearse/", launch.rehearse, name="rehearse"),
+    path("machines/<uuid:uuid>/convert/", launch.convert, name="convert"),
     path("conversions/", pages.conversions, name="conversions"),
     path("conversions/export.csv", pages.conversions_csv, name="conversions_csv"),
     path("conversions/export.json", pages.conversions_json, name="conversions_json"),
