@@ -2,7 +2,6 @@
 
 from django.urls import path
 
-from conversions import launch
 from inventory import machines, views
 
 urlpatterns = [
@@ -10,12 +9,10 @@ urlpatterns = [
     path("sources/list/", views.upload_list, name="upload_list"),
     path("sources/upload/", views.upload_plain, name="upload_plain"),
     path("sources/import/", views.import_register, name="import_register"),
+    path("sources/<uuid:uuid>/", views.upload, name="upload"),
     path("sources/<uuid:uuid>/cancel/", views.upload_cancel, name="upload_cancel"),
     path("machines/", machines.machines, name="machines"),
     path("machines/<uuid:uuid>/", machines.machine, name="machine"),
     path("machines/<uuid:uuid>/source.txt", machines.machine_source, name="machine_source"),
     path("machines/<uuid:uuid>/forget/", machines.machine_forget, name="machine_forget"),
-    path("machines/<uuid:uuid>/inspect/", launch.inspect, name="inspect"),
-    path("machines/<uuid:uuid>/rehearse/", launch.rehearse, name="rehearse"),
-    path("machines/<uuid:uuid>/convert/", launch.convert, name="convert"),
 ]

@@ -29,6 +29,7 @@ TARGET_DIRS = [Path(p) for p in env.list("V2VWEB_TARGETS", default=[str(VAR_DIR 
 STATIC_ROOT = VAR_DIR / "static"
 # Big bodies go straight to the file system that keeps them.
 FILE_UPLOAD_TEMP_DIR = str(UPLOAD_DIR) if UPLOAD_DIR.is_dir() else None
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
 
 # --- Conversions ---------------------------------------------------------------------------
 WORKER_NAME = env.str("V2VWEB_WORKER", default=socket.gethostname())
@@ -124,6 +125,7 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULE = {
     "start-due": {"task": "conversions.tasks.start_due", "schedule": 10},
     "mark-lost": {"task": "conversions.tasks.mark_lost", "schedule": 10},
+    "tidy-uploads": {"task": "inventory.tasks.tidy_uploads", "schedule": 300},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "run/beat-schedule")
 

@@ -1,0 +1,287 @@
+"""The verbs of the inventory: take in uploads, register files, forget machines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from inventory import uploads
+from inventory.models import OvaUpload, SourceDisk, SourceNic, SourceVM
+from inventory.sources.errors import SourceError
+from inventory.sources.ova import OvaReader
+from inventory.sources.types import Source
+from inventory.templatetags.console import size
+
+Status = OvaUpload.Status
+OPEN = (Status.RECEIVING, Status.CHECKING)
+
+
+class UploadRefusedError(Exception):
+    """An upload cannot be taken; the message is for the person at the page."""
+
+
+def create_upload(filename: str, size_bytes: int, *, user: Any) -> OvaUpload:
+    """Promise room for a file that will arrive.  Raises UploadRefusedError."""
+    name = uploads.safe_filename(filename)
+    if size_bytes < 1024:
+        raise UploadRefusedError(
+            _("%(name)s has %(bytes)d bytes; an OVA has more. Nothing was stored.")
+            % {"name": name, "bytes": size_bytes}
+        )
+    free = uploads.free_bytes()
+    if size_bytes > free:
+        raise UploadRefusedError(
+            _(
+                "%(name)s needs %(need)s in the upload folder; %(free)s are free. "
+                "Nothing was stored."
+            )
+            % {"name": name, "need": size(size_bytes), "free": size(free)}
+        )
+    upload = OvaUpload.objects.create(
+        filename=name, size_bytes=size_bytes, created_by=user, origin=OvaUpload.Origin.BROWSER
+    )
+    uploads.folder_of(upload).mkdir(mode=0o700)
+    uploads.part_path(upload).touch(mode=0o600)
+    return upload
+
+
+def importable(name: str) -> Path:
+    """Return the path of an entry of the import folder.  Raises UploadRefusedError.
+
+    It must be an OVA, a folder or an .ovf directly in that folder, and stay there after links.
+    """
+    top = Path(settings.IMPORT_DIR).resolve()
+    path = (top / name).resolve()
+    if not name or path == top or not path.is_relative_to(top) or not path.exists():
+        raise UploadRefusedError(_("There is no %(name)s in the import folder.") % {"name": name})
+    return path
+
+
+def register_import(name: str, *, user: Any) -> OvaUpload:
+    """Register a file of the import folder as a source.  Raises UploadRefusedError."""
+    path = importable(name)
+    if OvaUpload.objects.filter(path=str(path), status__in=[*OPEN, Status.READY]).exists():
+        raise UploadRefusedError(_("%(name)s is registered already.") % {"name": name})
+    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    total = sum(p.stat().st_size for p in files)
+    with transaction.atomic():
+        upload = OvaUpload.objects.create(
+            filename=path.name,
+            origin=OvaUpload.Origin.IMPORT,
+            path=str(path),
+            size_bytes=total,
+            received_bytes=total,
+            status=Status.CHECKING,
+            created_by=user,
+        )
+        _check_later(upload)
+    return upload
+
+
+def received(upload: OvaUpload, received_bytes: int) -> None:
+    """Note how much has been written for sure."""
+    OvaUpload.objects.filter(pk=upload.pk).update(
+        received_bytes=received_bytes, updated_at=timezone.now()
+    )
+
+
+def show_machine(upload: OvaUpload, source: Source) -> None:
+    """Show the machine of an upload whose descriptor has arrived; once."""
+    if not SourceVM.objects.filter(upload=upload).exists():
+        store_machine(upload, source, status=SourceVM.Status.ARRIVING)
+
+
+def store_machine(upload: OvaUpload, source: Source, *, status: str) -> SourceVM:
+    """Write the machine's row and those of its disks and network cards, replacing older ones."""
+    values = {
+        "name": source.name[:255],
+        "kind": "ova",
+        "location": upload.path,
+        "status": status,
+        "hypervisor": source.hypervisor,
+        "os_hint": source.os_hint or "",
+        "firmware": source.firmware,
+        "memory_bytes": source.memory_bytes,
+        "vcpus": source.vcpus,
+        "disk_bytes": sum(
+            d.virtual_size_bytes or d.declared_capacity_bytes or 0 for d in source.disks
+        ),
+        "record": source.to_dict(),
+    }
+    with transaction.atomic():
+        vm, _created = SourceVM.objects.update_or_create(
+            upload=upload,
+            defaults=values,
+            create_defaults={**values, "created_by": upload.created_by},
+        )
+        vm.disks.all().delete()
+        vm.nics.all().delete()
+        SourceDisk.objects.bulk_create(
+            SourceDisk(
+                vm=vm,
+                index=disk.id,
+                controller=disk.controller or "",
+                format=disk.format,
+                file=(disk.member or Path(disk.path).name)[:1024],
+                capacity_bytes=disk.virtual_size_bytes or disk.declared_capacity_bytes,
+            )
+            for disk in source.disks
+        )
+        SourceNic.objects.bulk_create(
+            SourceNic(
+                vm=vm,
+                index=index,
+                vnet=nic.vnet[:255],
+                vnet_type=nic.vnet_type,
+                mac=nic.mac or "",
+                model=(nic.model or "")[:40],
+            )
+            for index, nic in enumerate(source.nics)
+        )
+    return vm
+
+
+def refuse_upload(upload: OvaUpload, error: SourceError) -> None:
+    """Refuse an upload with its reason; nothing of it stays on disk or in the list of machines."""
+    moved = OvaUpload.objects.filter(pk=upload.pk, status__in=OPEN).update(
+        status=Status.REFUSED,
+        code=error.code,
+        message=f"{error.message} {error.remedy}".strip(),
+        updated_at=timezone.now(),
+    )
+    if moved:
+        SourceVM.objects.filter(upload=upload, status=SourceVM.Status.ARRIVING).delete()
+        uploads.remove_files(upload)
+
+
+def cancel_upload(upload: OvaUpload, *, user: Any) -> bool:
+    """Cancel an upload that is not complete; tell whether it was."""
+    moved = OvaUpload.objects.filter(pk=upload.pk, status__in=OPEN).update(
+        status=Status.CANCELLED,
+        message=_("Cancelled by %(user)s.") % {"user": user},
+        updated_at=timezone.now(),
+    )
+    if moved:
+        SourceVM.objects.filter(upload=upload, status=SourceVM.Status.ARRIVING).delete()
+        uploads.remove_files(upload)
+    return bool(moved)
+
+
+def arrived(upload: OvaUpload) -> None:
+    """Take note that the last byte has arrived; the check follows on a worker."""
+    with transaction.atomic():
+        moved = OvaUpload.objects.filter(pk=upload.pk, status=Status.RECEIVING).update(
+            status=Status.CHECKING, received_bytes=upload.size_bytes, updated_at=timezone.now()
+        )
+        if moved:
+            _check_later(upload)
+
+
+def _check_later(upload: OvaUpload) -> None:
+    from inventory.tasks import check_upload
+
+    transaction.on_commit(lambda: check_upload.delay(str(upload.uuid)))
+
+
+def check_received(upload: OvaUpload) -> None:
+    """Check a complete upload with the follower that saw it arrive, and make it ready.
+
+    Refuses it when the follower finds a reason.
+    """
+    follower = uploads.follower_of(upload)
+    try:
+        while follower.position < upload.size_bytes:
+            before = follower.position
+            follower.advance(limit_bytes=256 << 20)
+            store_findings(upload)
+            if follower.position == before:
+                break
+        follower.finish()
+        store_findings(upload)
+        part, final = uploads.part_path(upload), uploads.final_path(upload)
+        if part.exists():
+            part.rename(final)
+        upload.path = str(final)
+        OvaUpload.objects.filter(pk=upload.pk).update(path=upload.path)
+        adopt(upload, OvaReader(final, work_dir=final.parent, warn=_warn(upload)))
+    except SourceError as error:
+        refuse_upload(upload, error)
+    finally:
+        uploads.forget_follower(upload)
+
+
+def store_findings(upload: OvaUpload) -> None:
+    """Store what the follower knows by now; show the machine when it knows it."""
+    follower = uploads.follower_of(upload)
+    OvaUpload.objects.filter(pk=upload.pk).update(
+        checked_bytes=min(follower.position, upload.size_bytes),
+        digests=follower.digests,
+        warnings=[*([follower.note] if follower.note else []), *follower.warnings],
+        updated_at=timezone.now(),
+    )
+    if follower.source is not None:
+        show_machine(upload, follower.source)
+
+
+def check_import(upload: OvaUpload) -> None:
+    """Read and verify a file of the import folder and make it ready, or refuse it."""
+    path = Path(upload.path)
+    reader = OvaReader(path, work_dir=path.parent, warn=_warn(upload))
+
+    stored_at = 0.0
+
+    def progress(done: int, _total: int) -> None:
+        nonlocal stored_at
+        if time.monotonic() - stored_at > 1:
+            stored_at = time.monotonic()
+            OvaUpload.objects.filter(pk=upload.pk).update(
+                checked_bytes=min(done, upload.size_bytes)
+            )
+
+    try:
+        show_machine(upload, reader.read())
+        digests = reader.verify(progress)
+        OvaUpload.objects.filter(pk=upload.pk).update(digests=digests)
+        adopt(upload, reader)
+    except SourceError as error:
+        refuse_upload(upload, error)
+
+
+def adopt(upload: OvaUpload, reader: OvaReader) -> None:
+    """Give a checked upload's machine its full record and make both ready."""
+    source = reader.read()
+    with transaction.atomic():
+        moved = OvaUpload.objects.filter(pk=upload.pk, status__in=OPEN).update(
+            status=Status.READY, checked_bytes=upload.size_bytes, updated_at=timezone.now()
+        )
+        if moved:
+            store_machine(upload, source, status=SourceVM.Status.READY)
+
+
+def _warn(upload: OvaUpload) -> Callable[[str], None]:
+    def warn(text: str) -> None:
+        upload.warnings = list(dict.fromkeys([*upload.warnings, text]))[:100]
+        OvaUpload.objects.filter(pk=upload.pk).update(warnings=upload.warnings)
+
+    return warn
+
+
+def forget_vm(vm: SourceVM, *, user: Any) -> None:
+    """Delete a machine's uploaded file and take it off the list; its history stays."""
+    with transaction.atomic():
+        SourceVM.objects.filter(pk=vm.pk).update(status=SourceVM.Status.GONE)
+        upload = vm.upload
+        if upload is not None:
+            OvaUpload.objects.filter(pk=upload.pk).update(
+                status=Status.CANCELLED,
+                message=_("Forgotten by %(user)s.") % {"user": user},
+                updated_at=timezone.now(),
+            )
+            transaction.on_commit(lambda: uploads.remove_files(upload))

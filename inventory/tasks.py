@@ -1,0 +1,41 @@
+"""Background work of the inventory: checking what has arrived, clearing what never will."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from celery import shared_task
+from django.utils import timezone
+
+from inventory import actions
+from inventory.models import OvaUpload
+
+EXPIRE_AFTER = timedelta(days=7)
+STALE_CHECK = timedelta(minutes=5)
+
+
+@shared_task  # type: ignore[untyped-decorator]  celery has no types
+def check_upload(uuid: str) -> None:
+    """Check a complete upload or a file of the import folder."""
+    upload = OvaUpload.objects.filter(uuid=uuid, status=OvaUpload.Status.CHECKING).first()
+    if upload is None:
+        return
+    if upload.origin == OvaUpload.Origin.IMPORT:
+        actions.check_import(upload)
+    else:
+        actions.check_received(upload)
+
+
+@shared_task  # type: ignore[untyped-decorator]  celery has no types
+def tidy_uploads() -> None:
+    """Cancel uploads that nobody continued for a week; check again what a crash left unchecked."""
+    now = timezone.now()
+    for upload in OvaUpload.objects.filter(
+        status=OvaUpload.Status.RECEIVING, updated_at__lt=now - EXPIRE_AFTER
+    ):
+        actions.cancel_upload(upload, user="v2vweb, unfinished for a week")
+    for upload in OvaUpload.objects.filter(
+        status=OvaUpload.Status.CHECKING, updated_at__lt=now - STALE_CHECK
+    ):
+        OvaUpload.objects.filter(pk=upload.pk).update(updated_at=now)
+        check_upload.delay(str(upload.uuid))

@@ -1,0 +1,39 @@
+"""Entry of every connection: pages to Django, uploads and websockets beside it."""
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "v2vweb.settings")
+django_application = get_asgi_application()  # loads the apps the imports below need
+
+from channels.auth import AuthMiddlewareStack  # noqa: E402
+from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
+
+from conversions.routing import websocket_urlpatterns  # noqa: E402
+from inventory.tus import PREFIX, TusApp  # noqa: E402
+
+uploads = AuthMiddlewareStack(TusApp())
+
+
+async def http(
+    scope: dict[str, Any],
+    receive: Callable[[], Awaitable[Any]],
+    send: Callable[[Any], Awaitable[None]],
+) -> None:
+    """Send uploads past Django, which would store every body twice."""
+    application = uploads if scope["path"].startswith(PREFIX) else django_application
+    await application(scope, receive, send)
+
+
+application = ProtocolTypeRouter(
+    {
+        "http": http,
+        "websocket": AllowedHostsOriginValidator(
+            AuthMiddlewareStack(URLRouter(websocket_urlpatterns))
+        ),
+    }
+)
