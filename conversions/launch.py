@@ -15,6 +15,7 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
+from conversions.actions import start_conversion
 from conversions.forms import ConvertForm, suggested_name
 from conversions.models import Concern, Conversion, Inspection
 from conversions.pipeline.job import Input, Job, Mode
@@ -23,14 +24,6 @@ from conversions.space import needs
 from inventory.access import operator_required
 from inventory.machines import get_vm_for
 from inventory.models import SourceVM
-
-
-def start_conversion(vm: SourceVM, job: Job, *, user: Any) -> Conversion:
-    """Start a run by the action of that name."""
-    from conversions import actions
-
-    conversion: Conversion = actions.start_conversion(vm, job, user=user)
-    return conversion
 
 
 def latest_inspection(vm: SourceVM) -> Inspection | None:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from conversions import launch, pages
+from conversions import launch, pages, views
 
 urlpatterns = [
     path("", pages.overview, name="overview"),
@@ -12,6 +12,12 @@ urlpatterns = [
     path("conversions/", pages.conversions, name="conversions"),
     path("conversions/export.csv", pages.conversions_csv, name="conversions_csv"),
     path("conversions/export.json", pages.conversions_json, name="conversions_json"),
+    path("conversions/<uuid:uuid>/", views.conversion, name="conversion"),
+    path("conversions/<uuid:uuid>/log/", views.conversion_log, name="conversion_log"),
+    path("conversions/<uuid:uuid>/log.txt", views.conversion_log_text, name="conversion_log_text"),
+    path("conversions/<uuid:uuid>/live/", views.conversion_live, name="conversion_live"),
+    path("conversions/<uuid:uuid>/stop/", views.conversion_stop, name="conversion_stop"),
+    path("conversions/<uuid:uuid>/retry/", views.conversion_retry, name="conversion_retry"),
     path("reports/", pages.reports, name="reports"),
     path("reports/<uuid:uuid>/", pages.inspection, name="inspection"),
     path("reports/<uuid:uuid>/report.json", pages.inspection_json, name="inspection_json"),

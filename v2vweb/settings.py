@@ -38,6 +38,7 @@ HEARTBEAT_SECONDS = 5
 LOST_AFTER_SECONDS = 30
 STOP_GRACE_SECONDS = 30
 ENGINE_PYTHON = env.str("V2VWEB_ENGINE_PYTHON", default=str(BASE_DIR / ".venv/bin/python"))
+ENGINE_COMMAND = [ENGINE_PYTHON, "-m", "conversions.pipeline", "--job", "-", "--events"]
 APPLIANCE_MEMORY_MIB = env.int("V2VWEB_APPLIANCE_MEMORY_MIB", default=0) or None
 
 # --- Django --------------------------------------------------------------------------------

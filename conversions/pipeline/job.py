@@ -92,6 +92,11 @@ class Job:
         if target.compressed and target.allocation == "preallocated":
             raise JobError("Compression and preallocation exclude each other.")
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the job as plain JSON values."""
+        data: dict[str, Any] = json.loads(self.to_json())
+        return data
+
     def to_json(self) -> str:
         """Return the job as one line of JSON."""
         return json.dumps(asdict(self), sort_keys=True)

@@ -1,0 +1,337 @@
+"""What a conversion's page shows and how it is drawn: one source for first paint, socket, poll."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db.models import Q, QuerySet
+from django.http import Http404
+from django.template.loader import render_to_string
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from conversions.models import Conversion, ConversionDisk, LogLine
+from conversions.pipeline.steps import Step
+
+WINDOW = 500
+QUIET_AFTER = timedelta(seconds=120)
+FORCE_AFTER = timedelta(seconds=30)
+ESTIMATE_AFTER_SECONDS = 30
+PARTS = ("head", "steps", "progress", "outcome")
+_LEVELS = {
+    "error": ["error"],
+    "warning": ["error", "warning"],
+    "info": ["error", "warning", "info"],
+    "debug": ["error", "warning", "info", "debug"],
+}
+# The fifteen steps in the words of the page.
+PHASES: tuple[tuple[str, Any, tuple[Step, ...]], ...] = (
+    ("open", lambda: _("Open"), (Step.REQUEST, Step.SOURCE, Step.OVERLAYS, Step.TARGETS)),
+    ("inspect", lambda: _("Inspect"), (Step.HANDLE, Step.LAUNCH, Step.INSPECTION, Step.SPACE)),
+    ("convert", lambda: _("Convert"), (Step.CONVERSION,)),
+    ("trim", lambda: _("Trim"), (Step.TRIM, Step.CLOSE, Step.TARGET_BUSES)),
+    ("copy", lambda: _("Copy"), (Step.COPY,)),
+    ("finish", lambda: _("Finish"), (Step.METADATA, Step.FINISH)),
+)
+
+
+def number(text: str | None) -> int:
+    """Return a line number from an address, 0 for anything else."""
+    return int(text) if text and text.isdigit() and len(text) < 16 else 0
+
+
+@dataclass(frozen=True, slots=True)
+class LogFilter:
+    """What of a log is shown: levels from `level` up, one step, lines containing `q`."""
+
+    level: str = ""
+    step: str = ""
+    q: str = ""
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> LogFilter:
+        """Read the filter from an address; values that are not known count as none."""
+        level, step = query.get("level", ""), query.get("step", "")
+        return cls(
+            level=level if level in _LEVELS else "",
+            step=step if step in set(Step) else "",
+            q=query.get("q", "").replace("\0", "")[:200],
+        )
+
+    def apply(self, rows: QuerySet[LogLine]) -> QuerySet[LogLine]:
+        """Keep the lines of this filter."""
+        condition = Q()
+        if self.level:
+            condition &= Q(level__in=_LEVELS[self.level])
+        if self.step:
+            condition &= Q(step=self.step)
+        if self.q:
+            condition &= Q(text__icontains=self.q)
+        return rows.filter(condition)
+
+    @property
+    def is_set(self) -> bool:
+        """Tell whether anything is left out."""
+        return bool(self.level or self.step or self.q)
+
+
+def get_conversion_for(user: Any, uuid: UUID) -> Conversion:
+    """Return the conversion with that UUID.  Raises Http404."""
+    found = (
+        Conversion.objects.select_related("vm", "created_by", "stop_requested_by", "retry_of")
+        .filter(uuid=uuid)
+        .first()
+    )
+    if found is None:
+        raise Http404(_("There is no such conversion."))
+    return found
+
+
+def lines_of(conversion: Conversion) -> QuerySet[LogLine]:
+    """Return all lines of a conversion in order."""
+    return LogLine.objects.filter(conversion=conversion)
+
+
+def last_window(conversion: Conversion, log_filter: LogFilter) -> list[LogLine]:
+    """Return the newest lines, at most a window of them, oldest first."""
+    rows = log_filter.apply(lines_of(conversion)).order_by("-seq")[:WINDOW]
+    return list(rows)[::-1]
+
+
+def window_before(conversion: Conversion, log_filter: LogFilter, before: int) -> list[LogLine]:
+    """Return the lines before a number, at most a window of them, oldest first."""
+    rows = log_filter.apply(lines_of(conversion)).filter(seq__lt=before).order_by("-seq")[:WINDOW]
+    return list(rows)[::-1]
+
+
+def window_from(conversion: Conversion, log_filter: LogFilter, first: int) -> list[LogLine]:
+    """Return the lines from a number on, at most a window of them."""
+    rows = log_filter.apply(lines_of(conversion)).filter(seq__gte=first)
+    return list(rows.order_by("seq")[:WINDOW])
+
+
+_cache: OrderedDict[Any, Any] = OrderedDict()
+_cache_lock = threading.Lock()
+_CACHE_ENTRIES = 64
+
+
+def _remembered(key: Any, make: Any) -> Any:
+    """Return what `make` gives, once for all viewers in this process who ask the same."""
+    with _cache_lock:
+        if key in _cache:
+            _cache.move_to_end(key)
+            return _cache[key]
+        value = _cache[key] = make()
+        while len(_cache) > _CACHE_ENTRIES:
+            _cache.popitem(last=False)
+        return value
+
+
+def rows_after(uuid: UUID, after: int, log_filter: LogFilter) -> dict[str, Any]:
+    """Return the lines after a number as {"html", "from", "to", "count", "more"}, one page.
+
+    `to` is the number up to which everything that passes the filter has been sent.
+    """
+    pk, head = Conversion.objects.filter(uuid=uuid).values_list("pk", "last_seq").get()
+    if head <= after:
+        return {"html": "", "from": after, "to": after, "count": 0, "more": False}
+
+    def make() -> dict[str, Any]:
+        rows = LogLine.objects.filter(conversion_id=pk, seq__gt=after, seq__lte=head)
+        lines = list(log_filter.apply(rows).order_by("seq")[: WINDOW + 1])
+        more = len(lines) > WINDOW
+        lines = lines[:WINDOW]
+        return {
+            "html": render_to_string("conversions/_log_rows.html", {"lines": lines}),
+            "from": after,
+            "to": lines[-1].seq if more else head,
+            "count": len(lines),
+            "more": more,
+        }
+
+    result: dict[str, Any] = _remembered(("rows", pk, after, head, log_filter), make)
+    return result
+
+
+def parts_since(uuid: UUID, revision: int) -> tuple[int, dict[str, str]]:
+    """Return the page's revision and its parts as HTML, drawn once per revision and second."""
+    now = timezone.now()
+    current = Conversion.objects.filter(uuid=uuid).values_list("revision", flat=True).get()
+
+    def make() -> dict[str, str]:
+        conversion = get_conversion_for(None, uuid)
+        context = page_context(conversion)
+        parts = {
+            name: render_to_string(f"conversions/_live_{name}.html", context) for name in PARTS
+        }
+        parts["title"] = page_title(conversion)
+        parts["active"] = "1" if conversion.is_active else ""
+        return parts
+
+    key = ("parts", uuid, current, now.replace(microsecond=0))
+    return current, _remembered(key, make)
+
+
+def page_title(conversion: Conversion) -> str:
+    """Return the title of the page, which carries the state."""
+    return f"{shown_state(conversion)[1]} · {conversion.vm_name} · #{conversion.pk}"
+
+
+def shown_state(conversion: Conversion) -> tuple[str, str]:
+    """Return the state as key and word; a running one that says nothing is quiet."""
+    last = conversion.last_output_at or timezone.now()
+    if conversion.status == Conversion.Status.RUNNING and timezone.now() - last > QUIET_AFTER:
+        return "quiet", _("Quiet")
+    return conversion.status, str(conversion.get_status_display())
+
+
+def page_context(conversion: Conversion) -> dict[str, Any]:
+    """Return what the parts of the page need; templates list the names."""
+    key, word = shown_state(conversion)
+    steps = list(conversion.steps.all())
+    disks = list(conversion.disks.all())
+    now = timezone.now()
+    asked = conversion.stop_requested_at
+    return {
+        "conversion": conversion,
+        "state_key": key,
+        "state_word": word,
+        "sentence": sentence(conversion, key, steps),
+        "phases": phases(steps),
+        "steps": steps,
+        "disks": [disk_view(disk, number, len(disks)) for number, disk in enumerate(disks, 1)],
+        "copying": conversion.step == Step.COPY and conversion.is_active,
+        "inspection": getattr(conversion, "inspection", None),
+        "source_check": conversion.reports.get("source_check"),
+        "files": conversion.reports.get("files", {}),
+        "failed_line": failed_line(conversion),
+        "may_force": conversion.status == Conversion.Status.STOPPING
+        and asked is not None
+        and now - asked > FORCE_AFTER,
+        "now": now,
+    }
+
+
+def phases(steps: list[Any]) -> list[dict[str, Any]]:
+    """Group the fifteen steps into the six words of the page: state, seconds, warnings, steps."""
+    by_name = {step.name: step for step in steps}
+    result = []
+    for name, word, members in PHASES:
+        rows = [by_name[m] for m in members if m in by_name]
+        states = [row.status for row in rows]
+        result.append(
+            {
+                "name": name,
+                "word": word(),
+                "status": phase_status(states),
+                "seconds": sum(row.seconds or 0 for row in rows),
+                "since": next((r.started_at for r in rows if r.status == "running"), None),
+                "warnings": sum(row.warnings for row in rows),
+                "reason": next((r.reason for r in rows if r.reason), ""),
+                "steps": rows,
+            }
+        )
+    return result
+
+
+def phase_status(states: list[str]) -> str:
+    """Return the one state of several steps."""
+    for status in ("failed", "running", "cancelled"):
+        if status in states:
+            return status
+    left = [s for s in states if s != "skipped"]
+    if not left:
+        return "skipped"
+    if "waiting" in left:
+        return "waiting" if all(s == "waiting" for s in left) else "running"
+    return "warned" if "warned" in left else "done"
+
+
+def disk_view(disk: ConversionDisk, index: int, count: int) -> dict[str, Any]:
+    """Return one disk's progress: bytes, percent (99 until done), rate, range of time left."""
+    total, done = disk.total_bytes, disk.done_bytes
+    complete = disk.actual_bytes is not None
+    percent = 100 if complete else min(99, 100 * done // total) if total else 0
+    left = None
+    if disk.rate and total and disk.started_at and not complete:
+        elapsed = (timezone.now() - disk.started_at).total_seconds()
+        if elapsed >= ESTIMATE_AFTER_SECONDS:
+            seconds = (total - done) / disk.rate
+            left = (minutes(seconds * 0.8), minutes(seconds * 1.5))
+    return {
+        "disk": disk,
+        "index": index,
+        "count": count,
+        "percent": percent,
+        "complete": complete,
+        "started": disk.started_at is not None,
+        "left": left,
+        "age": int((timezone.now() - disk.at).total_seconds()) if disk.at else None,
+    }
+
+
+def minutes(seconds: float) -> int:
+    """Return whole minutes, at least 1."""
+    return max(1, round(seconds / 60))
+
+
+def failed_line(conversion: Conversion) -> int | None:
+    """Return the number of the last error line, for the error card's link."""
+    if conversion.status not in (Conversion.Status.FAILED, Conversion.Status.LOST):
+        return None
+    rows = lines_of(conversion).filter(level=LogLine.Level.ERROR)
+    return rows.order_by("-seq").values_list("seq", flat=True).first()
+
+
+def sentence(conversion: Conversion, key: str, steps: list[Any]) -> str:
+    """Return the one sentence that says what the reader has to do, even if nothing."""
+    status = Conversion.Status
+    if key == status.WAITING:
+        ahead = Conversion.objects.waiting().filter(created_at__lt=conversion.created_at).count()
+        ahead += Conversion.objects.on_worker().count()
+        return ngettext(
+            "Waiting: %(n)d run ahead of this one; a host runs %(limit)d at once.",
+            "Waiting: %(n)d runs ahead of this one; a host runs %(limit)d at once.",
+            ahead,
+        ) % {"n": ahead, "limit": settings.CONVERSIONS_AT_ONCE}
+    if key == "quiet":
+        silent = timezone.now() - (conversion.last_output_at or timezone.now())
+        return _("No output for %(n)d min; the worker is alive. Wait, or stop it.") % {
+            "n": int(silent.total_seconds() // 60)
+        }
+    if key == status.RUNNING:
+        return _("Running. Nothing to do. You can close this page.")
+    if key == status.STOPPING:
+        seconds = (timezone.now() - (conversion.stop_requested_at or timezone.now())).seconds
+        return _("Stopping since %(n)d s; the engine ends what it started.") % {"n": seconds}
+    if key == status.STOPPED:
+        who = conversion.stop_requested_by
+        by = _("Stopped by %(user)s.") % {"user": who} if who else _("Stopped.")
+        return f"{by} " + _("The source is unchanged. Retry when you like.")
+    if key == status.LOST:
+        return _("The worker stopped answering. The source is unchanged. Retry.")
+    if key == status.FAILED:
+        return _("Failed. Read why below, mend it, then retry.")
+    if conversion.mode == "inspect":
+        return _("Inspected. Read the report, then convert the machine.")
+    if conversion.mode == "rehearse":
+        return ngettext(
+            "It would convert, with %(n)d warning. Nothing was kept.",
+            "It would convert, with %(n)d warnings. Nothing was kept.",
+            conversion.warnings,
+        ) % {"n": conversion.warnings}
+    if key == status.WARNED:
+        return ngettext(
+            "Converted; %(n)d thing to check in the log.",
+            "Converted; %(n)d things to check in the log.",
+            conversion.warnings,
+        ) % {"n": conversion.warnings}
+    return _("Converted. Define it with virsh define and start it.")
