@@ -1,0 +1,359 @@
+"""The verbs of conversions: start, claim, record, stop, end, tidy up.  Rows are the truth."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+
+from conversions.models import (
+    Concern,
+    Conversion,
+    ConversionDisk,
+    ConversionStep,
+    Inspection,
+    LogLine,
+)
+from conversions.pipeline.job import Job
+from conversions.pipeline.steps import Step
+from conversions.routing import News, group_name
+from inventory.models import SourceVM
+
+logger = logging.getLogger(__name__)
+
+Status = Conversion.Status
+StepStatus = ConversionStep.Status
+# Warnings of these steps are about the host, not about the result.
+_HOST_STEPS = (Step.REQUEST, Step.HANDLE, Step.LAUNCH)
+# Two threads of one worker must not both see its last free place.
+_claiming = threading.Lock()
+
+
+def start_conversion(
+    vm: SourceVM, job: Job, *, user: Any, retry_of: Conversion | None = None
+) -> Conversion:
+    """Ask for a run of the engine; a worker takes it as soon as one has room."""
+    with transaction.atomic():
+        conversion = Conversion.objects.create(
+            vm=vm,
+            vm_name=vm.name,
+            name=job.name or vm.name,
+            mode=job.mode,
+            job={k: v for k, v in job.to_dict().items() if k != "work_dir"},
+            created_by=user,
+            retry_of=retry_of,
+        )
+        ConversionStep.objects.bulk_create(
+            ConversionStep(conversion=conversion, position=position, name=step)
+            for position, step in enumerate(Step, 1)
+        )
+        transaction.on_commit(lambda: _send_to_worker(conversion))
+    return conversion
+
+
+def _send_to_worker(conversion: Conversion) -> None:
+    from conversions.tasks import run_conversion
+
+    try:
+        run_conversion.delay(str(conversion.uuid))
+    except Exception:  # the broker is down: the periodic task takes it up later
+        logger.warning("%s waits until the broker is back.", conversion, exc_info=True)
+
+
+def retry_conversion(conversion: Conversion, *, user: Any) -> Conversion:
+    """Ask for the same once more, with the same settings.  Raises ValueError without a machine."""
+    if conversion.vm is None or conversion.vm.status != SourceVM.Status.READY:
+        raise ValueError("the machine is gone")
+    job = Job.from_dict(conversion.job)
+    return start_conversion(conversion.vm, job, user=user, retry_of=conversion)
+
+
+def stop_conversion(conversion: Conversion, *, user: Any, force: bool = False) -> bool:
+    """Ask for a stop; one that still waits is stopped at once.  Tell whether it was active."""
+    now = timezone.now()
+    asked = {"stop_requested_at": now, "stop_requested_by": user}
+    row = Conversion.objects.filter(pk=conversion.pk)
+    if row.filter(status=Status.WAITING).update(
+        status=Status.STOPPED, finished_at=now, revision=F("revision") + 1, **asked
+    ):
+        conversion.steps.filter(status=StepStatus.WAITING).update(status=StepStatus.CANCELLED)
+        announce(conversion)
+        return True
+    if row.filter(status=Status.RUNNING).update(
+        status=Status.STOPPING, force_stop=force, revision=F("revision") + 1, **asked
+    ):
+        announce(conversion)
+        return True
+    if force and row.filter(status=Status.STOPPING).update(force_stop=True):
+        return True
+    return row.filter(status=Status.STOPPING).exists()
+
+
+def claim_conversion(uuid: str) -> Conversion | None:
+    """Take a waiting conversion for this worker; None when it is taken or the worker is full."""
+    now = timezone.now()
+    with _claiming, transaction.atomic():
+        busy = Conversion.objects.on_worker().filter(worker=settings.WORKER_NAME).count()
+        if busy >= settings.CONVERSIONS_AT_ONCE:
+            return None
+        taken = Conversion.objects.filter(uuid=uuid, status=Status.WAITING).update(
+            status=Status.RUNNING,
+            worker=settings.WORKER_NAME,
+            started_at=now,
+            heartbeat_at=now,
+            last_output_at=now,
+            revision=F("revision") + 1,
+        )
+    if not taken:
+        return None
+    conversion = Conversion.objects.get(uuid=uuid)
+    announce(conversion)
+    return conversion
+
+
+def announce(conversion: Conversion) -> None:
+    """Nudge every open page of a conversion, after the commit; a lost nudge costs nothing."""
+    transaction.on_commit(lambda: _send_news(conversion))
+
+
+def _send_news(conversion: Conversion) -> None:
+    layer = get_channel_layer()
+    if layer is None:
+        return
+    news: News = {
+        "type": "conversion.news",
+        "upto": conversion.last_seq,
+        "revision": conversion.revision,
+    }
+    try:
+        async_to_sync(layer.group_send)(group_name(conversion.uuid), news)
+    except Exception:  # the layer is down: pages fetch on their own clock
+        logger.warning("No news could be sent of %s (ignored).", conversion, exc_info=True)
+
+
+def record_events(conversion: Conversion, events: Sequence[dict[str, Any]]) -> None:
+    """Store a batch of the engine's events in one transaction, then announce it.
+
+    `conversion` is this process's own copy: its last_seq, warnings, reports and step are ahead of
+    or equal to the row's, since only its supervisor writes them.
+    """
+    with transaction.atomic():
+        lines: list[LogLine] = []
+        progress: dict[str, dict[str, Any]] = {}
+        for event in events:
+            kind = event["type"]
+            if kind == "log":
+                lines.append(_line(conversion, event))
+            elif kind == "progress":
+                progress[event["disk"]] = event
+            elif kind == "step":
+                _record_step(conversion, event)
+            elif kind == "report":
+                conversion.reports[event["name"]] = event["data"]
+                _record_report(conversion, event["name"], event["data"])
+            elif kind == "result":
+                conversion.result = {
+                    k: event.get(k, "") for k in ("status", "code", "message", "remedy", "step")
+                }
+        LogLine.objects.bulk_create(lines)
+        for event in progress.values():
+            _record_progress(conversion, event)
+        conversion.last_output_at = timezone.now()
+        conversion.revision += 1
+        Conversion.objects.filter(pk=conversion.pk).update(
+            last_seq=conversion.last_seq,
+            revision=F("revision") + 1,
+            last_output_at=conversion.last_output_at,
+            heartbeat_at=conversion.last_output_at,
+            step=conversion.step,
+            warnings=conversion.warnings,
+            reports=conversion.reports,
+            result=conversion.result,
+        )
+        announce(conversion)
+
+
+def _line(conversion: Conversion, event: dict[str, Any]) -> LogLine:
+    """Give a log event the next number of its conversion; count warnings where they belong."""
+    conversion.last_seq += 1
+    if event["level"] == LogLine.Level.WARNING and event["step"] not in _HOST_STEPS:
+        conversion.warnings += 1
+        conversion.steps.filter(name=event["step"]).update(warnings=F("warnings") + 1)
+    return LogLine(
+        conversion=conversion,
+        seq=conversion.last_seq,
+        at=_time(event),
+        step=event["step"],
+        level=event["level"],
+        text=event["text"],
+    )
+
+
+def _time(event: dict[str, Any]) -> datetime:
+    return parse_datetime(str(event.get("at", ""))) or timezone.now()
+
+
+def _record_step(conversion: Conversion, event: dict[str, Any]) -> None:
+    steps = conversion.steps.filter(name=event["name"])
+    state = event["state"]
+    if state == "started":
+        conversion.step = event["name"]
+        steps.update(
+            status=StepStatus.RUNNING,
+            started_at=_time(event),
+            first_seq=conversion.last_seq + 1,
+        )
+    elif state == "skipped":
+        steps.update(status=StepStatus.SKIPPED, reason=event["reason"][:255])
+    elif state == "failed":
+        steps.update(status=StepStatus.FAILED, seconds=event["seconds"])
+    else:
+        steps.filter(warnings__gt=0).update(status=StepStatus.WARNED, seconds=event["seconds"])
+        steps.filter(warnings=0).update(status=StepStatus.DONE, seconds=event["seconds"])
+
+
+def _record_report(conversion: Conversion, name: str, data: Any) -> None:
+    """Give the reports that pages list and filter by rows of their own."""
+    if name == "overlays":
+        for index, overlay in enumerate(data):
+            ConversionDisk.objects.update_or_create(
+                conversion=conversion,
+                name=overlay["sd"],
+                defaults={"index": index, "virtual_bytes": overlay["virtual_size_bytes"]},
+            )
+    elif name == "estimate":
+        for sd, size in data["disks"].items():
+            conversion.disks.filter(name=sd).update(estimated_bytes=size)
+    elif name == "copy":
+        for disk in data:
+            conversion.disks.filter(name=disk["disk"]).update(
+                actual_bytes=disk["allocated_bytes"],
+                seconds=disk["seconds"],
+                path=disk["path"],
+                rate=disk["rate"],
+            )
+    elif name == "inspection":
+        Inspection.objects.update_or_create(
+            conversion=conversion,
+            defaults={
+                "vm": conversion.vm,
+                "product_name": data["product_name"][:255],
+                "distro": data["distro"][:60],
+                "arch": data["arch"][:20],
+            },
+        )
+    elif name == "concerns":
+        inspection = Inspection.objects.filter(conversion=conversion).first()
+        if inspection is not None:
+            inspection.concerns.all().delete()
+            Concern.objects.bulk_create(
+                Concern(
+                    inspection=inspection,
+                    position=position,
+                    level=concern["level"],
+                    code=concern["code"][:60],
+                    title=concern["title"][:255],
+                    found=concern["found"],
+                    meaning=concern["meaning"],
+                    remedy=concern["remedy"],
+                )
+                for position, concern in enumerate(data)
+            )
+
+
+def _record_progress(conversion: Conversion, event: dict[str, Any]) -> None:
+    """Overwrite a disk's progress; the bytes never fall, the rate is the mean since its start."""
+    disk = conversion.disks.filter(name=event["disk"]).first()
+    if disk is None:
+        disk = ConversionDisk(
+            conversion=conversion, name=event["disk"], index=conversion.disks.count()
+        )
+    at = _time(event)
+    disk.started_at = disk.started_at or at
+    disk.total_bytes = event["total_bytes"]
+    if event["done_bytes"] > disk.done_bytes:
+        disk.at = at
+        disk.done_bytes = event["done_bytes"]
+    seconds = (at - disk.started_at).total_seconds()
+    disk.rate = disk.done_bytes / seconds if seconds > 0 else None
+    disk.save()
+
+
+def beat(conversion: Conversion) -> None:
+    """Renew the lease of a running conversion."""
+    Conversion.objects.filter(pk=conversion.pk).update(heartbeat_at=timezone.now())
+
+
+def finish_conversion(conversion: Conversion, status: str, result: dict[str, str]) -> None:
+    """End a conversion that a worker holds; steps that ran have failed or were cancelled."""
+    stopped = status == Status.STOPPED
+    with transaction.atomic():
+        moved = (
+            Conversion.objects.on_worker()
+            .filter(pk=conversion.pk)
+            .update(
+                status=status,
+                result=result,
+                reports=conversion.reports,
+                finished_at=timezone.now(),
+                pid=None,
+                revision=F("revision") + 1,
+            )
+        )
+        if not moved:
+            return
+        if status not in (Status.DONE, Status.WARNED):
+            running = conversion.steps.filter(status=StepStatus.RUNNING)
+            running.update(status=StepStatus.CANCELLED if stopped else StepStatus.FAILED)
+            if stopped:
+                conversion.steps.filter(status=StepStatus.FAILED).update(
+                    status=StepStatus.CANCELLED
+                )
+            conversion.steps.filter(status=StepStatus.WAITING).update(status=StepStatus.CANCELLED)
+        conversion.refresh_from_db()
+        announce(conversion)
+
+
+def clean_up_after(conversion: Conversion) -> list[str]:
+    """Delete what a run of this host left: its work folder and unfinished target files.
+
+    Only names the engine announced, with the ending .part, directly in a target folder.  Returns
+    what was deleted; the report `files` tells it too.
+    """
+    removed = []
+    work = work_dir(conversion)
+    if work.exists():
+        shutil.rmtree(work, ignore_errors=True)
+        removed.append(str(work))
+    allowed = {Path(folder).resolve() for folder in settings.TARGET_DIRS}
+    for name in conversion.reports.get("targets", {}).get("parts", []):
+        part = Path(name)
+        if part.suffix == ".part" and part.parent.resolve() in allowed and part.is_file():
+            part.unlink()
+            removed.append(name)
+    if removed:
+        files = conversion.reports.setdefault("files", {"created": [], "removed": []})
+        files["removed"] = [*files["removed"], *removed]
+    return removed
+
+
+def work_dir(conversion: Conversion) -> Path:
+    """Return the private work folder of a conversion."""
+    return Path(settings.WORK_DIR) / str(conversion.uuid)
+
+
+def lost_since() -> datetime:
+    """Return the time before which a last heartbeat means that the worker is gone."""
+    return timezone.now() - timedelta(seconds=settings.LOST_AFTER_SECONDS)

@@ -1,0 +1,82 @@
+"""What the worker of a conversion host does: run conversions, and give up those that are lost."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import shared_task
+from celery.signals import worker_init, worker_shutting_down
+from django.conf import settings
+from django.utils import timezone
+
+from conversions import actions
+from conversions.models import Conversion
+from conversions.processes import kill_processes_of
+from conversions.supervisor import Supervisor, shutting_down
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  celery has no types
+def run_conversion(uuid: str) -> None:
+    """Run a conversion to its end, when this worker has room for it."""
+    if shutting_down.is_set():
+        return
+    conversion = actions.claim_conversion(uuid)
+    if conversion is None:
+        return
+    Supervisor(conversion).run()
+    start_due.delay()
+
+
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  celery has no types
+def start_due() -> None:
+    """Send for what waits, as much as this worker has room for."""
+    busy = Conversion.objects.on_worker().filter(worker=settings.WORKER_NAME).count()
+    room = max(0, settings.CONVERSIONS_AT_ONCE - busy)
+    for conversion in Conversion.objects.waiting()[:room]:
+        run_conversion.delay(str(conversion.uuid))
+
+
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  celery has no types
+def mark_lost() -> None:
+    """Give up conversions whose worker has not been heard of for too long."""
+    for conversion in Conversion.objects.on_worker().filter(heartbeat_at__lt=actions.lost_since()):
+        give_up(conversion)
+
+
+def give_up(conversion: Conversion) -> None:
+    """End a conversion as lost; on this host its processes and files go first."""
+    if conversion.worker == settings.WORKER_NAME:
+        kill_processes_of(conversion.uuid)
+        actions.clean_up_after(conversion)
+    heard = conversion.heartbeat_at or conversion.started_at or timezone.now()
+    result = {
+        "code": "E-LOST",
+        "message": f"The worker on {conversion.worker} stopped answering at "
+        f"{timezone.localtime(heard):%H:%M:%S %Z}.",
+        "remedy": "See that the worker runs again, then retry.",
+        "step": conversion.step,
+    }
+    actions.finish_conversion(conversion, Conversion.Status.LOST, result)
+
+
+@worker_init.connect  # type: ignore[untyped-decorator]
+def on_worker_init(**_kwargs: Any) -> None:
+    """Give up what an earlier worker of this host left, before this one takes anything."""
+    for conversion in Conversion.objects.on_worker().filter(worker=settings.WORKER_NAME):
+        logger.warning("%s was left by a worker that is gone.", conversion)
+        give_up(conversion)
+    lost = Conversion.objects.filter(worker=settings.WORKER_NAME, status=Conversion.Status.LOST)
+    for conversion in lost:
+        # Given up by another host, which could not reach the files here.
+        kill_processes_of(conversion.uuid)
+        if actions.clean_up_after(conversion):
+            conversion.save(update_fields=["reports"])
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def on_worker_shutting_down(**_kwargs: Any) -> None:
+    """Stop every engine of this worker; their supervisors tidy up and the worker ends."""
+    shutting_down.set()

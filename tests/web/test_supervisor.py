@@ -1,0 +1,177 @@
+"""The supervisor: whatever the engine does, the row tells it and nothing is left behind."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pytest_django import Settings
+
+from conversions import actions, tasks
+from conversions.models import Conversion
+from conversions.pipeline.job import Input, Job, Mode, Target
+from conversions.pipeline.steps import Step
+from conversions.processes import processes_of
+from conversions.supervisor import Supervisor
+from tests.demo import make_vm
+
+# Threads see what each other stored.
+pytestmark = pytest.mark.django_db(transaction=True)
+ENGINE = Path(__file__).with_name("fake_engine.py")
+Run = Callable[..., Conversion]
+
+
+@pytest.fixture
+def begin(settings: Settings) -> Run:
+    """Claim a conversion whose engine plays a mode."""
+
+    def begin(mode: str) -> Conversion:
+        settings.ENGINE_COMMAND = [sys.executable, str(ENGINE), mode]
+        vm = make_vm()
+        job = Job(
+            mode=Mode.COPY,
+            source=Input(kind="ova", location=vm.location),
+            target=Target(directory=str(settings.TARGET_DIRS[0])),
+        )
+        started = actions.start_conversion(vm, job, user=None)
+        claimed = actions.claim_conversion(str(started.uuid))
+        assert claimed is not None
+        return claimed
+
+    return begin
+
+
+@pytest.fixture
+def run(begin: Run, settings: Settings) -> Run:
+    """Run a conversion to its end; nothing may be left of it."""
+
+    def run(mode: str, meanwhile: Callable[[Conversion], None] | None = None) -> Conversion:
+        conversion = begin(mode)
+        thread = threading.Thread(target=meanwhile, args=[conversion]) if meanwhile else None
+        if thread:
+            thread.start()
+        Supervisor(conversion).run()
+        if thread:
+            thread.join()
+        conversion.refresh_from_db()
+        assert processes_of(conversion.uuid) == []
+        assert list(settings.WORK_DIR.iterdir()) == []
+        assert list(settings.TARGET_DIRS[0].glob("*.part")) == []
+        return conversion
+
+    return run
+
+
+def stop_in_conversion(conversion: Conversion, *, force: bool = False) -> None:
+    """Ask for a stop as soon as the step runs."""
+    from django.db import connection
+
+    deadline = time.monotonic() + 20
+    while not conversion.steps.filter(name=Step.CONVERSION, status="running").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    actions.stop_conversion(conversion, user=None, force=force)
+    connection.close()
+
+
+def test_a_run_that_ends_well_is_done_with_gapless_lines(run: Run) -> None:
+    conversion = run("ok")
+    assert (conversion.status, conversion.result) == ("done", {})
+    assert {step.status for step in conversion.steps.all()} == {"done"}
+    assert list(conversion.lines.values_list("seq", flat=True)) == list(range(1, 16))
+    assert conversion.last_seq == 15
+    disk = conversion.disks.get()
+    assert (disk.done_bytes, disk.total_bytes) == (100 << 20, 100 << 20)
+    assert conversion.steps.get(name="source").first_seq == 2
+
+
+def test_a_thousand_lines_arrive_whole_and_in_order(run: Run) -> None:
+    conversion = run("chatty:1000")
+    texts = conversion.lines.filter(level="debug").values_list("text", flat=True)
+    assert list(texts) == [f"line {number}" for number in range(1000)]
+    assert conversion.last_seq == conversion.lines.count() == 1015
+
+
+def test_an_error_is_told_with_its_step_and_what_was_unfinished_is_removed(run: Run) -> None:
+    conversion = run("error")
+    assert (conversion.status, conversion.result["message"]) == ("failed", "It broke.")
+    assert conversion.steps.get(name="conversion").status == "failed"
+    assert conversion.steps.get(name="copy").status == "cancelled"
+    assert any(path.endswith(".part") for path in conversion.reports["files"]["removed"])
+
+
+def test_an_engine_that_ends_without_a_result_has_failed(run: Run) -> None:
+    conversion = run("crash")
+    assert conversion.status == "failed"
+    assert "exit code 134" in conversion.result["message"]
+    assert conversion.lines.filter(text="the library says goodbye").exists()
+
+
+@pytest.mark.parametrize("step", list(Step))
+def test_an_engine_killed_in_any_step_has_failed_there(step: Step, run: Run) -> None:
+    conversion = run(f"die:{step}")
+    assert conversion.status == "failed"
+    assert "SIGKILL" in conversion.result["message"]
+    assert conversion.steps.get(name=step).status == "failed"
+
+
+def test_a_stop_ends_the_engine_by_its_own_way_out(run: Run) -> None:
+    conversion = run("hang", stop_in_conversion)
+    assert conversion.status == "stopped"
+    assert conversion.steps.get(name="conversion").status == "cancelled"
+
+
+def test_a_forced_stop_ends_an_engine_that_does_not_listen_and_its_children(run: Run) -> None:
+    conversion = run("deaf", lambda row: stop_in_conversion(row, force=True))
+    assert conversion.status == "stopped"
+
+
+def test_an_engine_that_does_not_listen_is_killed_after_the_grace(
+    run: Run, settings: Settings
+) -> None:
+    settings.STOP_GRACE_SECONDS = 1
+    assert run("deaf", stop_in_conversion).status == "stopped"
+
+
+def test_a_new_worker_gives_up_what_the_last_one_left(begin: Run, settings: Settings) -> None:
+    conversion = begin("hang")
+    supervisor = Supervisor(conversion)
+    process = supervisor._start()
+    deadline = time.monotonic() + 20
+    while not (actions.work_dir(conversion) / "overlay").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    tasks.on_worker_init()
+    with process:
+        process.wait(10)
+    conversion.refresh_from_db()
+    assert conversion.status == "lost"
+    assert "stopped answering" in conversion.result["message"]
+    assert processes_of(conversion.uuid) == []
+    assert list(settings.WORK_DIR.iterdir()) == []
+
+
+def test_a_worker_that_is_silent_for_too_long_has_lost_its_conversion(begin: Run) -> None:
+    conversion = begin("ok")
+    tasks.mark_lost()
+    conversion.refresh_from_db()
+    assert conversion.status == "running"
+    Conversion.objects.update(heartbeat_at="2026-01-01T00:00Z", worker="another")
+    tasks.mark_lost()
+    conversion.refresh_from_db()
+    assert conversion.status == "lost"
+
+
+def test_a_worker_takes_no_more_than_its_limit(begin: Run, settings: Settings) -> None:
+    settings.CONVERSIONS_AT_ONCE = 1
+    first = begin("ok")
+    waiting = actions.start_conversion(first.vm, Job.from_dict(first.job), user=None)  # type: ignore[arg-type]
+    assert actions.claim_conversion(str(waiting.uuid)) is None
+    assert actions.claim_conversion(str(first.uuid)) is None
+    assert actions.stop_conversion(waiting, user=None)
+    waiting.refresh_from_db()
+    assert waiting.status == "stopped"
