@@ -18,7 +18,7 @@ from conversions.supervisor import Supervisor, shutting_down
 logger = logging.getLogger(__name__)
 
 
-@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  celery has no types
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # celery has no types
 def run_conversion(uuid: str) -> None:
     """Run a conversion to its end, when this worker has room for it."""
     if shutting_down.is_set():
@@ -30,7 +30,7 @@ def run_conversion(uuid: str) -> None:
     start_due.delay()
 
 
-@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  celery has no types
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # celery has no types
 def start_due() -> None:
     """Send for what waits, as much as this worker has room for."""
     busy = Conversion.objects.on_worker().filter(worker=settings.WORKER_NAME).count()
@@ -39,7 +39,7 @@ def start_due() -> None:
         run_conversion.delay(str(conversion.uuid))
 
 
-@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  celery has no types
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # celery has no types
 def mark_lost() -> None:
     """Give up conversions whose worker has not been heard of for too long."""
     for conversion in Conversion.objects.on_worker().filter(heartbeat_at__lt=actions.lost_since()):

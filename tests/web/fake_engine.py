@@ -39,7 +39,12 @@ def main(mode: str) -> int:
     job = json.loads(sys.stdin.readline())
     stop = threading.Event()
     signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "deaf" else lambda *_: stop.set())
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+
+    def wait_for_the_end_of_input() -> None:
+        sys.stdin.read()
+        stop.set()
+
+    threading.Thread(target=wait_for_the_end_of_input, daemon=True).start()
     work = Path(job["work_dir"])
     work.mkdir()
     (work / "overlay").write_bytes(b"x")
