@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -114,8 +114,8 @@ def conversion_log_text(request: HttpRequest, uuid: UUID) -> StreamingHttpRespon
     if last:
         rows = rows.filter(seq__lte=last)
 
-    def text() -> Iterator[str]:
-        for line in rows.order_by("seq").iterator(chunk_size=2000):
+    async def text() -> AsyncIterator[str]:
+        async for line in rows.order_by("seq").aiterator(chunk_size=2000):
             at = line.at.isoformat(timespec="milliseconds")
             yield f"{line.seq} {at} {line.step} {line.level} {line.text}\n"
 

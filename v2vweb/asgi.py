@@ -1,11 +1,14 @@
 """Entry of every connection: pages to Django, uploads and websockets beside it."""
 
 import os
+import warnings
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from django.core.asgi import get_asgi_application
 
+# WhiteNoise hands files over as they are read; they are small, and read once.
+warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "v2vweb.settings")
 django_application = get_asgi_application()  # loads the apps the imports below need
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,15 +95,14 @@ def upload(page: Page, ova: Path, shots: Screenshots) -> str:
     page.goto("/sources/")
     page.locator("input[type=file]").first.set_input_files(ova)
     # The descriptor is the head of the file: the machine is there before the rest is.
-    link = page.locator('main a[href*="/machines/"]').first
+    link = page.locator("#uploads tbody tr").first.locator('a[href*="/machines/"]')
     expect(link).to_be_visible(timeout=UPLOAD_SECONDS * 1000)
     shots.take("uploading")
+    # Leaving the page would interrupt what the browser sends.
+    row = page.locator("#uploads tbody tr").first
+    expect(row).to_contain_text("Ready", timeout=UPLOAD_SECONDS * 1000)
     link.click()
-    deadline = time.monotonic() + UPLOAD_SECONDS
-    while not page.get_by_role("button", name="Inspect", exact=True).is_visible():
-        assert time.monotonic() < deadline, "the upload does not become ready"
-        time.sleep(1)
-        page.reload()
+    expect(page.get_by_role("button", name="Inspect", exact=True)).to_be_visible()
     shots.take("machine")
     return page.url
 
