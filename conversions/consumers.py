@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import Any
 from urllib.parse import parse_qs
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from django.contrib.auth import get_user_model
 
 from conversions import live
 from conversions.models import Conversion
 from conversions.routing import group_name
 from inventory.access import VIEW
 
+logger = logging.getLogger(__name__)
+
 SIGNED_OUT, NOT_ALLOWED, NOT_FOUND = 4401, 4403, 4404
+TRY_AGAIN = 1012
 TICK_SECONDS = 15
 # The head of the page is drawn again at most this often; lines go at once.
 PARTS_SECONDS = 0.5
@@ -34,15 +39,11 @@ class ConversionConsumer(AsyncJsonWebsocketConsumer):
     async def connect(self) -> None:
         """Check access, join the group, then send what is there."""
         await self.accept()
-        user = self.scope["user"]
-        if not user.is_authenticated:
-            return await self.close(SIGNED_OUT)
-        if not await database_sync_to_async(user.has_perm)(VIEW):
-            return await self.close(NOT_ALLOWED)
         self._uuid = self.scope["url_route"]["kwargs"]["uuid"]
-        found = await Conversion.objects.filter(uuid=self._uuid).afirst()
-        if found is None:
-            return await self.close(NOT_FOUND)
+        refusal = await database_sync_to_async(self._refusal)()
+        if refusal:
+            await self.close(refusal)
+            return
         query = {k: v[-1] for k, v in parse_qs(self.scope["query_string"].decode()).items()}
         self._after = live.number(query.get("after"))
         self._filter = live.LogFilter.of(query)
@@ -51,8 +52,17 @@ class ConversionConsumer(AsyncJsonWebsocketConsumer):
         self._wake = asyncio.Event()
         self._wake.set()
         await self.channel_layer.group_add(group_name(self._uuid), self.channel_name)
-        self._pump_task = asyncio.create_task(self._pump())
-        return None
+        self._pump_task = asyncio.create_task(self._pump_or_close())
+
+    def _refusal(self) -> int:
+        """Return the code to close with for someone who may not see this, else 0."""
+        user = self.scope["user"]
+        if not user.is_authenticated:
+            return SIGNED_OUT
+        fresh = get_user_model().objects.filter(pk=user.pk, is_active=True).first()
+        if fresh is None or not fresh.has_perm(VIEW):
+            return NOT_ALLOWED
+        return 0 if Conversion.objects.filter(uuid=self._uuid).exists() else NOT_FOUND
 
     async def disconnect(self, code: int) -> None:
         """Leave the group."""
@@ -66,14 +76,30 @@ class ConversionConsumer(AsyncJsonWebsocketConsumer):
         """Wake the pump; several nudges become one."""
         self._wake.set()
 
+    async def _pump_or_close(self) -> None:
+        """Send until it fails; the page dials again then, from the line it has."""
+        try:
+            await self._pump()
+        except Exception:
+            logger.exception("The websocket of conversion %s failed.", self._uuid)
+            await self.close(TRY_AGAIN)
+
     async def _pump(self) -> None:
         """Send what is new whenever there is news, and on a slow tick."""
         parts_at = 0.0
         clock = asyncio.get_running_loop().time
+        checked_at = clock()
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), TICK_SECONDS)
             self._wake.clear()
+            if clock() - checked_at > TICK_SECONDS:
+                # Roles can be taken away while a page is open.
+                checked_at = clock()
+                refusal = await database_sync_to_async(self._refusal)()
+                if refusal:
+                    await self.close(refusal)
+                    return
             await self._send_rows()
             wait = parts_at + PARTS_SECONDS - clock()
             if wait > 0:

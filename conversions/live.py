@@ -169,7 +169,7 @@ def parts_since(uuid: UUID, revision: int) -> tuple[int, dict[str, str]]:
     def make() -> dict[str, str]:
         conversion = get_conversion_for(None, uuid)
         context = page_context(conversion)
-        parts = {
+        parts: dict[str, str] = {
             name: render_to_string(f"conversions/_live_{name}.html", context) for name in PARTS
         }
         parts["title"] = page_title(conversion)

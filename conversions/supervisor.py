@@ -87,7 +87,7 @@ class Supervisor:
         next_look = next_beat = 0.0
         try:
             while process.poll() is None:
-                self._take()
+                self.take()
                 now = time.monotonic()
                 if now >= next_look:
                     self._look(process)
@@ -98,9 +98,9 @@ class Supervisor:
             # A left-over child may hold the pipes open; without it they end.
             kill_processes_of(self.conversion.uuid)
             deadline = time.monotonic() + DRAIN_SECONDS
-            while self._has_more(readers) and time.monotonic() < deadline:
-                self._take()
-            self._store(everything=True)
+            while self.has_more(readers) and time.monotonic() < deadline:
+                self.take()
+            self.store(everything=True)
         finally:
             process.kill()
             process.wait()
@@ -109,7 +109,8 @@ class Supervisor:
                     process.stdin.close()
         return process.returncode
 
-    def _has_more(self, readers: list[threading.Thread]) -> bool:
+    def has_more(self, readers: list[threading.Thread]) -> bool:
+        """Tell whether events can still come, or wait to be taken."""
         return any(reader.is_alive() for reader in readers) or not self.events.empty()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -160,7 +161,7 @@ class Supervisor:
             "at": timezone.now().isoformat(),
         }
 
-    def _take(self) -> None:
+    def take(self) -> None:
         """Wait a moment for events; store at once after a pause, else when it is time."""
         due = self.last_store + STORE_SECONDS
         wait = min(max(due - time.monotonic(), 0.0), STORE_SECONDS) if self.pending else 0.1
@@ -169,7 +170,7 @@ class Supervisor:
             while len(self.pending) < STORE_EVENTS:
                 self._add(self.events.get_nowait())
         if len(self.pending) >= STORE_EVENTS or time.monotonic() >= due:
-            self._store()
+            self.store()
 
     def _add(self, event: Event) -> None:
         if event["type"] == "progress":
@@ -177,7 +178,7 @@ class Supervisor:
         else:
             self.pending.append(event)
 
-    def _store(self, *, everything: bool = False) -> None:
+    def store(self, *, everything: bool = False) -> None:
         """Store what is pending, and the progress of disks whose turn it is."""
         now = time.monotonic()
         for disk in list(self.progress):

@@ -18,7 +18,7 @@ from conversions.supervisor import Supervisor, shutting_down
 logger = logging.getLogger(__name__)
 
 
-@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # celery has no types
+@shared_task(ignore_result=True)
 def run_conversion(uuid: str) -> None:
     """Run a conversion to its end, when this worker has room for it."""
     if shutting_down.is_set():
@@ -30,7 +30,7 @@ def run_conversion(uuid: str) -> None:
     start_due.delay()
 
 
-@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # celery has no types
+@shared_task(ignore_result=True)
 def start_due() -> None:
     """Send for what waits, as much as this worker has room for."""
     busy = Conversion.objects.on_worker().filter(worker=settings.WORKER_NAME).count()
@@ -39,7 +39,7 @@ def start_due() -> None:
         run_conversion.delay(str(conversion.uuid))
 
 
-@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # celery has no types
+@shared_task(ignore_result=True)
 def mark_lost() -> None:
     """Give up conversions whose worker has not been heard of for too long."""
     for conversion in Conversion.objects.on_worker().filter(heartbeat_at__lt=actions.lost_since()):
@@ -62,7 +62,7 @@ def give_up(conversion: Conversion) -> None:
     actions.finish_conversion(conversion, Conversion.Status.LOST, result)
 
 
-@worker_init.connect  # type: ignore[untyped-decorator]
+@worker_init.connect
 def on_worker_init(**_kwargs: Any) -> None:
     """Give up what an earlier worker of this host left, before this one takes anything."""
     for conversion in Conversion.objects.on_worker().filter(worker=settings.WORKER_NAME):
@@ -76,7 +76,7 @@ def on_worker_init(**_kwargs: Any) -> None:
             conversion.save(update_fields=["reports"])
 
 
-@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+@worker_shutting_down.connect
 def on_worker_shutting_down(**_kwargs: Any) -> None:
     """Stop every engine of this worker; their supervisors tidy up and the worker ends."""
     shutting_down.set()
