@@ -96,8 +96,11 @@ def get_conversion_for(user: Any, uuid: UUID) -> Conversion:
 
 
 def lines_of(conversion: Conversion) -> QuerySet[LogLine]:
-    """Return all lines of a conversion in order."""
-    return LogLine.objects.filter(conversion=conversion)
+    """Return a conversion's lines up to the last one its row knew of when it was read.
+
+    Whatever is stored after that comes as news, so nothing is shown twice.
+    """
+    return LogLine.objects.filter(conversion=conversion, seq__lte=conversion.last_seq)
 
 
 def last_window(conversion: Conversion, log_filter: LogFilter) -> list[LogLine]:
@@ -186,8 +189,12 @@ def page_title(conversion: Conversion) -> str:
 
 
 def shown_state(conversion: Conversion) -> tuple[str, str]:
-    """Return the state as key and word; a running one that says nothing is quiet."""
+    """Return the state as key and word; one that says nothing is quiet, without a worker lost."""
     last = conversion.last_output_at or timezone.now()
+    beat = conversion.heartbeat_at or timezone.now()
+    held = conversion.status in (Conversion.Status.RUNNING, Conversion.Status.STOPPING)
+    if held and timezone.now() - beat > timedelta(seconds=settings.LOST_AFTER_SECONDS):
+        return "lost", _("Lost")
     if conversion.status == Conversion.Status.RUNNING and timezone.now() - last > QUIET_AFTER:
         return "quiet", _("Quiet")
     return conversion.status, str(conversion.get_status_display())
@@ -284,11 +291,12 @@ def minutes(seconds: float) -> int:
 
 
 def failed_line(conversion: Conversion) -> int | None:
-    """Return the number of the last error line, for the error card's link."""
+    """Return the number of the last error line, else of the last line, for the error card."""
     if conversion.status not in (Conversion.Status.FAILED, Conversion.Status.LOST):
         return None
     rows = lines_of(conversion).filter(level=LogLine.Level.ERROR)
-    return rows.order_by("-seq").values_list("seq", flat=True).first()
+    last_error = rows.order_by("-seq").values_list("seq", flat=True).first()
+    return last_error or conversion.last_seq or None
 
 
 def sentence(conversion: Conversion, key: str, steps: list[Any]) -> str:

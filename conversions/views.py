@@ -9,6 +9,7 @@ from uuid import UUID
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
+from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods
 
@@ -49,7 +50,7 @@ def log_context(request: HttpRequest, found: Conversion) -> dict[str, Any]:
     return {
         "lines": lines,
         "log_filter": log_filter,
-        "query": "&".join(f"{k}={v}" for k, v in request.GET.items() if k in query and v),
+        "query": urlencode({key: value for key, value in query.items() if value}),
         "first_line": lines[0].seq if lines else 0,
         "last_line": lines[-1].seq if lines else 0,
         "is_at_end": not first or not lines or lines[-1].seq >= found.last_seq,

@@ -142,7 +142,7 @@
 
   followButton.hidden = !grows;
   wrapButton.hidden = false;
-  copyButton.hidden = false;
+  copyButton.hidden = !navigator.clipboard; // only on HTTPS and on this machine
   followButton.addEventListener("click", () => setFollowing(!isFollowing));
   pill.addEventListener("click", () => setFollowing(true));
   log.addEventListener("scroll", () => {
