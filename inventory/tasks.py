@@ -14,7 +14,7 @@ EXPIRE_AFTER = timedelta(days=7)
 STALE_CHECK = timedelta(minutes=5)
 
 
-@shared_task  # type: ignore[untyped-decorator]  celery has no types
+@shared_task
 def check_upload(uuid: str) -> None:
     """Check a complete upload or a file of the import folder."""
     upload = OvaUpload.objects.filter(uuid=uuid, status=OvaUpload.Status.CHECKING).first()
@@ -26,7 +26,7 @@ def check_upload(uuid: str) -> None:
         actions.check_received(upload)
 
 
-@shared_task  # type: ignore[untyped-decorator]  celery has no types
+@shared_task
 def tidy_uploads() -> None:
     """Cancel uploads that nobody continued for a week; check again what a crash left unchecked."""
     now = timezone.now()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from conversions.pipeline.appliance import GuestFS
 from conversions.pipeline.errors import InspectionError
@@ -152,15 +153,14 @@ def find_esps(g: GuestFS) -> list[str]:
     return [] if bios_boot else esps
 
 
-def _applications(rows: Iterable[object]) -> Iterable[Application]:
+def _applications(rows: Iterable[Mapping[str, Any]]) -> Iterable[Application]:
     for row in rows:
-        values = dict(row)  # type: ignore[call-overload]  libguestfs gives (key, value) pairs
         yield Application(
-            name=values["app2_name"],
-            version=values["app2_version"],
-            release=values["app2_release"],
-            epoch=values["app2_epoch"],
-            arch=values["app2_arch"],
+            name=row["app2_name"],
+            version=row["app2_version"],
+            release=row["app2_release"],
+            epoch=row["app2_epoch"],
+            arch=row["app2_arch"],
         )
 
 

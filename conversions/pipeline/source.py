@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from inventory.sources.text import legacy
-
 from conversions.pipeline.job import Job
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
 from conversions.pipeline.stop import check_stop
 from inventory.sources.base import reader_for
+from inventory.sources.text import legacy
 from inventory.sources.types import Source
 
 _SAMPLES = 64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 from conversions.pipeline.job import Target
@@ -15,6 +16,8 @@ class Targets(Protocol):
     """The files being written; leaving the context without `commit` removes them."""
 
     disks: Sequence[TargetDisk]
+    metadata_part: Path
+    metadata_final: Path
 
     def commit(self) -> None:
         """Give every finished file its final name, after it is safely on disk."""

@@ -60,7 +60,7 @@ def domain_xml(meta: TargetMeta) -> str:
 
 
 def _text(parent: etree._Element, tag: str, text: str, **attributes: str) -> etree._Element:
-    element = etree.SubElement(parent, tag, **attributes)
+    element = etree.SubElement(parent, tag, attributes)
     element.text = text
     return element
 
@@ -184,7 +184,7 @@ def boot_order(index: int, boot_disk: int | None) -> int:
 def _nic(devices: etree._Element, nic: Nic, model: str) -> None:
     kind = "bridge" if nic.vnet_type is VnetType.BRIDGE else "network"
     interface = etree.SubElement(devices, "interface", type=kind)
-    etree.SubElement(interface, "source", **{kind: nic.vnet})
+    etree.SubElement(interface, "source", {kind: nic.vnet})
     etree.SubElement(interface, "model", type=model)
     if nic.mac:
         etree.SubElement(interface, "mac", address=nic.mac)

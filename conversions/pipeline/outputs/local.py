@@ -10,6 +10,7 @@ from pathlib import Path
 
 from conversions.pipeline.errors import TargetError
 from conversions.pipeline.job import Target
+from conversions.pipeline.outputs.base import Targets
 from conversions.pipeline.outputs.libvirt_xml import domain_xml
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
@@ -54,14 +55,15 @@ class LocalTargets:
 
     def __init__(self, disks: Sequence[TargetDisk], xml: Path, report: Reporter) -> None:
         self.disks = disks
-        self.xml = xml
+        self.metadata_final = xml
+        self.metadata_part = part_of(xml)
         self._report = report
 
     @property
     def parts(self) -> dict[Path, Path]:
         """Part name to final name, disks first."""
         pairs = {Path(d.part_path): Path(d.final_path) for d in self.disks}
-        return pairs | {part_of(self.xml): self.xml}
+        return pairs | {self.metadata_part: self.metadata_final}
 
     def commit(self) -> None:
         """Sync and rename every file, then sync the folder; report what was made."""
@@ -69,7 +71,7 @@ class LocalTargets:
             part.chmod(_FILE_MODE)
             fsync_path(part)
             part.rename(final)
-        fsync_path(self.xml.parent)
+        fsync_path(self.metadata_final.parent)
         created = [{"path": str(f), "bytes": allocated(f)} for f in self.parts.values()]
         self._report.report("files", {"created": created, "removed": []})
         for entry in created:
@@ -187,10 +189,12 @@ class LocalOutput:
         """Report the libvirt XML that would be written."""
         self._report.report("libvirt_xml", {"xml": domain_xml(meta)})
 
-    def write_metadata(self, targets: LocalTargets, meta: TargetMeta) -> None:
+    def write_metadata(self, targets: Targets, meta: TargetMeta) -> None:
         """Write NAME.xml under its part name."""
         xml = domain_xml(meta)
-        part_of(targets.xml).write_text(xml, encoding="utf-8")
+        targets.metadata_part.write_text(xml, encoding="utf-8")
         self._report.report("libvirt_xml", {"xml": xml})
-        self._report.report("metadata", [{"path": str(targets.xml), "kind": "libvirt domain XML"}])
-        self._report.log(Level.INFO, f"libvirt XML for {meta.name}: {targets.xml}")
+        self._report.report(
+            "metadata", [{"path": str(targets.metadata_final), "kind": "libvirt domain XML"}]
+        )
+        self._report.log(Level.INFO, f"libvirt XML for {meta.name}: {targets.metadata_final}")
