@@ -43,7 +43,7 @@ def inspect_guest(g: GuestFS, *, root: str, read_only: bool, report: Reporter) -
         minor_version=g.inspect_get_minor_version(chosen),
         package_format=g.inspect_get_package_format(chosen),
         package_management=g.inspect_get_package_management(chosen),
-        product_name=g.inspect_get_product_name(chosen),
+        product_name=_product_name(g, g.inspect_get_product_name(chosen)),
         product_variant=g.inspect_get_product_variant(chosen),
         osinfo=g.inspect_get_osinfo(chosen),
         hostname=g.inspect_get_hostname(chosen),
@@ -56,6 +56,17 @@ def inspect_guest(g: GuestFS, *, root: str, read_only: bool, report: Reporter) -
     report.log(Level.INFO, inspection_text(guest))
     report.report("inspection", asdict(guest))
     return guest
+
+
+def _product_name(g: GuestFS, name: str) -> str:
+    """Return a name people know: Debian's is only a number such as 12.15 to libguestfs."""
+    if any(c.isalpha() for c in name) or not g.is_file("/etc/os-release", followsymlinks=True):
+        return name
+    for line in g.read_lines("/etc/os-release")[:100]:
+        key, _, value = line.partition("=")
+        if key == "PRETTY_NAME":
+            return str(value.strip().strip("\"'"))[:200] or name
+    return name
 
 
 def choose_root(roots: Sequence[tuple[str, str]], choice: str) -> str:
