@@ -40,9 +40,13 @@ def processes_of(uuid: UUID) -> list[int]:
 def kill_processes_of(uuid: UUID, *, seconds: float = 10) -> int:
     """Kill every process of a conversion and wait until none is left; return how many stay."""
     deadline = time.monotonic() + seconds
-    while (left := processes_of(uuid)) and time.monotonic() < deadline:
+    empty_looks = 0
+    # One look is not enough: a process that is just being executed shows no environment.
+    while empty_looks < 2 and time.monotonic() < deadline:
+        left = processes_of(uuid)
+        empty_looks = 0 if left else empty_looks + 1
         for pid in left:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)
-    return len(left)
+        time.sleep(0.05)
+    return len(processes_of(uuid))
