@@ -306,8 +306,8 @@ def sentence(conversion: Conversion, key: str, steps: list[Any]) -> str:
         ahead = Conversion.objects.waiting().filter(created_at__lt=conversion.created_at).count()
         ahead += Conversion.objects.on_worker().count()
         return ngettext(
-            "Waiting: %(n)d run ahead of this one; a host runs %(limit)d at once.",
-            "Waiting: %(n)d runs ahead of this one; a host runs %(limit)d at once.",
+            "%(n)d run ahead of this one; a host runs %(limit)d at once.",
+            "%(n)d runs ahead of this one; a host runs %(limit)d at once.",
             ahead,
         ) % {"n": ahead, "limit": settings.CONVERSIONS_AT_ONCE}
     if key == "quiet":
@@ -316,7 +316,7 @@ def sentence(conversion: Conversion, key: str, steps: list[Any]) -> str:
             "n": int(silent.total_seconds() // 60)
         }
     if key == status.RUNNING:
-        return _("Running. Nothing to do. You can close this page.")
+        return _("Nothing to do. You can close this page.")
     if key == status.STOPPING:
         seconds = (timezone.now() - (conversion.stop_requested_at or timezone.now())).seconds
         return _("Stopping since %(n)d s; the engine ends what it started.") % {"n": seconds}
@@ -327,7 +327,7 @@ def sentence(conversion: Conversion, key: str, steps: list[Any]) -> str:
     if key == status.LOST:
         return _("The worker stopped answering. The source is unchanged. Retry.")
     if key == status.FAILED:
-        return _("Failed. Read why below, mend it, then retry.")
+        return _("Read why below, mend it, then retry.")
     if conversion.mode == "inspect":
         return _("Inspected. Read the report, then convert the machine.")
     if conversion.mode == "rehearse":

@@ -55,6 +55,8 @@ def boot_guest(
         finally:
             qemu.kill()
             qemu.wait()
+            if qemu.stdout:
+                qemu.stdout.close()
             if console:
                 console.write_bytes(output)
 
