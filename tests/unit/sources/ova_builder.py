@@ -34,6 +34,7 @@ _ENVELOPE = """<?xml version="1.0"?>{doctype}
  </VirtualHardwareSection></VirtualSystem>
 </Envelope>
 """
+CONVERT = ("qemu-img", "convert", "-f", "raw", "-O", "vmdk")
 MEMORY = """<Item><r:InstanceID>2</r:InstanceID><r:ResourceType>4</r:ResourceType>
  <r:VirtualQuantity>{0}</r:VirtualQuantity>{1}</Item>"""
 NIC = """<Item><r:InstanceID>11</r:InstanceID><r:ResourceType>10</r:ResourceType>
@@ -67,8 +68,18 @@ def vmdk() -> bytes:
         raw, image = Path(folder) / "d.raw", Path(folder) / "d.vmdk"
         raw.write_bytes(b"v2v" * 10_000 + bytes((1 << 20) - 30_000))
         subprocess.run(
-            ["qemu-img", "convert", "-f", "raw", "-O", "vmdk"]
-            + ["-o", "subformat=streamOptimized", str(raw), str(image)],
+            [
+                "qemu-img",
+                "convert",
+                "-f",
+                "raw",
+                "-O",
+                "vmdk",
+                "-o",
+                "subformat=streamOptimized",
+                str(raw),
+                str(image),
+            ],
             check=True,
         )
         return image.read_bytes()

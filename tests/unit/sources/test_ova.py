@@ -20,6 +20,8 @@ from inventory.sources.ova import OvaReader, name_from_file
 from inventory.sources.types import Source
 from tests.unit.sources.ova_builder import make_ova, make_ovf, manifest, vmdk
 
+CREATE = ("qemu-img", "create", "-q", "-f", "qcow2", "-u")
+
 
 def reader(path: Path, warnings: list[str] | None = None) -> OvaReader:
     """Return a reader that collects warnings."""
@@ -220,8 +222,20 @@ def test_descriptors_are_refused(tmp_path: Path, options: dict[str, str], code: 
 def test_a_disk_over_another_file_is_refused(tmp_path: Path) -> None:
     image = tmp_path / "d.qcow2"
     subprocess.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-F", "raw", "-b", "/etc/shadow"]
-        + [str(image), "1M"],
+        [
+            "qemu-img",
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-u",
+            "-F",
+            "raw",
+            "-b",
+            "/etc/shadow",
+            str(image),
+            "1M",
+        ],
         check=True,
     )
     path = make_ova(tmp_path / "a.ova", {"d1.vmdk": image.read_bytes()})

@@ -1,0 +1,310 @@
+"""What the guest side decides, as tables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from conversions.pipeline.errors import GuestError, InspectionError
+from conversions.pipeline.guestcaps import arch_min_version, has_virtio_1_0, machine_for
+from conversions.pipeline.inspection import choose_root
+from conversions.pipeline.linux import block_devices as bd
+from conversions.pipeline.linux.grub2 import default_entry, parse_menu
+from conversions.pipeline.linux.initramfs import MARKER, missing_drivers, with_modules
+from conversions.pipeline.linux.kernels import best_kernel, parse_modules, version_key
+from conversions.pipeline.linux.packages import foreign_packages
+from conversions.pipeline.space import estimate_target_sizes, estimate_text, shortages
+from conversions.pipeline.types import Application, BlockBus, MountpointStats
+from inventory.sources.types import Controller
+from tests.unit.pipeline.samples import KERNEL, source_disk
+
+MIB = 1 << 20
+
+
+def stats(mountpoint: str, **values: object) -> MountpointStats:
+    """Return plenty of room, but for what is named."""
+    base = MountpointStats(
+        device=f"/dev/{mountpoint}",
+        mountpoint=mountpoint,
+        vfs="ext4",
+        bsize=4096,
+        blocks=1 << 20,
+        bfree=1 << 19,
+        bavail=1 << 19,
+        files=1000,
+        ffree=900,
+    )
+    return replace(base, **values)  # type: ignore[arg-type]
+
+
+def test_the_estimate_gives_the_specified_numbers() -> None:
+    mounted = [
+        stats("/boot", vfs="xfs", blocks=259584, bfree=224126),
+        stats("/", vfs="xfs", blocks=4452864, bfree=4185952),
+    ]
+    estimate = estimate_target_sizes(mounted, {"sda": 21474836480})
+    assert estimate_text(estimate).split("\n") == [
+        "estimate_target_size: fs_total_size = 19302187008 [18.0G]",
+        "estimate_target_size: source_total_size = 21474836480 [20.0G]",
+        "estimate_target_size: ratio = 0.899",
+        "estimate_target_size: fs_free = 18063679488 [16.8G]",
+        "estimate_target_size: scaled_saving = 16236143164 [15.1G]",
+        "estimate_target_size: sda: 5238693316 [4.9G]",
+    ]
+
+
+def test_the_estimate_shares_savings_by_size_and_counts_a_device_once() -> None:
+    gib = 1 << 30
+    mounted = [
+        stats("/", bsize=gib, blocks=1, bfree=0),
+        stats("/home", bsize=gib, blocks=5, bfree=3),
+        replace(stats("/home", bsize=gib, blocks=5, bfree=3), mountpoint="/var"),
+    ]
+    estimate = estimate_target_sizes(mounted, {"sda": 2 * gib, "sdb": 6 * gib})
+    assert estimate["disks"] == {"sda": int(1.4375 * gib), "sdb": int(4.3125 * gib)}
+    ntfs = estimate_target_sizes([stats("/", vfs="ntfs")], {"sda": 8 * gib})
+    assert ntfs["disks"] == {"sda": 8 * gib}
+
+
+@pytest.mark.parametrize(
+    ("mountpoint", "free_mib", "ffree", "enough"),
+    [
+        ("/", 99, 900, False),
+        ("/", 100, 900, True),
+        ("/", 100, 99, False),
+        ("/boot", 30, 900, False),
+        ("/boot", 50, 900, True),
+        ("/var", 9, 900, False),
+        ("/home", 5, 900, True),
+    ],
+)
+def test_free_space_in_the_guest(mountpoint: str, free_mib: int, ffree: int, enough: bool) -> None:
+    found = shortages([stats(mountpoint, bsize=MIB, bfree=free_mib, ffree=ffree)])
+    assert (found == []) == enough
+
+
+def test_vfat_without_inode_counts_is_no_shortage() -> None:
+    assert shortages([stats("/boot/efi", vfs="vfat", files=0, ffree=0)]) == []
+
+
+@pytest.mark.parametrize(
+    ("controllers", "bus", "expected"),
+    [
+        ([Controller.SCSI], BlockBus.VIRTIO_BLK, {"sda": "vda", "xvda": "vda"}),
+        ([Controller.NVME], BlockBus.VIRTIO_BLK, {"nvme0n1": "vda", "xvda": "vda"}),
+        ([Controller.VIRTIO_BLK], BlockBus.VIRTIO_BLK, {"vda": "vda", "xvda": "vda"}),
+        ([Controller.SCSI], BlockBus.IDE, {"sda": "sda", "xvda": "sda"}),
+        (
+            [None],
+            BlockBus.VIRTIO_BLK,
+            {"hda": "vda", "sda": "vda", "vda": "vda", "xvda": "vda"},
+        ),
+        (
+            [Controller.VIRTIO_BLK, Controller.SCSI],
+            BlockBus.VIRTIO_BLK,
+            {"sda": "vdb", "vda": "vda", "xvda": "vda", "xvdb": "vdb"},
+        ),
+    ],
+)
+def test_the_block_device_map(
+    controllers: list[Controller | None], bus: BlockBus, expected: dict[str, str]
+) -> None:
+    disks = [source_disk(n, c) for n, c in enumerate(controllers)]
+    assert bd.block_device_map(disks, bus) == expected
+    assert list(bd.block_device_map(disks, bus)) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_unknown"),
+    [
+        ("/dev/sda1", "/dev/vda1", False),
+        ("/dev/sda", "/dev/vda", False),
+        ("/dev/nvme0n1p2", "/dev/vdb2", False),
+        ("/dev/sdq9", "/dev/sdq9", True),
+        ("/dev/cciss/c0d0p1", "/dev/cciss/c0d0p1", True),
+        ("/dev/md0", "/dev/md0", False),
+        ("/dev/sr0", "/dev/sr0", False),
+        ("/dev/cdrom", "/dev/cdrom", False),
+        ("/dev/mapper/vg-root", "/dev/mapper/vg-root", False),
+        ("/dev/vg0/root", "/dev/vg0/root", False),
+        ("UUID=1234-ab", "UUID=1234-ab", False),
+        ("/dev/disk/by-path/pci-0000", "/dev/disk/by-path/pci-0000", False),
+    ],
+)
+def test_values_are_renamed(old: str, new: str, is_unknown: bool) -> None:
+    rename = bd.Renamer({"sda": "vda", "nvme0n1": "vdb"})
+    assert rename(old) == new
+    assert rename.unknown == ([old] if is_unknown else [])
+
+
+RENAME = bd.Renamer({"sda": "vda"})
+
+
+@pytest.mark.parametrize(
+    ("change", "old", "new"),
+    [
+        (
+            bd.rename_fstab,
+            "# /dev/sda1 here\n/dev/sda1  /boot\text4 x=/dev/sda1 0 2\nLABEL=a / ext4\n\n",
+            "# /dev/sda1 here\n/dev/vda1  /boot\text4 x=/dev/sda1 0 2\nLABEL=a / ext4\n\n",
+        ),
+        (
+            bd.rename_crypttab,
+            "root /dev/sda2 none luks\n#x /dev/sda2\n",
+            "root /dev/vda2 none luks\n#x /dev/sda2\n",
+        ),
+        (bd.rename_device_map, "# c\n(hd0)\t/dev/sda\n", "# c\n(hd0)\t/dev/vda\n"),
+        (
+            bd.rename_default_grub,
+            'GRUB_CMDLINE_LINUX="quiet resume=/dev/sda3 x"\nOTHER=/dev/sda3\n',
+            'GRUB_CMDLINE_LINUX="quiet resume=/dev/vda3 x"\nOTHER=/dev/sda3\n',
+        ),
+        (
+            bd.rename_grub_cfg,
+            "\tlinux\t/vmlinuz root=/dev/sda2 ro resume=/dev/sda3\n# root=/dev/sda2\n",
+            "\tlinux\t/vmlinuz root=/dev/vda2 ro resume=/dev/vda3\n# root=/dev/sda2\n",
+        ),
+        (bd.rename_resume, "RESUME=/dev/sda5\n", "RESUME=/dev/vda5\n"),
+    ],
+)
+def test_files_are_rewritten(change: object, old: str, new: str) -> None:
+    assert callable(change)
+    assert change(old, RENAME) == new
+    assert change(new, RENAME) == new
+
+
+MENU = """
+menuentry 'Debian GNU/Linux' --class debian $menuentry_id_option 'gnulinux-simple-1' {
+\tlinux\t/vmlinuz-6.1.0-2-amd64 root=UUID=1 ro
+\tinitrd\t/initrd.img-6.1.0-2-amd64
+}
+submenu 'Advanced options' $menuentry_id_option 'gnulinux-advanced-1' {
+\tmenuentry 'Debian, with Linux 6.1.0-1-amd64' $menuentry_id_option 'gnulinux-6.1.0-1-adv' {
+\t\tlinux\t/vmlinuz-6.1.0-1-amd64 root=UUID=1 ro
+\t}
+}
+menuentry 'Windows' {
+\tchainloader +1
+}
+"""
+
+
+def test_a_grub_menu_gives_its_kernels_in_order() -> None:
+    entries = parse_menu(MENU, "/boot")
+    assert [e.vmlinuz for e in entries] == [
+        "/boot/vmlinuz-6.1.0-2-amd64",
+        "/boot/vmlinuz-6.1.0-1-amd64",
+    ]
+    assert entries[0].initrd == "/boot/initrd.img-6.1.0-2-amd64"
+    assert entries[1].initrd is None
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("", 0),
+        ("GRUB_DEFAULT=0\n", 0),
+        ('GRUB_DEFAULT="gnulinux-advanced-1>gnulinux-6.1.0-1-adv"\n', 1),
+        ("GRUB_DEFAULT='Debian, with Linux 6.1.0-1-amd64'\n", 1),
+        ("GRUB_DEFAULT=saved\n", None),
+        ("#GRUB_DEFAULT=1\n", 0),
+    ],
+)
+def test_the_default_entry(text: str, index: int | None) -> None:
+    assert default_entry(parse_menu(MENU, ""), text) == index
+
+
+def test_modules_are_read_with_and_without_compression() -> None:
+    text = "kernel/a/virtio-blk.ko.zst: x.ko\nkernel/b/ext4.ko:\nmodules.order\n"
+    assert parse_modules(text) == ("virtio_blk", "ext4")
+
+
+def test_the_default_kernel_stays_unless_it_cannot_do_virtio() -> None:
+    newer = replace(KERNEL, version="6.2.0-1-amd64")
+    plain = replace(KERNEL, version="5.0.0-1", supports_virtio_net=False)
+    debug = replace(KERNEL, version="6.2.0-1-dbg", is_debug=True)
+    assert best_kernel([KERNEL, newer]) is KERNEL
+    assert best_kernel([plain, KERNEL, debug, newer]) is newer
+    xen = replace(KERNEL, is_xen_pv_only=True)
+    assert best_kernel([xen, KERNEL]) is KERNEL
+    with pytest.raises(GuestError):
+        best_kernel([xen])
+
+
+def test_versions_compare_by_number() -> None:
+    assert version_key("5.10.0") > version_key("5.9.0")
+    assert version_key("6.1.0-10") > version_key("6.1.0-9")
+
+
+def test_drivers_built_in_are_not_missed() -> None:
+    assert missing_drivers(["virtio_blk"], KERNEL) == []
+    assert missing_drivers([], KERNEL) == ["virtio_blk"]
+    assert missing_drivers([], replace(KERNEL, builtin=())) == ["virtio_pci", "virtio_blk"]
+
+
+def test_modules_are_added_to_initramfs_tools_once() -> None:
+    once = with_modules("mptspi\n# virtio_blk\n", KERNEL)
+    assert once.count(MARKER) == 1
+    assert once.split("\n")[-5:] == [
+        "virtio_ring", "virtio_blk", "virtio_scsi", "virtio_net", "",
+    ]  # fmt: skip
+    assert with_modules(once, KERNEL) == once
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["bash", "open-vm-tools"], ["open-vm-tools"]),
+        (["open-vm-tools", "open-vm-tools-desktop"], ["open-vm-tools-desktop", "open-vm-tools"]),
+        (["open-vm-tools", "open-vm-tools-desktop", "ubuntu-server"], ["open-vm-tools-desktop"]),
+        (["bash"], []),
+    ],
+)
+def test_software_of_the_old_hypervisor(names: list[str], expected: list[str]) -> None:
+    assert foreign_packages([Application(name=n, version="1") for n in names]) == expected
+
+
+ROOTS = [("/dev/sda1", "Debian"), ("/dev/sdb1", "Fedora")]
+
+
+@pytest.mark.parametrize(
+    ("roots", "choice", "expected"),
+    [
+        (ROOTS[:1], "single", "/dev/sda1"),
+        (ROOTS, "first", "/dev/sda1"),
+        (ROOTS, "/dev/sdb1", "/dev/sdb1"),
+    ],
+)
+def test_a_root_is_chosen(roots: list[tuple[str, str]], choice: str, expected: str) -> None:
+    assert choose_root(roots, choice) == expected
+
+
+@pytest.mark.parametrize("choice", ["single", "/dev/sdz9"])
+def test_a_choice_that_is_missing_lists_the_roots(choice: str) -> None:
+    with pytest.raises(InspectionError, match=r"/dev/sda1 \(Debian\), /dev/sdb1 \(Fedora\)"):
+        choose_root(ROOTS, choice)
+
+
+@pytest.mark.parametrize(
+    ("distro", "major", "machine", "virtio_1_0"),
+    [
+        ("debian", 7, "i440fx", False),
+        ("debian", 12, "q35", True),
+        ("ubuntu", 16, "i440fx", False),
+        ("ubuntu", 22, "q35", True),
+        ("unknown", 0, "q35", True),
+    ],
+)
+def test_machine_and_virtio_by_age(distro: str, major: int, machine: str, virtio_1_0: bool) -> None:
+    assert machine_for(distro, major, "x86_64") == machine
+    assert has_virtio_1_0(distro, major) == virtio_1_0
+    assert machine_for(distro, major, "aarch64") == "virt"
+
+
+@pytest.mark.parametrize(
+    ("distro", "major", "level"),
+    [("rhel", 8, 0), ("rhel", 9, 2), ("rhel", 10, 3), ("fedora", 40, 0)],
+)
+def test_processor_levels(distro: str, major: int, level: int) -> None:
+    assert arch_min_version(distro, major, "x86_64") == level
