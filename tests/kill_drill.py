@@ -1,0 +1,219 @@
+"""Kill -9 parts of a real console in every step of a real conversion; check what is left.
+
+    script/kill-drill OVA [--victims engine,worker,web] [--steps launch,copy,...]
+
+After each kill: within a minute the row must tell the truth (failed, lost, or still running where
+only the web process died), and then the source must be as it was, no process of the conversion
+may live, the work and target folders must be empty; a retry is started at the end and must end
+well.  Prints one line per kill; exits 1 when anything differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.browser.console import Console
+
+TRUTH_SECONDS = 60
+READY_SECONDS = 300
+RUN_SECONDS = 900
+ENDED = ("done", "warned", "failed", "stopped", "lost")
+
+
+def digest_of(path: Path) -> str:
+    """Return a file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def pids(console: Console, words: str) -> list[int]:
+    """Return processes of this console whose command line holds the words."""
+    found = []
+    mark = f"V2VWEB_VAR={console.var}".encode()
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal():
+            continue
+        try:
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if words in line and mark in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return sorted(found)
+
+
+def victims_of(console: Console, victim: str) -> list[int]:
+    """Return the process ids to kill."""
+    words = {"engine": "conversions.pipeline", "worker": "v2vweb worker", "web": "uvicorn"}[victim]
+    return [pid for pid in pids(console, words) if "script/keep" not in _line(pid)]
+
+
+def _line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+class Drill:
+    """One console with one machine, converted again and again."""
+
+    def __init__(self, console: Console, ova: Path) -> None:
+        from conversions import models
+        from inventory.models import SourceVM
+
+        self.console = console
+        self.ova = ova
+        self.digest = digest_of(ova)
+        self.rows = models.Conversion.objects
+        self.vms = SourceVM.objects
+        self.failures = 0
+
+    def import_machine(self) -> Any:
+        """Register the OVA from the import folder and wait until it is ready."""
+        folder = self.console.var / "import"
+        folder.mkdir(exist_ok=True)
+        (folder / self.ova.name).hardlink_to(self.ova)
+        from inventory.actions import register_import
+
+        register_import(self.ova.name, user=None)
+        deadline = time.monotonic() + READY_SECONDS
+        while not (vm := self.vms.filter(status="ready").first()):
+            assert time.monotonic() < deadline, "the machine does not become ready"
+            time.sleep(0.5)
+        return vm
+
+    def start(self, vm: Any) -> Any:
+        """Ask for a conversion."""
+        from conversions.actions import start_conversion
+        from conversions.pipeline.job import Input, Job, Mode, Target
+
+        job = Job(
+            mode=Mode.COPY,
+            source=Input(kind="ova", location=vm.location),
+            target=Target(directory=str(self.console.var / "results")),
+            verify_digests=False,
+        )
+        return start_conversion(vm, job, user=None)
+
+    def wait(self, row: Any, seconds: float, *, steps: tuple[str, ...] = ()) -> Any:
+        """Wait until a row has ended, or has reached one of the steps."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            row.refresh_from_db()
+            if row.status in ENDED or row.step in steps:
+                return row
+            time.sleep(0.02)
+        return row
+
+    def check(self, what: str, row: Any, expected: tuple[str, ...], began: float) -> None:
+        """Check and print what is left after a kill."""
+        took = time.monotonic() - began
+        problems = []
+        if row.status not in expected:
+            problems.append(f"the page says {row.status}")
+        time.sleep(1)
+        if left := [p for p in pids(self.console, "") if str(row.uuid) in _environment(p)]:
+            problems.append(f"processes {left} live")
+        for folder in ("work", "results"):
+            if found := list((self.console.var / folder).iterdir()):
+                problems.append(f"{folder} holds {[p.name for p in found]}")
+        if digest_of(self.ova) != self.digest:
+            problems.append("THE SOURCE CHANGED")
+        self.failures += bool(problems)
+        print(f"{what:28} {row.status:8} after {took:5.1f} s  {'; '.join(problems) or 'ok'}")
+        sys.stdout.flush()
+
+
+def _environment(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def drill(run: Drill, victims: list[str], steps: list[str]) -> None:
+    """Kill each victim in each step."""
+    vm = run.import_machine()
+    for victim in victims:
+        if victim == "web":
+            kill_web_in_one_run(run, vm, steps)
+            continue
+        for step in steps:
+            row = run.wait(run.start(vm), RUN_SECONDS, steps=(step,))
+            began = time.monotonic()
+            for pid in victims_of(run.console, victim):
+                os.kill(pid, signal.SIGKILL)
+            run.wait(row, TRUTH_SECONDS)
+            run.check(f"{victim} in {step}", row, ("failed", "lost"), began)
+    row = run.wait(run.start(vm), RUN_SECONDS)
+    print(f"{'retry':28} {row.status}")
+    run.failures += row.status not in ("done", "warned")
+
+
+def kill_web_in_one_run(run: Drill, vm: Any, steps: list[str]) -> None:
+    """Kill the web process in each step of one conversion, which goes on and ends well."""
+    row = run.start(vm)
+    for step in steps:
+        run.wait(row, RUN_SECONDS, steps=(step,))
+        began = time.monotonic()
+        for pid in victims_of(run.console, "web"):
+            os.kill(pid, signal.SIGKILL)
+        while not run.console.answers() and time.monotonic() - began < TRUTH_SECONDS:
+            time.sleep(0.1)
+        row.refresh_from_db()
+        answers = "answers again" if run.console.answers() else "DOES NOT ANSWER"
+        run.failures += not run.console.answers()
+        print(f"{'web in ' + step:28} {row.status:8} {answers} {time.monotonic() - began:5.1f} s")
+        sys.stdout.flush()
+    run.wait(row, RUN_SECONDS)
+    print(f"{'web: the conversion':28} {row.status}")
+    run.failures += row.status not in ("done", "warned")
+    for path in (run.console.var / "results").iterdir():
+        path.unlink()
+
+
+def main() -> None:
+    """Run the drill the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("ova", type=Path)
+    parser.add_argument("--victims", default="engine,worker,web")
+    parser.add_argument("--steps", default="")
+    options = parser.parse_args()
+    var = Path(tempfile.mkdtemp(prefix="v2vweb-", dir="/var/tmp"))
+    ova = var / "drill.ova"
+    subprocess.run(["cp", "--reflink=auto", str(options.ova), str(ova)], check=True)
+    console = Console(var=var, log=var / "server.log")
+    os.environ.update(console.environment)
+    console.start()
+    try:
+        import django
+
+        os.environ["DJANGO_SETTINGS_MODULE"] = "v2vweb.settings"
+        django.setup()
+        from conversions.pipeline.steps import Step
+
+        run = Drill(console, ova)
+        steps = options.steps.split(",") if options.steps else [s.value for s in Step]
+        drill(run, options.victims.split(","), steps)
+    finally:
+        console.stop()
+        shutil.rmtree(var, ignore_errors=True)
+    print("all as it should be" if not run.failures else f"{run.failures} differ")
+    sys.exit(bool(run.failures))
+
+
+if __name__ == "__main__":
+    main()
