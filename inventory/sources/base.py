@@ -27,8 +27,8 @@ class SourceReader(Protocol):
     def verify(self, progress: Callable[[int, int], None]) -> list[dict[str, str]]:
         """Check the digests the source carries; progress gets (done_bytes, total_bytes).
 
-        Returns one {"file", "algorithm", "status"} per record, status "matches", "missing" or
-        "unlisted"; an empty list when the source carries no digests.  Raises ManifestError.
+        Returns one {"file", "algorithm", "status"} per record, status "matches" or "missing";
+        an empty list when the source carries no digests.  Raises ManifestError.
         """
         ...
 

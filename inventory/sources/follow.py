@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
-from inventory.sources.errors import PackageError, SourceError
+from inventory.sources.errors import DescriptorError, ManifestError, PackageError
 from inventory.sources.manifest import MAX_BYTES as MAX_MANIFEST_BYTES
 from inventory.sources.manifest import Record, parse_manifest
-from inventory.sources.ova import refuse_unsupported, source_from
-from inventory.sources.ovf import MAX_BYTES as MAX_OVF_BYTES
+from inventory.sources.ova import refuse_unsupported, several_descriptors, source_from
 from inventory.sources.ovf import parse_ovf
-from inventory.sources.package import refuse_kind
-from inventory.sources.tar import BLOCK, Member, Read, TarWalker, is_tar
+from inventory.sources.ovf_xml import MAX_BYTES as MAX_OVF_BYTES
+from inventory.sources.package import member_flaw, refuse_kind
+from inventory.sources.references import (
+    folder_of,
+    has_suffix,
+    href_names,
+    missing_disk,
+    record_name,
+)
+from inventory.sources.tar import BLOCK, Member, Read, TarWalker, is_tar, printable, storable
 from inventory.sources.types import Source, SourceDisk
 
 _CHUNK = 4 << 20
@@ -40,6 +47,9 @@ class OvaFollower:
         self.note = ""
         self.warnings: list[str] = []
         self._members: dict[str, Member] = {}
+        self._flaws: dict[str, PackageError] = {}
+        self._descriptor: str | None = None
+        self._hrefs: list[str] = []
         self._hashes: dict[str, dict[str, str]] = {}
         self._running: dict[str, hashlib._Hash] = {}
         self._records: list[tuple[str, Record]] = []
@@ -50,19 +60,20 @@ class OvaFollower:
     @property
     def digests(self) -> list[dict[str, str]]:
         """Return [{"file", "algorithm", "status": waiting | matches | missing}]."""
-        complete = self._walker is not None and self._walker.is_complete
         return [
             {
-                "file": record.file,
+                "file": storable(record.file),
                 "algorithm": record.algorithm,
-                "status": "matches"
-                if (name, record.algorithm) in self._checked
-                else "missing"
-                if complete and name not in self._members
-                else "waiting",
+                "status": self._status(name, record),
             }
             for name, record in self._records
         ]
+
+    def _status(self, name: str, record: Record) -> str:
+        if (name, record.algorithm) in self._checked:
+            return "matches"
+        complete = self._walker is not None and self._walker.is_complete
+        return "missing" if complete and name not in self._members else "waiting"
 
     def advance(self, limit_bytes: int | None = None) -> None:
         """Read what has arrived since, at most `limit_bytes` of it."""
@@ -75,27 +86,28 @@ class OvaFollower:
     def finish(self) -> None:
         """Demand a complete archive whose every digest has been checked."""
         self.advance()
-        assert self._walker is not None  # noqa: S101  advance made it
-        if not self._walker.is_complete or self._current is not None:
+        if self._walker is None or not self._walker.is_complete or self._current is not None:
             raise PackageError(
                 "E-OVA-UNPACK",
-                f"{self._label} is truncated: it ends in the middle of its files.",
+                f"{printable(self._label)} is truncated: it should have {self.total_bytes} bytes, "
+                f"and ends after {self._path.stat().st_size}, in the middle of its files.",
                 remedy="The file was cut off before it was sent; export the machine again.",
             )
-        if self.source is None:
+        if not self._walker.has_end_mark:
+            self.warnings.append("The archive has no end mark; it may have been cut off (ignored).")
+        if self._descriptor is None:
             raise PackageError(
                 "E-OVA-NO-OVF",
-                f"{self._label} holds no .ovf descriptor, so it is not an OVA.",
+                f"{printable(self._label)} holds no .ovf descriptor, so it is not an OVA.",
                 remedy="Export the machine as an OVA and try that file.",
             )
-        missing = [disk.path for disk in self.source.disks if disk.path not in self._members]
-        if missing:
-            raise PackageError(
-                "E-OVA-MISSING",
-                f"The descriptor names {', '.join(missing)}, which is not in {self._label}.",
-                remedy="The package is incomplete; export the machine again.",
-            )
-        self._check_records()
+        for href in self._hrefs:
+            names = [n for n in href_names(folder_of(self._descriptor), href) if n in self._members]
+            if not names:
+                raise missing_disk(href)
+            if names[0] in self._flaws:
+                raise self._flaws[names[0]]
+        self._check_records(rehash=True)
 
     def _advance(self, stream: BinaryIO, available: int) -> None:
         descriptor = stream.fileno()
@@ -119,34 +131,56 @@ class OvaFollower:
                 self.position = max(self.position, min(self._current.end, available))
                 self._current = None
             member = self._walker.next_member(available)
-            if member is None:
-                if self._walker.is_complete:
-                    self.position = max(self.position, available)
-                return
-            if not member.is_regular:
+            if member is not None:
+                self._begin(member)
                 continue
-            if member.name in self._members and member.name.lower().endswith(
-                (".ovf", ".mf", ".vmdk")
-            ):
-                raise PackageError(
-                    "E-OVA-DUP", f"The archive holds two files named {member.name!r}."
-                )
-            self._members[member.name] = member
-            self._current = member
-            self.position = member.offset
-            self._running = {
-                name: hashlib.new(name.lower(), usedforsecurity=False)
-                for name in self._algorithms(member.name)
-            }
-            if self.source is None and not member.name.lower().endswith((".ovf", ".mf")):
-                self.note = (
-                    f"The descriptor is not at the head of this file but behind {member.name}; "
-                    "the machine shows up when it has arrived."
-                )
+            if self._walker.is_complete:
+                self.position = max(self.position, available)
+            return
 
-    def _algorithms(self, name: str) -> set[str]:
-        known = {r.algorithm for n, r in self._records if n == name}
-        return known if self._records else set(_USUAL)
+    def _begin(self, member: Member) -> None:
+        """Look at a member whose header has arrived, and start to hash it."""
+        if member.is_folder:
+            return
+        flaw = member_flaw(member, self._members, self.warnings.append)
+        self._members[member.name] = member
+        if flaw is not None:
+            self._flaws[member.name] = flaw
+            if has_suffix(member.name, ".ovf") or has_suffix(member.name, ".mf"):
+                raise flaw
+        if not member.is_regular:
+            return
+        if has_suffix(member.name, ".ovf"):
+            self._begin_descriptor(member)
+        elif has_suffix(member.name, ".mf"):
+            if member.size > MAX_MANIFEST_BYTES:
+                raise ManifestError(
+                    "E-MF-SIZE",
+                    f"The manifest has {member.size} bytes; at most {MAX_MANIFEST_BYTES} are "
+                    "accepted.",
+                )
+        elif self._descriptor is None and not self.note:
+            self.note = (
+                "The descriptor is not at the head of this file but behind "
+                f"{printable(member.name)}; the machine shows up when it has arrived."
+            )
+        self._current = member
+        self.position = member.offset
+        known = {r.algorithm for n, r in self._records if n == member.name}
+        self._running = {
+            name: hashlib.new(name.lower(), usedforsecurity=False)
+            for name in (known if self._records else _USUAL)
+        }
+
+    def _begin_descriptor(self, member: Member) -> None:
+        if self._descriptor is not None:
+            raise several_descriptors([self._descriptor, member.name])
+        if member.size > MAX_OVF_BYTES:
+            raise DescriptorError(
+                "E-OVF-SIZE",
+                f"The descriptor has {member.size} bytes; at most {MAX_OVF_BYTES} are accepted.",
+            )
+        self._descriptor = member.name
 
     def _hash_current(self, read: Read, available: int) -> bool:
         """Hash the current member as far as it is there; tell whether that is all of it."""
@@ -164,42 +198,41 @@ class OvaFollower:
 
     def _completed(self, member: Member, read: Read) -> None:
         self._hashes[member.name] = {n: h.hexdigest() for n, h in self._running.items()}
-        name = PurePosixPath(member.name)
-        if name.name.startswith("._"):
-            return
-        if name.suffix.lower() == ".ovf":
-            if self.source is not None:
-                raise PackageError("E-OVA-MANY-OVF", f"{self._label} holds several descriptors.")
-            self._describe(read(member.offset, min(member.size, MAX_OVF_BYTES + 1)), name)
-        elif name.suffix.lower() == ".mf":
-            data = read(member.offset, min(member.size, MAX_MANIFEST_BYTES + 1))
-            for record in parse_manifest(data, self.warnings.append):
-                folder = "" if str(name.parent) == "." else f"{name.parent}/"
-                self._records.append((folder + record.file.removeprefix("./"), record))
+        if has_suffix(member.name, ".ovf"):
+            self._describe(read(member.offset, member.size), folder_of(member.name))
+        elif has_suffix(member.name, ".mf"):
+            folder = folder_of(member.name)
+            for record in parse_manifest(read(member.offset, member.size), self.warnings.append):
+                name = record_name(folder, record, self.warnings.append)
+                if name is not None:
+                    self._records.append((name, record))
         self._check_records(rehash=False)
 
-    def _describe(self, data: bytes, name: PurePosixPath) -> None:
+    def _describe(self, data: bytes, folder: str) -> None:
         ovf = parse_ovf(data, self.warnings.append)
-        folder = "" if str(name.parent) == "." else f"{name.parent}/"
-        for disk in ovf.disks:
+        disks = []
+        for number, disk in enumerate(ovf.disks):
             refuse_unsupported(disk)
-        disks = tuple(
-            SourceDisk(
-                id=number,
-                controller=disk.controller,
-                path=folder + (disk.href or "").removeprefix("./"),
-                format="vmdk",
-                member=folder + (disk.href or ""),
-                declared_capacity_bytes=disk.capacity_bytes,
+            name = href_names(folder, disk.href)[0]
+            self._hrefs.append(disk.href)
+            disks.append(
+                SourceDisk(
+                    id=number,
+                    controller=disk.controller,
+                    path=name,
+                    format="vmdk",
+                    member=name,
+                    declared_capacity_bytes=disk.capacity_bytes,
+                )
             )
-            for number, disk in enumerate(ovf.disks)
-        )
-        self.source = source_from(ovf, self._label, disks, self.warnings.append)
+        self.source = source_from(ovf, self._label, tuple(disks), self.warnings.append)
         self.note = ""
 
-    def _check_records(self, *, rehash: bool = True) -> None:
+    def _check_records(self, *, rehash: bool) -> None:
         """Compare digests of complete members; with `rehash` read again those not computed."""
         for name, record in self._records:
+            if rehash and name in self._flaws:
+                raise self._flaws[name]
             found = self._hashes.get(name)
             if found is None or (name, record.algorithm) in self._checked:
                 continue
@@ -212,6 +245,7 @@ class OvaFollower:
             self._checked.add((name, record.algorithm))
 
     def _rehash(self, member: Member, record: Record) -> str:
+        """Read a member again for an algorithm that was not expected when it passed."""
         hasher = record.hasher()
         left = member.size
         with self._path.open("rb") as stream:
@@ -219,7 +253,9 @@ class OvaFollower:
             while left:
                 chunk = stream.read(min(_CHUNK, left))
                 if not chunk:
-                    raise SourceError("E-OVA-UNPACK", f"{member.name} ends early.")
+                    raise PackageError(
+                        "E-OVA-UNPACK", f"{printable(member.name)} ends {left} bytes early."
+                    )
                 hasher.update(chunk)
                 left -= len(chunk)
         return hasher.hexdigest()

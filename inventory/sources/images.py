@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import json
-import resource
+import shutil
 import subprocess
 from typing import Any
 
 from inventory.sources.errors import ImageError
 
+HEAD_BYTES = 4096
 _SECONDS = 30
 _MEMORY_BYTES = 1 << 30
 _MAGIC = {b"KDMV": "vmdk", b"COWD": "vmdk", b"QFI\xfb": "qcow2", b"vhdxfile": "vhdx",
           b"conectix": "vpc"}  # fmt: skip
+_VDI_MAGIC = b"\x7f\x10\xda\xbe"
+_QCOW2_EXTERNAL_DATA = 1 << 2
 _VMDK_SELF_CONTAINED = ("streamOptimized", "monolithicSparse")
+_MERGE = "Merge the snapshots on the source and export the machine again."
+_EXPORT = "Export the machine as an OVA, which holds the data itself."
 
 
 def image_format(head: bytes, label: str) -> str:
-    """Return the format a disk file's first bytes show; anything unknown is raw.
+    """Return the format that a disk's first HEAD_BYTES show; anything unknown is raw.
 
-    Raises ImageError for a text VMDK descriptor, which names other files, and for gzip data.
+    What names other files is refused here already, from its own header, since qemu-img may open
+    those files while it looks.  Raises ImageError: E-IMG-BACKING, E-IMG-EXTENT, E-IMG-FORMAT,
+    E-OVF-COMPRESSION.
+    Source: VMDK specification 5.0 (SparseExtentHeader), qemu's docs/interop/qcow2.txt.
     """
     if head.lstrip().startswith(b"# Disk DescriptorFile"):
         raise ImageError(
             "E-IMG-EXTENT",
             f"{label} is a VMDK descriptor that names other files as its data.",
-            remedy="Export the machine as an OVA, which holds the data itself.",
+            remedy=_EXPORT,
         )
     if head.startswith(b"\x1f\x8b"):
         raise ImageError(
@@ -33,59 +41,80 @@ def image_format(head: bytes, label: str) -> str:
             f"{label} is compressed with gzip; compressed disks cannot be read yet.",
             remedy="Unpack the OVA, gunzip the disk, and adapt its name in the descriptor.",
         )
-    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "raw")
+    if head[64:68] == _VDI_MAGIC:
+        raise ImageError(
+            "E-IMG-FORMAT",
+            f"{label} is a VDI image; VMDK, qcow2, VHD, VHDX and raw images can be read.",
+            remedy="Export the machine as an OVA, whose disks are VMDK images.",
+        )
+    fmt = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "raw")
+    if fmt == "qcow2":
+        _check_qcow2(head, label)
+    if head.startswith(b"KDMV") and not any(head[12:20]):
+        # A capacity of 0: the text descriptor inside decides, and may name files of this host.
+        raise ImageError(
+            "E-IMG-EXTENT", f"{label} is a VMDK that holds no data of its own.", remedy=_EXPORT
+        )
+    return fmt
+
+
+def _check_qcow2(head: bytes, label: str) -> None:
+    if any(head[8:16]):
+        raise ImageError(
+            "E-IMG-BACKING", f"{label} is only a layer over another file.", remedy=_MERGE
+        )
+    version = int.from_bytes(head[4:8], "big")
+    if version >= 3 and int.from_bytes(head[72:80], "big") & _QCOW2_EXTERNAL_DATA:
+        raise ImageError("E-IMG-EXTENT", f"{label} keeps its data in another file.", remedy=_EXPORT)
 
 
 def virtual_size(uri: str, fmt: str, label: str) -> int:
     """Return the bytes the guest sees of an image, after refusing one that names other files.
 
     `uri` is what qemu opens, `fmt` its stated format.  qemu-img runs with limits on CPU, memory
-    and time.  Raises ImageError: E-IMG-BACKING, E-IMG-EXTENT, E-IMG-READ.
+    and time.  Raises ImageError: E-IMG-BACKING, E-IMG-EXTENT, E-IMG-READ, E-HOST.
     """
     info = _info(uri, fmt, label)
     if info.get("backing-filename") or info.get("full-backing-filename"):
         raise ImageError(
             "E-IMG-BACKING",
-            f"{label} is only a layer over another file ({info.get('backing-filename')}).",
-            remedy="Merge the snapshots on the source and export the machine again.",
+            f"{label} is only a layer over another file ({info.get('backing-filename')!r}).",
+            remedy=_MERGE,
         )
     data = info.get("format-specific", {}).get("data", {})
     if data.get("data-file") or data.get("data-file-raw"):
-        raise ImageError("E-IMG-EXTENT", f"{label} keeps its data in another file.")
+        raise ImageError("E-IMG-EXTENT", f"{label} keeps its data in another file.", remedy=_EXPORT)
     if fmt == "vmdk":
         kind = data.get("create-type")
         if kind not in _VMDK_SELF_CONTAINED or len(data.get("extents", [])) != 1:
             raise ImageError(
                 "E-IMG-EXTENT",
-                f"{label} is a VMDK of type {kind}, which may name other files as its data.",
-                remedy="Export the machine as an OVA (streamOptimized disks).",
+                f"{label} is a VMDK of type {kind!r}, which may name other files as its data.",
+                remedy=_EXPORT,
             )
     return int(info["virtual-size"])
 
 
 def _info(uri: str, fmt: str, label: str) -> dict[str, Any]:
-    command = ["qemu-img", "info", "--output=json"]
+    if shutil.which("qemu-img") is None:
+        raise ImageError(
+            "E-HOST",
+            "The program qemu-img is not installed on this host.",
+            remedy="Install the package qemu-utils.",
+        )
+    # prlimit rather than a function between fork and exec: the caller may have threads.
+    command = ["prlimit", f"--cpu={_SECONDS}", f"--as={_MEMORY_BYTES}", "--core=0"]
+    command += ["qemu-img", "info", "--output=json"]
     # A json: node states its format itself.
     command += [uri] if uri.startswith("json:") else ["-f", fmt, uri]
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            timeout=_SECONDS,
-            check=True,
-            preexec_fn=limit,  # setrlimit alone is safe between fork and exec
-        )
+        done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=True)
         info: dict[str, Any] = json.loads(done.stdout)
-    except FileNotFoundError as error:
-        raise ImageError("E-HOST", "The program qemu-img is not installed.") from error
     except subprocess.TimeoutExpired as error:
         raise ImageError(
-            "E-IMG-READ", f"{label} could not be looked at within {_SECONDS} s."
+            "E-IMG-READ",
+            f"{label} could not be looked at within {_SECONDS} s.",
+            remedy="The image is damaged, or this host is very busy; try again.",
         ) from error
     except (subprocess.CalledProcessError, ValueError) as error:
         words = getattr(error, "stderr", b"") or b""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from inventory.sources.errors import ManifestError
+from inventory.sources.tar import printable
 
 MAX_BYTES = 4 << 20
 MAX_LINES = 10_000
@@ -33,8 +34,8 @@ class Record:
         if actual != self.digest:
             raise ManifestError(
                 "E-MF-MISMATCH",
-                f"{self.file} is not what the manifest says: its {self.algorithm} digest is "
-                f"{actual}, expected {self.digest}.",
+                f"{printable(self.file)} is not what the manifest says: its {self.algorithm} "
+                f"digest is {actual}, expected {self.digest}.",
                 remedy="The file was damaged or changed after the export; fetch the OVA again.",
             )
 
@@ -51,6 +52,7 @@ def parse_manifest(data: bytes, warn: Callable[[str], None]) -> list[Record]:
             "E-MF-SIZE",
             f"The manifest has {len(data)} bytes in {len(lines)} lines; at most {MAX_BYTES} bytes, "
             f"{MAX_LINES} lines and {MAX_LINE_BYTES} bytes in a line are accepted.",
+            remedy="Export the machine again; a manifest has one short line for each file.",
         )
     records: dict[tuple[str, str], Record] = {}
     for raw in lines:
@@ -59,13 +61,15 @@ def parse_manifest(data: bytes, warn: Callable[[str], None]) -> list[Record]:
             continue
         record = _parse_line(text)
         if record is None:
-            shown = text[:80].encode("unicode_escape", "backslashreplace").decode()
-            warn(f"A line of the manifest is not understood and is skipped: {shown}")
+            warn(f"A line of the manifest is not understood (ignored): {printable(text[:80])}")
             continue
         earlier = records.setdefault((record.file, record.algorithm), record)
         if earlier.digest != record.digest:
             raise ManifestError(
-                "E-MF-CONTRADICTION", f"The manifest has two different digests of {record.file}."
+                "E-MF-CONTRADICTION",
+                f"The manifest has two different {record.algorithm} digests of "
+                f"{printable(record.file)}: {earlier.digest} and {record.digest}.",
+                remedy="The manifest was changed after the export; export the machine again.",
             )
     return list(records.values())
 

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from inventory.sources.base import Warn, disk_uri
 from inventory.sources.errors import DescriptorError, PackageError, SourceError
-from inventory.sources.images import image_format, virtual_size
+from inventory.sources.images import HEAD_BYTES, image_format, virtual_size
 from inventory.sources.manifest import MAX_BYTES as MAX_MANIFEST_BYTES
 from inventory.sources.manifest import Record, parse_manifest
-from inventory.sources.ovf import MAX_BYTES as MAX_OVF_BYTES
 from inventory.sources.ovf import Ovf, OvfDisk, parse_ovf
-from inventory.sources.package import (
-    PackageFile,
-    find_one,
-    folder_files,
-    resolve,
-    tar_files,
-    verify_records,
-)
-from inventory.sources.tar import BLOCK
+from inventory.sources.ovf_xml import MAX_BYTES as MAX_OVF_BYTES
+from inventory.sources.package import PackageFile, folder_files, tar_files
+from inventory.sources.references import find_one, folder_of, resolve, verify_records
+from inventory.sources.tar import BLOCK, is_tar, printable
 from inventory.sources.types import Source, SourceDisk
 
 _SUFFIXES = (".img", ".ova", ".qcow2", ".raw", ".vmdk", ".vmx", "-sda")
@@ -31,7 +25,11 @@ def name_from_file(name: str) -> str:
     """Return a VM name from a file name: one known suffix removed.  Raises SourceError."""
     stem = next((name.removesuffix(s) for s in _SUFFIXES if name.endswith(s)), name)
     if not stem:
-        raise SourceError("E-NAME", f"No name for the machine can be taken from {name!r}.")
+        raise SourceError(
+            "E-NAME",
+            f"No name for the machine can be taken from {printable(name)}.",
+            remedy="Rename the file after the machine and try again.",
+        )
     return stem
 
 
@@ -45,9 +43,18 @@ def single_descriptor(files: Mapping[str, PackageFile]) -> PackageFile:
             remedy="Export the machine as an OVA and try that file.",
         )
     if len(descriptors) > 1:
-        names = ", ".join(d.name for d in descriptors)
-        raise PackageError("E-OVA-MANY-OVF", f"The package holds several descriptors: {names}.")
+        raise several_descriptors([d.name for d in descriptors])
     return descriptors[0]
+
+
+def several_descriptors(names: Sequence[str]) -> PackageError:
+    """Return the error for a package of several machines."""
+    shown = ", ".join(printable(name) for name in names[:5])
+    return PackageError(
+        "E-OVA-MANY-OVF",
+        f"The package holds {len(names)} descriptors ({shown}); it is not clear which one counts.",
+        remedy="Pack each machine as an OVA of its own.",
+    )
 
 
 def source_from(ovf: Ovf, label: str, disks: tuple[SourceDisk, ...], warn: Warn) -> Source:
@@ -76,30 +83,27 @@ def refuse_unsupported(disk: OvfDisk) -> None:
     if disk.compression != "identity":
         raise DescriptorError(
             "E-OVF-COMPRESSION",
-            f"The disk {disk.href} is compressed with {disk.compression}; that cannot be read yet.",
+            f"The disk {printable(disk.href)} is compressed with {printable(disk.compression)}; "
+            "that cannot be read yet.",
             remedy="Unpack the OVA, decompress the disk, and give the folder.",
         )
     if disk.chunked:
         raise DescriptorError(
             "E-OVF-CHUNKS",
-            f"The disk {disk.href} is cut into chunks; that cannot be read yet.",
+            f"The disk {printable(disk.href)} is cut into chunks; that cannot be read yet.",
             remedy="Export the machine without chunks.",
         )
 
 
-def folder_of(file: PackageFile) -> str:
-    """Return the folder of a file inside its package, "" for the top."""
-    parent = str(PurePosixPath(file.name).parent)
-    return "" if parent == "." else parent
-
-
 class OvaReader:
-    """Reads an OVA: a tar file, a folder, or an .ovf with its files beside it."""
+    """Reads an OVA: a tar file, a folder, or an .ovf with its files beside it.
+
+    All of these are read in place, so nothing is written to `work_dir`.
+    """
 
     def __init__(self, path: Path, *, work_dir: Path, warn: Warn) -> None:
         self._path = path.absolute()
         self._warn = warn
-        self._work_dir = work_dir
         self._listing: dict[str, PackageFile] | None = None
 
     def describe(self) -> str:
@@ -116,14 +120,7 @@ class OvaReader:
             if self._path.is_dir():
                 return folder_files(self._path, self._warn)
             if self._path.name.lower().endswith(".ovf") and not self._looks_like_tar():
-                files = folder_files(self._path.parent, self._warn)
-                stem = self._path.name[:-4]
-                keep = (self._path.name, f"{stem}.mf")
-                return {
-                    n: f
-                    for n, f in files.items()
-                    if n in keep or not n.lower().endswith((".ovf", ".mf"))
-                }
+                return self._beside()
             return tar_files(self._path, self._warn)
         except OSError as error:
             raise PackageError(
@@ -132,24 +129,42 @@ class OvaReader:
                 remedy="Check that the file exists and that the service may read it.",
             ) from error
 
+    def _beside(self) -> dict[str, PackageFile]:
+        """List the files beside an .ovf, without the descriptors and manifests of others."""
+        files = folder_files(self._path.parent, self._warn)
+        own = (self._path.name, f"{self._path.name[:-4]}.mf")
+        return {
+            name: file
+            for name, file in files.items()
+            if name in own or not name.lower().endswith((".ovf", ".mf"))
+        }
+
     def _looks_like_tar(self) -> bool:
         with self._path.open("rb") as stream:
-            return stream.read(BLOCK)[257:262] == b"ustar"
+            return is_tar(stream.read(BLOCK))
 
     def read(self) -> Source:
         """Return the VM with its disks located and looked at.  Raises SourceError."""
         files = self._files()
         descriptor = single_descriptor(files)
         ovf = parse_ovf(descriptor.read(MAX_OVF_BYTES + 1), self._warn)
+        for disk in ovf.disks:
+            refuse_unsupported(disk)
+        folder = folder_of(descriptor.name)
+        located = [resolve(files, folder, disk.href) for disk in ovf.disks]
+        for file in {f.name: f for f in located if located.count(f) > 1}.values():
+            self._warn(f"Several disks are the same file {printable(file.name)}.")
         disks = tuple(
-            self._disk(number, disk, resolve(files, folder_of(descriptor), disk.href or ""))
-            for number, disk in enumerate(ovf.disks)
+            self._disk(number, disk, file)
+            for number, (disk, file) in enumerate(zip(ovf.disks, located, strict=True))
         )
         return source_from(ovf, self._path.name, disks, self._warn)
 
     def _disk(self, number: int, disk: OvfDisk, file: PackageFile) -> SourceDisk:
-        refuse_unsupported(disk)
-        fmt = image_format(file.read(4096), file.name)
+        label = printable(file.name)
+        fmt = image_format(file.read(HEAD_BYTES), label)
+        if fmt == "raw" and file.name.lower().endswith(".vmdk"):
+            self._warn(f"{label} does not begin as a VMDK does; it is read as a raw image.")
         located = SourceDisk(
             id=number,
             controller=disk.controller,
@@ -160,10 +175,10 @@ class OvaReader:
             length_bytes=-(-file.size // BLOCK) * BLOCK if file.in_tar else None,
             declared_capacity_bytes=disk.capacity_bytes,
         )
-        size = virtual_size(disk_uri(located), fmt, file.name)
+        size = virtual_size(disk_uri(located), fmt, label)
         if disk.capacity_bytes is not None and size != disk.capacity_bytes:
             self._warn(
-                f"{file.name} has {size} bytes; the descriptor says {disk.capacity_bytes}. "
+                f"{label} has {size} bytes; the descriptor says {disk.capacity_bytes}. "
                 "The image's own size is taken."
             )
         return replace(located, virtual_size_bytes=size)
@@ -173,7 +188,7 @@ class OvaReader:
         records = []
         for file in find_one(self._files(), ".mf"):
             data = file.read(MAX_MANIFEST_BYTES + 1)
-            records += [(folder_of(file), r) for r in parse_manifest(data, self._warn)]
+            records += [(folder_of(file.name), r) for r in parse_manifest(data, self._warn)]
         return records
 
     def verify(self, progress: Callable[[int, int], None]) -> list[dict[str, str]]:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
 from inventory.sources.base import Warn
 from inventory.sources.errors import PackageError
-from inventory.sources.manifest import Record
-from inventory.sources.tar import BLOCK, MAX_MEMBERS, TarWalker, is_tar, normal_name
+from inventory.sources.tar import (
+    BLOCK,
+    MAX_MEMBERS,
+    Member,
+    TarWalker,
+    is_tar,
+    normal_name,
+    printable,
+)
 
 _CHUNK = 4 << 20
 MAX_DEPTH = 8
@@ -28,31 +34,43 @@ _OTHER_KINDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackageFile:
-    """One file of a package: a byte range of a file on this host."""
+    """One file of a package: a byte range of a file on this host.
+
+    `flaw` is set for a file nothing may rely on, such as a link; it is raised by who reads it.
+    """
 
     name: str
     path: Path
     offset: int
     size: int
     in_tar: bool
+    flaw: PackageError | None = None
 
     def read(self, limit: int) -> bytes:
-        """Return at most `limit` bytes from its beginning."""
+        """Return at most `limit` bytes from its beginning.  Raises PackageError for a flaw."""
+        self._refuse_flaw()
         with self.path.open("rb") as stream:
             stream.seek(self.offset)
             return stream.read(min(limit, self.size))
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield its bytes.  Raises PackageError when the file ends early."""
+        """Yield its bytes.  Raises PackageError for a flaw, and when the file ends early."""
+        self._refuse_flaw()
         left = self.size
         with self.path.open("rb") as stream:
             stream.seek(self.offset)
             while left:
                 chunk = stream.read(min(_CHUNK, left))
                 if not chunk:
-                    raise PackageError("E-OVA-UNPACK", f"{self.name} ends {left} bytes early.")
+                    raise PackageError(
+                        "E-OVA-UNPACK", f"{printable(self.name)} ends {left} bytes early."
+                    )
                 left -= len(chunk)
                 yield chunk
+
+    def _refuse_flaw(self) -> None:
+        if self.flaw is not None:
+            raise self.flaw
 
 
 def refuse_kind(head: bytes, label: str) -> PackageError:
@@ -71,8 +89,29 @@ def refuse_kind(head: bytes, label: str) -> PackageError:
     )
 
 
+def duplicate(name: str) -> PackageError:
+    """Return the error for a name that stands twice in an archive."""
+    return PackageError(
+        "E-OVA-DUP",
+        f"The archive holds two files named {printable(name)}; it is not clear which one is meant.",
+        remedy="Export the machine again; this archive may be an attack.",
+    )
+
+
+def irregular(name: str) -> PackageError:
+    """Return the error for a needed file that is a link, a device or the like."""
+    return PackageError(
+        "E-OVA-LINK",
+        f"{printable(name)} in the archive is a link or a device, not a file.",
+        remedy="Pack the OVA again with the files themselves (tar --hard-dereference -h).",
+    )
+
+
 def tar_files(path: Path, warn: Warn) -> dict[str, PackageFile]:
-    """List a tar archive.  Raises PackageError; links and devices are left out with a warning."""
+    """List a tar archive; what is no regular file, or stands twice, is listed with its flaw.
+
+    Raises PackageError for an archive that is damaged, hostile or of another kind.
+    """
     size = path.stat().st_size
     found: dict[str, PackageFile] = {}
     with path.open("rb") as stream:
@@ -85,30 +124,36 @@ def tar_files(path: Path, warn: Warn) -> dict[str, PackageFile]:
             raise refuse_kind(head, path.name)
         walker = TarWalker(read, size)
         while member := walker.next_member(size):
-            if not member.is_regular:
-                if not member.name or member.size == 0:
-                    continue
-                warn(f"{member.name} in the archive is not a regular file; it is ignored.")
-                continue
-            if member.name in found:
-                _refuse_duplicate(member.name, warn)
-            found[member.name] = PackageFile(
-                name=member.name, path=path, offset=member.offset, size=member.size, in_tar=True
-            )
+            if not member.is_folder:
+                found[member.name] = PackageFile(
+                    name=member.name,
+                    path=path,
+                    offset=member.offset,
+                    size=member.size,
+                    in_tar=True,
+                    flaw=member_flaw(member, found, warn),
+                )
+    if not walker.has_end_mark:
+        warn(f"{path.name} has no end mark; it may have been cut off (ignored).")
     return found
 
 
-def _refuse_duplicate(name: str, warn: Warn) -> None:
-    if name.lower().endswith((".ovf", ".mf", ".vmdk", ".img", ".qcow2", ".raw")):
-        raise PackageError(
-            "E-OVA-DUP",
-            f"The archive holds two files named {name!r}; it is not clear which one is meant.",
-        )
-    warn(f"The archive holds two files named {name}; the last one counts.")
+def member_flaw(member: Member, earlier: Mapping[str, object], warn: Warn) -> PackageError | None:
+    """Return why nothing may rely on a member; each flaw is a warning until something does."""
+    if member.name in earlier:
+        warn(f"The archive holds two files named {printable(member.name)}.")
+        return duplicate(member.name)
+    if not member.is_regular:
+        warn(f"{printable(member.name)} in the archive is not a regular file; it is ignored.")
+        return irregular(member.name)
+    return None
 
 
 def folder_files(top: Path, warn: Warn) -> dict[str, PackageFile]:
-    """List a folder, without following links to folders or out of it.  Raises PackageError."""
+    """List a folder, without following links to folders; links out of it are listed with a flaw.
+
+    Raises PackageError.
+    """
     real_top = top.resolve()
     found: dict[str, PackageFile] = {}
     for folder, subfolders, names in os.walk(top, followlinks=False):
@@ -116,93 +161,39 @@ def folder_files(top: Path, warn: Warn) -> dict[str, PackageFile]:
         if len(here.relative_to(top).parts) >= MAX_DEPTH:
             subfolders.clear()
         for name in names:
-            path = here / name
-            relative = normal_name(str(path.relative_to(top)))
-            try:
-                state = path.stat()
-            except OSError:
-                continue  # a dangling link that nothing names
-            if not stat.S_ISREG(state.st_mode):
+            file = _folder_file(here / name, top, real_top)
+            if file is None:
                 continue
-            if path.is_symlink() and not path.resolve().is_relative_to(real_top):
-                if name.lower().endswith((".ovf", ".mf")):
-                    warn(f"{relative} is a link out of the folder; it is ignored.")
+            if file.flaw is not None and name.lower().endswith(".mf"):
+                warn(f"{printable(file.name)} is a link out of the folder; it is ignored.")
                 continue
-            found[relative] = PackageFile(
-                name=relative, path=path.resolve(), offset=0, size=state.st_size, in_tar=False
-            )
+            found[file.name] = file
             if len(found) > MAX_MEMBERS:
-                raise PackageError("E-OVA-MEMBERS", f"{top} holds more than {MAX_MEMBERS} files.")
+                raise PackageError(
+                    "E-OVA-MEMBERS",
+                    f"The folder {top.name} holds more than {MAX_MEMBERS} files; an OVA has a few.",
+                )
     return found
 
 
-def find_one(files: Mapping[str, PackageFile], suffix: str) -> list[PackageFile]:
-    """Return the files with that suffix in any case; companions of macOS (._x) are left out."""
-    return [
-        f
-        for name, f in sorted(files.items())
-        if name.lower().endswith(suffix) and not any(p.startswith("._") for p in name.split("/"))
-    ]
+def _folder_file(path: Path, top: Path, real_top: Path) -> PackageFile | None:
+    """Return a file of a folder, or None for what is none, such as a dangling link."""
+    try:
+        real = path.resolve(strict=True)
+        state = real.stat()
+    except (OSError, RuntimeError):  # RuntimeError: a link to itself
+        return None
+    if not stat.S_ISREG(state.st_mode):
+        return None
+    name = normal_name(str(path.relative_to(top)))
+    flaw = None if real.is_relative_to(real_top) else leads_outside(name)
+    return PackageFile(name=name, path=real, offset=0, size=state.st_size, in_tar=False, flaw=flaw)
 
 
-def resolve(files: Mapping[str, PackageFile], folder: str, href: str) -> PackageFile:
-    """Return the file an href of the descriptor means, relative to the descriptor's folder.
-
-    Verbatim first, then percent-decoded.  Raises PackageError.
-    """
-    if "://" in href:
-        raise PackageError(
-            "E-OVF-REMOTE-HREF",
-            f"The descriptor names its disk as {href[:100]!r}; remote files are never fetched.",
-            remedy="Export the machine as one OVA.",
-        )
-    for candidate in (href, unquote(href)):
-        if ".." in candidate.split("/") or candidate.startswith("/"):
-            raise PackageError(
-                "E-OVA-ESCAPE",
-                f"The descriptor names a file outside of the package: {href[:100]!r}.",
-            )
-        name = normal_name(f"{folder}/{candidate}" if folder else candidate)
-        if name in files:
-            return files[name]
-    raise PackageError(
-        "E-OVA-MISSING",
-        f"The descriptor names the disk {href[:200]!r}, which is not in the package.",
-        remedy="The package is incomplete; export the machine again.",
+def leads_outside(name: str) -> PackageError:
+    """Return the error for a name that means a file outside of its package."""
+    return PackageError(
+        "E-OVA-ESCAPE",
+        f"The package leads to a file outside of itself: {printable(name)}.",
+        remedy="Export the machine again; this package may be an attack.",
     )
-
-
-def verify_records(
-    records: list[tuple[str, Record]],
-    files: Mapping[str, PackageFile],
-    progress: Callable[[int, int], None],
-    warn: Warn,
-) -> list[dict[str, str]]:
-    """Hash every file a manifest names; `records` are (folder of the manifest, record).
-
-    Returns [{"file", "algorithm", "status": matches | missing}].  Raises ManifestError.
-    """
-    wanted: list[tuple[Record, PackageFile | None]] = []
-    for folder, record in records:
-        parts = [p for p in f"{folder}/{record.file}".split("/") if p not in ("", ".")]
-        if ".." in parts:
-            warn(f"The manifest names {record.file!r}, outside of the package; it is skipped.")
-            continue
-        wanted.append((record, files.get("/".join(parts))))
-    total = sum(f.size for _r, f in wanted if f)
-    done = 0
-    result = []
-    for record, file in wanted:
-        status = "missing"
-        if file is None:
-            warn(f"The manifest names {record.file!r}, which is not in the package (ignored).")
-        else:
-            hasher = record.hasher()
-            for chunk in file.chunks():
-                hasher.update(chunk)
-                done += len(chunk)
-                progress(done, total)
-            record.check(hasher.hexdigest())
-            status = "matches"
-        result.append({"file": record.file, "algorithm": record.algorithm, "status": status})
-    return result

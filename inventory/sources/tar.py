@@ -6,6 +6,7 @@ growing, and gives true data offsets for long names too.  Source: POSIX.1-2001 p
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ MAX_MEMBERS = 10_000
 MAX_METADATA_BYTES = 1 << 20
 _LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL, _GNU_SPARSE = b"L", b"K", b"x", b"g", b"S"
 _REGULAR = (b"0", b"\0", b"7")
+# Hard and symbolic links, devices, folders and FIFOs have no data, whatever their size field says.
+_WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
+_LINKS = (b"1", b"2")
+_FOLDER = b"5"
 
 Read = Callable[[int, int], bytes]
 """Takes an offset and a length and returns that many bytes, fewer at the end of what there is."""
@@ -24,12 +29,16 @@ Read = Callable[[int, int], bytes]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One regular file in the archive; `name` is normalised: no leading ./, no doubled /."""
+    """One entry of the archive; `name` is normalised: no leading ./, no doubled /.
+
+    What is neither regular nor a folder is a link, a device, a FIFO or of an unknown type.
+    """
 
     name: str
     offset: int
     size: int
     is_regular: bool
+    is_folder: bool
 
     @property
     def end(self) -> int:
@@ -53,22 +62,31 @@ def _checksum_fits(header: bytes) -> bool:
     return stored == sum(blanked)
 
 
+def storable(name: str) -> str:
+    """Return a name with bytes that are no UTF-8 spelled out, so that any encoder takes it."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def printable(name: str) -> str:
+    """Return a stranger's name for a message: quoted, escaped, at most 200 characters."""
+    return repr(storable(name[:200]))
+
+
 def normal_name(name: str) -> str:
     """Return a member's name without ./ and doubled slashes.  Raises PackageError E-OVA-BADNAME.
 
     Absolute names, `..` and control characters are refused.
     """
-    shown = name.encode("unicode_escape", "backslashreplace")
     if any(ord(c) < 32 or ord(c) == 127 for c in name):
         raise PackageError(
             "E-OVA-BADNAME",
-            f"The archive has a file whose name holds control characters: {shown.decode()}.",
+            f"The package has a file whose name holds control characters: {printable(name)}.",
         )
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts:
         raise PackageError(
             "E-OVA-BADNAME",
-            f"The archive has a file that points outside of it: {shown.decode()}.",
+            f"The package has a file that points outside of it: {printable(name)}.",
             remedy="Export the machine again; this archive may be an attack.",
         )
     return "/".join(parts)
@@ -78,7 +96,8 @@ class TarWalker:
     """Yields members in order as far as the archive has arrived.
 
     `total_bytes` is the size the archive will have.  Call `next_member` until it gives None: then
-    either more bytes have to arrive, or `is_complete`.
+    either more bytes have to arrive, or `is_complete`.  `has_end_mark` tells whether the archive
+    says itself that it ends there; without it the last members may have been cut off.
     """
 
     def __init__(self, read: Read, total_bytes: int) -> None:
@@ -87,8 +106,10 @@ class TarWalker:
         self._position = 0
         self._long_name: str | None = None
         self._pax: dict[str, str] = {}
+        self._links: set[str] = set()
         self._count = 0
         self.is_complete = False
+        self.has_end_mark = False
 
     def read_from(self, read: Read) -> None:
         """Read from now on through another function: the file was opened again."""
@@ -109,7 +130,7 @@ class TarWalker:
             if len(header) < BLOCK:
                 raise self._damaged("it ends inside a file header")
             if not any(header):
-                self.is_complete = True
+                self.is_complete = self.has_end_mark = True
                 return None
             if not _checksum_fits(header):
                 raise self._damaged(f"the file header at byte {self._position} is wrong")
@@ -137,7 +158,8 @@ class TarWalker:
             self._count += 1
             if self._count > MAX_MEMBERS:
                 raise PackageError(
-                    "E-OVA-MEMBERS", f"The archive holds more than {MAX_MEMBERS} files."
+                    "E-OVA-MEMBERS",
+                    f"The archive holds more than {MAX_MEMBERS} files; an OVA has a few.",
                 )
             return member
         return None
@@ -147,33 +169,55 @@ class TarWalker:
             self._long_name = payload.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
         elif kind == _PAX:
             self._pax = parse_pax(payload)
+        elif kind == _PAX_GLOBAL and {"path", "size"} & parse_pax(payload).keys():
+            raise self._damaged("a header gives all files the same name or size")
 
     def _member(self, info: tarfile.TarInfo, kind: bytes, data: int) -> Member:
         name = self._pax.get("path") or self._long_name or info.name
         size = info.size
-        if kind in _REGULAR and "size" in self._pax:
-            if not self._pax["size"].isdigit():
+        if "size" in self._pax:
+            if not re.fullmatch("[0-9]{1,19}", self._pax["size"]):
                 raise self._damaged("a file has a size that is no number")
             size = int(self._pax["size"])
         if kind == _GNU_SPARSE or any(key.startswith("GNU.sparse") for key in self._pax):
             raise PackageError(
                 "E-OVA-SPARSE",
-                f"The file {name!r} is stored as a sparse tar member, which cannot be read in "
-                "place.",
+                f"The file {printable(name)} is stored as a sparse tar member, which cannot be "
+                "read in place.",
                 remedy="Pack the OVA again without tar's --sparse option.",
             )
-        regular = kind in _REGULAR and not name.endswith("/")
-        if not regular and kind not in _REGULAR:
+        if kind in _WITHOUT_DATA:
             size = 0
         if data + size > self._total:
             raise self._beyond(name, data + size)
-        return Member(name=normal_name(name), offset=data, size=size, is_regular=regular)
+        folder = kind == _FOLDER or (kind in _REGULAR and name.endswith("/"))
+        normal = normal_name(name)
+        self._refuse_below_link(normal)
+        if kind in _LINKS:
+            self._links.add(normal)
+        return Member(
+            name=normal,
+            offset=data,
+            size=size,
+            is_regular=kind in _REGULAR and not folder and normal != "",
+            is_folder=folder,
+        )
+
+    def _refuse_below_link(self, name: str) -> None:
+        """Refuse a file in a "folder" that is a link: the classic way out of an archive."""
+        parts = name.split("/")
+        if self._links and any("/".join(parts[:n]) in self._links for n in range(1, len(parts))):
+            raise PackageError(
+                "E-OVA-BADNAME",
+                f"The archive has a file below a link: {printable(name)}.",
+                remedy="Export the machine again; this archive may be an attack.",
+            )
 
     def _beyond(self, name: str, end: int) -> PackageError:
         return PackageError(
             "E-OVA-UNPACK",
-            f"The archive is truncated: {name!r} should end at byte {end}, but the archive has "
-            f"{self._total} bytes.",
+            f"The archive is truncated: {printable(name)} should end at byte {end}, but the "
+            f"archive has {self._total} bytes.",
             remedy="The copy or the download was cut off; fetch the OVA again.",
         )
 
@@ -190,9 +234,11 @@ def parse_pax(payload: bytes) -> dict[str, str]:
     records: dict[str, str] = {}
     while payload:
         length, space, _ = payload.partition(b" ")
-        if not space or not length.isdigit() or not 4 <= int(length) <= len(payload):
+        fits = space and re.fullmatch(b"[0-9]{1,8}", length) and 5 <= int(length) <= len(payload)
+        record = payload[len(length) + 1 : int(length)] if fits else b""
+        key, equals, value = record.removesuffix(b"\n").partition(b"=")
+        if not fits or not key or not equals or not record.endswith(b"\n"):
             raise PackageError("E-OVA-UNPACK", "The archive is damaged: a pax record is wrong.")
-        record, payload = payload[len(length) + 1 : int(length) - 1], payload[int(length) :]
-        key, _, value = record.partition(b"=")
+        payload = payload[int(length) :]
         records[key.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
     return records
