@@ -1,0 +1,140 @@
+"""The Sources place: the plain form, the import folder, cancelling and forgetting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
+
+from inventory.access import create_roles
+from inventory.actions import forget_vm
+from inventory.models import OvaUpload, SourceVM
+from inventory.tasks import check_upload, tidy_uploads
+from tests.unit.sources.ova_builder import make_ova
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def signed_in(client: Client) -> Client:
+    """A browser of an operator."""
+    user = User.objects.create_user("ada", password="x")
+    Group.objects.get_or_create(name="Operators")
+    create_roles()
+    user.groups.add(Group.objects.get(name="Operators"))
+    client.force_login(user)
+    return client
+
+
+def test_the_plain_form_takes_a_file_and_moves_it(
+    signed_in: Client,
+    tmp_path: Path,
+    settings: Settings,
+    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+) -> None:
+    data = make_ova(tmp_path / "web01.ova").read_bytes()
+    with django_capture_on_commit_callbacks():
+        answer = signed_in.post("/sources/upload/", {"file": SimpleUploadedFile("w.ova", data)})
+    assert answer.status_code == 302
+    upload = OvaUpload.objects.get()
+    assert upload.status == "checking"
+    check_upload(str(upload.uuid))
+    upload.refresh_from_db()
+    assert (upload.status, upload.vm.status) == ("ready", "ready")
+    assert Path(upload.path).read_bytes() == data
+    assert [p.name for p in Path(settings.UPLOAD_DIR).iterdir()] == [str(upload.uuid)]
+    page = signed_in.get("/sources/").content.decode()
+    assert "matches manifest" in page
+    assert signed_in.get(f"/sources/{upload.uuid}/").status_code == 200
+    forget_vm(upload.vm, user="ada")
+
+
+def test_the_import_folder_is_registered_in_place(
+    signed_in: Client,
+    settings: Settings,
+    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+) -> None:
+    file = make_ova(Path(settings.IMPORT_DIR) / "big.ova")
+    assert "big.ova" in signed_in.get("/sources/").content.decode()
+    signed_in.post("/sources/import/", {"name": "big.ova"})
+    upload = OvaUpload.objects.get()
+    check_upload(str(upload.uuid))
+    vm = SourceVM.objects.get()
+    assert (vm.status, vm.location) == ("ready", str(file))
+    again = signed_in.post("/sources/import/", {"name": "big.ova"}, follow=True)
+    assert "registered already" in again.content.decode()
+    with django_capture_on_commit_callbacks(execute=True):
+        forget_vm(vm, user="ada")
+    assert file.exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../uploads", "/etc/passwd", "out", "missing"])
+def test_nothing_outside_the_import_folder_is_registered(
+    signed_in: Client, settings: Settings, name: str
+) -> None:
+    (Path(settings.IMPORT_DIR) / "out").symlink_to("/etc")
+    signed_in.post("/sources/import/", {"name": name})
+    assert not OvaUpload.objects.exists()
+
+
+def test_a_bad_file_of_the_import_folder_is_refused_and_kept(
+    signed_in: Client, settings: Settings
+) -> None:
+    file = make_ova(
+        Path(settings.IMPORT_DIR) / "bad.ova",
+        change=lambda files: files.update({"d1.vmdk": b"KDMV" + bytes(4096)}),
+    )
+    signed_in.post("/sources/import/", {"name": "bad.ova"})
+    upload = OvaUpload.objects.get()
+    check_upload(str(upload.uuid))
+    upload.refresh_from_db()
+    assert upload.status == "refused"
+    assert upload.message
+    assert file.exists()
+    assert not SourceVM.objects.exists()
+
+
+def test_forgetting_a_machine_deletes_its_upload_and_keeps_its_row(
+    signed_in: Client,
+    tmp_path: Path,
+    settings: Settings,
+    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+) -> None:
+    data = make_ova(tmp_path / "web01.ova").read_bytes()
+    signed_in.post("/sources/upload/", {"file": SimpleUploadedFile("w.ova", data)})
+    check_upload(str(OvaUpload.objects.get().uuid))
+    vm = SourceVM.objects.get()
+    with django_capture_on_commit_callbacks(execute=True):
+        forget_vm(vm, user="ada")
+    vm.refresh_from_db()
+    assert vm.status == "gone"
+    assert list(Path(settings.UPLOAD_DIR).iterdir()) == []
+
+
+def test_an_upload_nobody_continued_for_a_week_is_cancelled(signed_in: Client) -> None:
+    old = OvaUpload.objects.create(filename="old.ova", size_bytes=10)
+    OvaUpload.objects.filter(pk=old.pk).update(updated_at="2020-01-01T00:00:00Z")
+    new = OvaUpload.objects.create(filename="new.ova", size_bytes=10)
+    tidy_uploads()
+    assert OvaUpload.objects.get(pk=old.pk).status == "cancelled"
+    assert OvaUpload.objects.get(pk=new.pk).status == "receiving"
+    signed_in.post(f"/sources/{new.uuid}/cancel/")
+    assert OvaUpload.objects.get(pk=new.pk).status == "cancelled"
+
+
+def test_viewers_see_sources_without_the_form(client: Client) -> None:
+    assert client.get("/sources/").status_code == 302
+    user = User.objects.create_user("eve", password="x")
+    Group.objects.get_or_create(name="Viewers")
+    create_roles()
+    user.groups.add(Group.objects.get(name="Viewers"))
+    client.force_login(user)
+    page = client.get("/sources/")
+    assert page.status_code == 200
+    assert "drop-zone" not in page.content.decode()
+    assert client.post("/sources/upload/").status_code == 403
+    assert client.post("/sources/import/").status_code == 403
