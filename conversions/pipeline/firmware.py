@@ -31,7 +31,10 @@ def detect_boot_disk(g: GuestFS, guest: Inspection, overlays: Sequence[Overlay])
     """Return the index of the disk the firmware starts, None when it cannot be told.
 
     The first disk with GRUB in its first sector; else the disk of /boot, or of / without one.
+    Only Linux is asked: a Windows disk can carry the remains of a boot loader that it never uses.
     """
+    if guest.type != "linux":
+        return None
     for index, device in enumerate(g.list_devices()[: len(overlays)]):
         if b"GRUB" in g.pread_device(device, 512, 0):
             return index

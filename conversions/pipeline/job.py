@@ -51,6 +51,7 @@ class Target:
     allocation: Literal["sparse", "preallocated"] = "sparse"
     compressed: bool = False
     overwrite: bool = False
+    keep_display: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,6 +83,8 @@ def convert(job: Job, report: Reporter) -> None:
                 nics=map_nics(source.nics, job.network_map),
                 uefi=is_uefi_target(source, guest, report),
                 boot_disk=boot_disk,
+                guest=guest,
+                keep_display=bool(job.target and job.target.keep_display),
             )
         if copying:
             with report.step(Step.COPY):

@@ -200,7 +200,11 @@ class TargetBuses:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetMeta:
-    """All that an output needs to describe the converted VM."""
+    """All that an output needs to describe the converted VM.
+
+    `guest` is None in a preview of a machine that was never looked into.  `keep_display` keeps
+    the address and the password of the source's screen; without it both are left out.
+    """
 
     source: Source
     name: str
@@ -209,3 +213,5 @@ class TargetMeta:
     nics: tuple[Nic, ...]
     uefi: bool
     boot_disk: int | None
+    guest: Inspection | None
+    keep_display: bool = False

@@ -23,7 +23,7 @@ def current(source: Source) -> str:
         ("CPU features", ",".join(sorted(source.features))),
         ("firmware", source.firmware),
         ("UEFI secureboot", str(source.uefi_secureboot).lower()),
-        ("display", source.display or ""),
+        ("display", source.display.text() if source.display else ""),
         ("sound", source.sound or ""),
     ]
     disks = [f"{disk.id}{_controller(disk.controller)}" for disk in source.disks]
@@ -42,7 +42,7 @@ def legacy(source: Source) -> str:
         ("CPU topology", _topology(source.cpu_topology)),
         ("CPU features", ",".join(sorted(source.features))),
         ("firmware", source.firmware),
-        ("display", source.display or ""),
+        ("display", source.display.text() if source.display else ""),
         ("video", ""),
         ("sound", source.sound or ""),
     ]

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from inventory.sources.display import Display
+
 
 class Controller(StrEnum):
     """The bus a disk or removable was attached to on the source."""
@@ -113,13 +115,13 @@ class Source:
     cpu_model: str | None = None
     cpu_topology: CpuTopology | None = None
     features: tuple[str, ...] = ()
-    display: str | None = None
+    display: Display | None = None
     sound: str | None = None
     os_hint: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form: plain dicts, lists, strings and numbers, keys as the fields."""
-        return asdict(self)
+        return asdict(self) | {"display": self.display.to_dict() if self.display else None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Source:
@@ -143,6 +145,8 @@ class Source:
         values["firmware"] = Firmware(data.get("firmware", "unknown"))
         values["cpu_topology"] = CpuTopology(**topology) if topology else None
         values["features"] = tuple(data.get("features", ()))
+        display = values.get("display")
+        values["display"] = Display.from_dict(display) if display else None
         return cls(**values)
 
 

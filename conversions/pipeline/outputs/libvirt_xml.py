@@ -13,47 +13,48 @@ from lxml import etree
 from conversions.pipeline.guestcaps import expected_guestcaps, guestcaps_from_dict
 from conversions.pipeline.job import Job, NetworkMap, Target
 from conversions.pipeline.networks import map_nics
-from conversions.pipeline.types import (
-    Guestcaps,
-    Machine,
-    NetBus,
-    Slot,
-    TargetBuses,
-    TargetDisk,
-    TargetMeta,
-)
-from inventory.sources.types import Firmware, Nic, Removable, Source, VnetType, disk_letters
+from conversions.pipeline.osinfo import osinfo_id
+from conversions.pipeline.outputs.domain_host import DomainHost, assumed_host
+from conversions.pipeline.outputs.libvirt_devices import Warn, add_devices
+from conversions.pipeline.types import Guestcaps, Machine, TargetBuses, TargetDisk, TargetMeta
+from inventory.sources.types import Firmware, Source, disk_letters
 
 _MACHINES = {Machine.I440FX: "pc", Machine.Q35: "q35", Machine.VIRT: "virt"}
-_X86_FEATURES = {"i686": {"acpi", "apic", "pae"}, "x86_64": {"acpi", "apic"}}
-_NIC_MODELS = {NetBus.E1000: "e1000", NetBus.RTL8139: "rtl8139"}
+_LIBOSINFO = "http://libosinfo.org/xmlns/libvirt/domain/1.0"
 
 
-def domain_xml(meta: TargetMeta) -> str:
-    """Return the domain XML, UTF-8 with declaration, two-space indent."""
+def domain_xml(
+    meta: TargetMeta, host: DomainHost | None = None, warn: Warn = lambda _text: None
+) -> str:
+    """Return the domain XML, UTF-8 with declaration, two-space indent.
+
+    `host` None assumes a current KVM host.  `warn` hears what the target will not have.
+    """
     source, caps = meta.source, meta.guestcaps
-    # Guests of the virtio 0.9 age need transitional devices on q35, where plain means 1.0.
-    virtio = (
-        "virtio-transitional" if caps.machine is Machine.Q35 and not caps.virtio_1_0 else "virtio"
-    )
-    domain = etree.Element("domain", type="kvm")
+    host = host or assumed_host(caps.arch)
+    domain = etree.Element("domain", type=host.domain_type)
     domain.append(etree.Comment(" written by v2vweb "))
     _text(domain, "name", meta.name.replace("/", "_"))
     if source.genid:
         _text(domain, "genid", source.genid)
+    _libosinfo(domain, meta, warn)
     for tag in ("memory", "currentMemory"):
         _text(domain, tag, str(source.memory_bytes // 1024), unit="KiB")
     _text(domain, "vcpu", str(source.vcpus))
     _cpu(domain, source)
+    secure = _is_secure_boot(meta, warn)
     features = etree.SubElement(domain, "features")
-    supported = _X86_FEATURES.get(caps.arch, set())
-    for name in sorted((set(source.features) | {"acpi", "apic", "pae"}) & supported):
+    wanted = (set(source.features) | {"acpi", "apic", "pae"}) & host.features
+    for name in sorted(wanted):
         etree.SubElement(features, name)
-    _os(domain, meta)
+    if secure and "acpi" in host.features:
+        # OVMF keeps its variables safe from the guest in system management mode only.
+        etree.SubElement(features, "smm", state="on")
+    _os(domain, meta, secure=secure)
     etree.SubElement(domain, "clock", offset="utc" if caps.rtc_utc else "localtime")
     for tag, action in (("poweroff", "destroy"), ("reboot", "restart"), ("crash", "restart")):
         _text(domain, f"on_{tag}", action)
-    _devices(etree.SubElement(domain, "devices"), meta, virtio)
+    add_devices(etree.SubElement(domain, "devices"), meta, host, warn)
     etree.indent(domain, "  ")
     body: str = etree.tostring(domain, encoding="unicode")
     return "<?xml version='1.0' encoding='utf-8'?>\n" + body + "\n"
@@ -65,9 +66,23 @@ def _text(parent: etree._Element, tag: str, text: str, **attributes: str) -> etr
     return element
 
 
+def _libosinfo(domain: etree._Element, meta: TargetMeta, warn: Warn) -> None:
+    """Say which system it is, so that virt-manager and the like can choose by it."""
+    if meta.guest is None:
+        return
+    if (identity := osinfo_id(meta.guest.osinfo)) is None:
+        warn(f"libosinfo's database does not know {meta.guest.osinfo!r}; the XML does not name it.")
+        return
+    metadata = etree.SubElement(domain, "metadata")
+    info = etree.SubElement(metadata, f"{{{_LIBOSINFO}}}libosinfo", nsmap={"libosinfo": _LIBOSINFO})
+    etree.SubElement(info, f"{{{_LIBOSINFO}}}os", id=identity)
+
+
 def _cpu(domain: etree._Element, source: Source) -> None:
     if source.cpu_model:
         cpu = etree.SubElement(domain, "cpu", match="minimum")
+        if source.cpu_model == "qemu64":  # made up: no processor has all of its features
+            cpu.set("check", "none")
         if source.cpu_vendor:
             _text(cpu, "vendor", source.cpu_vendor)
         _text(cpu, "model", source.cpu_model, fallback="allow")
@@ -83,111 +98,25 @@ def _cpu(domain: etree._Element, source: Source) -> None:
         )
 
 
-def _os(domain: etree._Element, meta: TargetMeta) -> None:
+def _is_secure_boot(meta: TargetMeta, warn: Warn) -> bool:
+    wanted = meta.uefi and meta.source.uefi_secureboot
+    if wanted and meta.guestcaps.machine is Machine.I440FX:
+        warn("Machine type pc cannot do secure boot; the target starts without it.")
+        return False
+    return wanted
+
+
+def _os(domain: etree._Element, meta: TargetMeta, *, secure: bool) -> None:
+    """Ask for a kind of firmware; libvirt chooses the loader that the host has for it."""
     os_ = etree.SubElement(domain, "os")
     if meta.uefi:
         os_.set("firmware", "efi")
         firmware = etree.SubElement(os_, "firmware")
-        secure = meta.source.uefi_secureboot
         etree.SubElement(firmware, "feature", name="secure-boot", enabled="yes" if secure else "no")
         if secure:
             etree.SubElement(firmware, "feature", name="enrolled-keys", enabled="yes")
     machine = _MACHINES[meta.guestcaps.machine]
     _text(os_, "type", "hvm", arch=meta.guestcaps.arch, machine=machine)
-
-
-def _devices(devices: etree._Element, meta: TargetMeta, virtio: str) -> None:
-    caps, buses = meta.guestcaps, meta.buses
-    _drives(devices, buses, meta, virtio)
-    if any(buses.scsi):
-        # Without it libvirt may add an emulated controller the guest has no driver for.
-        model = "virtio-scsi" if virtio == "virtio" else virtio
-        etree.SubElement(devices, "controller", type="scsi", index="0", model=model)
-    for nic in meta.nics:
-        _nic(devices, nic, _NIC_MODELS.get(caps.net_bus, virtio))
-    video = etree.SubElement(devices, "video")
-    etree.SubElement(video, "model", type=caps.video, vram="16384", heads="1")
-    # On the host itself only: a source's display may have been open to its network.
-    etree.SubElement(devices, "graphics", type="vnc", autoport="yes", listen="127.0.0.1")
-    if meta.source.sound:
-        etree.SubElement(devices, "sound", model=meta.source.sound)
-    if caps.virtio_rng:
-        rng = etree.SubElement(devices, "rng", model=virtio)
-        _text(rng, "backend", "/dev/urandom", model="random")
-    balloon = virtio if caps.virtio_balloon else "none"
-    etree.SubElement(devices, "memballoon", model=balloon)
-    if caps.isa_pvpanic:
-        panic = etree.SubElement(devices, "panic", model="isa")
-        etree.SubElement(panic, "address", type="isa", iobase="0x505")
-    if caps.virtio_socket:
-        etree.SubElement(devices, "vsock", model=virtio)
-    etree.SubElement(devices, "input", type="tablet", bus="usb")
-    etree.SubElement(devices, "input", type="mouse", bus="ps2")
-    etree.SubElement(devices, "console", type="pty")
-    etree.SubElement(devices, "controller", type="virtio-serial", model=virtio)
-    channel = etree.SubElement(devices, "channel", type="unix")
-    etree.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
-
-
-def _drives(devices: etree._Element, buses: TargetBuses, meta: TargetMeta, virtio: str) -> None:
-    machine = meta.guestcaps.machine
-    _bus(devices, buses.virtio_blk, "virtio", "vd", 0, meta, virtio)
-    if machine is Machine.VIRT:
-        first_scsi = 0  # that machine has neither IDE nor SATA
-    else:
-        bus, prefix = ("ide", "hd") if machine is Machine.I440FX else ("sata", "sd")
-        _bus(devices, buses.ide, bus, prefix, 0, meta, virtio)
-        # SATA and SCSI share the sdX names; libvirt refuses two disks of one name.
-        first_scsi = len(buses.ide) if bus == "sata" else 0
-    _bus(devices, buses.scsi, "scsi", "sd", first_scsi, meta, virtio)
-    for number, slot in enumerate(buses.floppy):
-        if slot is not None:
-            floppy = etree.SubElement(devices, "disk", device="floppy", type="file")
-            etree.SubElement(floppy, "driver", name="qemu", type="raw")
-            etree.SubElement(floppy, "target", dev="fd" + disk_letters(number))
-
-
-def _bus(
-    devices: etree._Element,
-    slots: Sequence[Slot],
-    bus: str,
-    prefix: str,
-    first: int,
-    meta: TargetMeta,
-    virtio: str,
-) -> None:
-    for number, slot in enumerate(slots):
-        name = prefix + disk_letters(first + number)
-        if slot is None:
-            devices.append(etree.Comment(f" no drive in {bus} slot {number} "))
-        elif isinstance(slot, Removable):
-            cdrom = etree.SubElement(devices, "disk", device="cdrom", type="file")
-            etree.SubElement(cdrom, "driver", name="qemu", type="raw")
-            etree.SubElement(cdrom, "target", dev=name, bus=bus)
-        else:
-            disk = etree.SubElement(devices, "disk", type="file", device="disk")
-            if bus == "virtio" and virtio != "virtio":
-                disk.set("model", virtio)
-            etree.SubElement(disk, "driver", name="qemu", type=slot.format, discard="unmap")
-            etree.SubElement(disk, "source", file=slot.final_path)
-            etree.SubElement(disk, "target", dev=name, bus=bus)
-            etree.SubElement(disk, "boot", order=str(boot_order(number, meta.boot_disk)))
-
-
-def boot_order(index: int, boot_disk: int | None) -> int:
-    """Return a disk's place in the boot order: the boot disk first, the others behind it."""
-    if boot_disk is None:
-        return index + 1
-    return 1 if index == boot_disk else index + 2
-
-
-def _nic(devices: etree._Element, nic: Nic, model: str) -> None:
-    kind = "bridge" if nic.vnet_type is VnetType.BRIDGE else "network"
-    interface = etree.SubElement(devices, "interface", type=kind)
-    etree.SubElement(interface, "source", {kind: nic.vnet})
-    etree.SubElement(interface, "model", type=model)
-    if nic.mac:
-        etree.SubElement(interface, "mac", address=nic.mac)
 
 
 def preview_xml(source: Source, reports: Mapping[str, Any], job: Job) -> str:
@@ -216,6 +145,8 @@ def preview_xml(source: Source, reports: Mapping[str, Any], job: Job) -> str:
             nics=map_nics(source.nics, job.network_map or NetworkMap()),
             uefi=uefi,
             boot_disk=reports.get("boot_disk"),
+            guest=None,
+            keep_display=target.keep_display,
         )
     )
 

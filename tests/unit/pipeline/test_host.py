@@ -21,24 +21,23 @@ from conversions.pipeline.errors import CommandError, JobError, TargetError
 from conversions.pipeline.guestcaps import expected_guestcaps, guestcaps_from_dict
 from conversions.pipeline.job import Input, Job, Mode, NetworkMap, Target
 from conversions.pipeline.networks import map_nics, parse_map
-from conversions.pipeline.outputs.libvirt_xml import boot_order, domain_xml, preview_xml
+from conversions.pipeline.outputs.libvirt_xml import preview_xml
 from conversions.pipeline.outputs.local import LocalOutput, safe_name
 from conversions.pipeline.overlay import create_overlays
 from conversions.pipeline.report import Level, RecordingReporter
 from conversions.pipeline.sizes import human, short
 from conversions.pipeline.steps import Step
 from conversions.pipeline.target_buses import assign_target_buses
-from conversions.pipeline.types import BlockBus, Machine, TargetBuses
+from conversions.pipeline.types import BlockBus
 from inventory.sources.types import (
     Controller,
-    Firmware,
     Nic,
     Removable,
     RemovableType,
     VnetType,
     disk_letters,
 )
-from tests.unit.pipeline.samples import CDROM, make_meta, make_source, source_disk, target_disk
+from tests.unit.pipeline.samples import make_meta, make_source, source_disk, target_disk
 
 CAPS = expected_guestcaps()
 COMPARE = ("qemu-img", "compare", "-q", "-f", "raw", "-F")
@@ -96,57 +95,9 @@ def test_two_cdroms_of_one_slot_give_one_warning() -> None:
     assert report.warnings == 1
 
 
-@pytest.mark.parametrize(
-    ("index", "boot", "order"), [(0, 1, 2), (1, 1, 1), (2, 1, 4), (0, None, 1), (2, None, 3)]
-)
-def test_the_boot_order(index: int, boot: int | None, order: int) -> None:
-    assert boot_order(index, boot) == order
-
-
 def parsed(xml: str) -> etree._Element:
     """Return the XML as a tree."""
     return etree.fromstring(xml.encode())
-
-
-def test_the_domain_xml_of_the_plain_case() -> None:
-    root = parsed(domain_xml(make_meta()))
-    assert root.findtext("memory") == str(1 << 20)
-    assert [d.get("dev") for d in root.iterfind("devices/disk/target")] == ["vda", "sdc"]
-    assert root.find("devices/disk/source").get("file") == "/t/web_01-sda"  # type: ignore[union-attr]
-    assert root.find("devices/interface/mac").get("address") == "52:54:00:aa:bb:01"  # type: ignore[union-attr]
-    assert root.find("os").get("firmware") is None  # type: ignore[union-attr]
-    assert root.find("devices/graphics").get("listen") == "127.0.0.1"  # type: ignore[union-attr]
-
-
-METAS: dict[str, Callable[[], object]] = {
-    "plain": make_meta,
-    "uefi with secure boot": lambda: make_meta(
-        uefi=True, source=make_source(uefi_secureboot=True, firmware=Firmware.UEFI)
-    ),
-    "transitional": lambda: make_meta(guestcaps=replace(CAPS, virtio_1_0=False)),
-    "i440fx": lambda: make_meta(guestcaps=replace(CAPS, machine=Machine.I440FX)),
-    "no drivers": lambda: make_meta(
-        guestcaps=replace(IDE, virtio_rng=False, virtio_balloon=False, isa_pvpanic=False)
-    ),
-    "scsi beside sata": lambda: make_meta(
-        buses=TargetBuses(scsi=(target_disk(0),), ide=(CDROM,), floppy=(CDROM,))
-    ),
-    "hostile name": lambda: make_meta(name="a/b <$(touch x)>'\";&"),
-}
-
-
-@pytest.mark.parametrize("meta", METAS.values(), ids=METAS.keys())
-def test_libvirt_accepts_the_domain_xml(meta: Callable[[], object], tmp_path: Path) -> None:
-    path = tmp_path / "domain.xml"
-    path.write_text(domain_xml(meta()))  # type: ignore[arg-type]
-    done = subprocess.run(
-        ["virsh", "-q", "-c", "test:///default", "define", str(path)],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    names = [d.get("dev") for d in parsed(path.read_text()).iterfind("devices/disk/target")]
-    assert len(names) == len(set(names))
 
 
 def test_the_preview_needs_no_inspection() -> None:
