@@ -9,7 +9,7 @@ from typing import Any
 
 from conversions.health import measure_folder
 from conversions.pipeline.job import Job
-from conversions.pipeline.outputs.local import RESERVE_BYTES
+from conversions.pipeline.outputs.folder import RESERVE_BYTES
 from conversions.pipeline.work import MIN_FREE_BYTES
 from inventory.models import SourceVM
 

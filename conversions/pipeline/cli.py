@@ -17,17 +17,26 @@ from typing import Any
 
 from conversions.pipeline import stop
 from conversions.pipeline.errors import ConversionError, JobError
-from conversions.pipeline.job import Input, Job, Mode, Target
+from conversions.pipeline.job import Input, Job, Mode
 from conversions.pipeline.networks import parse_map
+from conversions.pipeline.output_kinds import KINDS
 from conversions.pipeline.report import EventReporter, Level, json_lines
+from conversions.pipeline.target_options import (
+    add_target_options,
+    copy_options_from,
+    option_help,
+    target_from,
+    wants_option_help,
+)
 from conversions.pipeline.text_log import text_lines
 from inventory.sources.errors import SourceError
 
 EXIT_ERROR = 1
 EXIT_STOPPED = 143
 _CAPABILITIES = (
-    "v2vweb", "libguestfs-rewrite", "mac-option",
-    "input:ova", "output:disk", "output:local", "convert:linux",
+    "v2vweb", "libguestfs-rewrite", "io/oo", "mac-option", "parallel-option", "input:ova",
+    *(f"output:{name}" for kind in KINDS.values() for name in (kind.name, *kind.aliases)),
+    "convert:linux",
 )  # fmt: skip
 
 
@@ -51,6 +60,9 @@ def main(argv: Sequence[str]) -> int:
     )
     reporter = EventReporter(emit)
     try:
+        if wants_option_help(options):
+            print(option_help(options))
+            return 0
         job = _job(options)
         if options.print_source:
             return _print_source(job, options.print_source)
@@ -138,23 +150,12 @@ def _job(options: argparse.Namespace) -> Job:
     if len(options.source) != 1:
         raise JobError(f"-i ova takes one file or folder; {len(options.source)} were given.")
     mode = Mode.INSPECT if options.inspect else Mode.REHEARSE if options.rehearse else Mode.COPY
-    compressed = _output_options(options.oo)
-    target = None
-    if mode is Mode.COPY and not options.print_source:
-        if not options.os:
-            raise JobError("-o local needs a target folder.", remedy="Add -os FOLDER.")
-        target = Target(
-            kind="local",
-            directory=options.os,
-            format=options.of,
-            allocation=options.oa,
-            compressed=compressed,
-            overwrite=options.overwrite,
-        )
+    copying = mode is Mode.COPY and not options.print_source
     return Job(
         mode=Mode.INSPECT if options.print_source else mode,
         source=Input(kind=options.i, location=options.source[0]),
-        target=target,
+        target=target_from(options) if copying else None,
+        copy=copy_options_from(options),
         name=options.on,
         root=options.root,
         network_map=parse_map(options.network, options.bridge, options.mac),
@@ -163,19 +164,6 @@ def _job(options: argparse.Namespace) -> Job:
         vcpus=options.smp,
         trace=options.trace,
     )
-
-
-def _output_options(values: Sequence[str]) -> bool:
-    """Read -oo; the one key of output local is `compressed`.  Raises JobError."""
-    compressed = False
-    for value in values:
-        key, _, text = value.partition("=")
-        if key != "compressed":
-            raise JobError(f"-oo {key} is not an option of output local; compressed is.")
-        if text not in ("", "true", "false"):
-            raise JobError(f"-oo compressed={text} is neither true nor false.")
-        compressed = text != "false"
-    return compressed
 
 
 def _print_source(job: Job, layout: str) -> int:
@@ -212,13 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("source", nargs="*", help="the OVA: a file, a folder or an .ovf")
     add("-i", choices=["ova"], default="ova", help="kind of source")
-    add("-o", choices=["local", "disk"], default="local", help="kind of target")
-    add("-os", metavar="FOLDER", help="target folder")
-    add("-of", choices=["qcow2", "raw"], default="qcow2", help="format of the target disks")
-    add("-oa", choices=["sparse", "preallocated"], default="sparse", help="their allocation")
-    add("-on", metavar="NAME", help="name of the machine on the target")
-    add("-oo", metavar="KEY[=VALUE]", action="append", default=[], help="compressed[=true|false]")
-    add("--overwrite", action="store_true", help="replace existing target files")
+    add_target_options(parser)
     add("-n", "--network", metavar="IN:OUT", action="append", default=[], help="map a network")
     add("-b", "--bridge", metavar="IN:OUT", action="append", default=[], help="map a bridge")
     add("--mac", metavar="MAC:network|bridge:NAME", action="append", default=[], help="map a NIC")

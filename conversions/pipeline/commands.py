@@ -19,16 +19,41 @@ _TAIL_LINES = 20
 _WRAPPER = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
+class Siblings:
+    """Processes that run side by side: when one fails the others are of no use."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._ended = False
+
+    def started(self, process: subprocess.Popen[bytes]) -> None:
+        """Remember a process; end it at once when the others were ended."""
+        with self._lock:
+            self._running.append(process)
+            if self._ended:
+                process.kill()
+
+    def end(self) -> None:
+        """Kill all of them, and all that start later."""
+        with self._lock:
+            self._ended = True
+            for process in self._running:
+                process.kill()
+
+
 def run(
     argv: Sequence[str],
     report: Reporter,
     *,
     on_output: Callable[[bytes], None] | None = None,
+    on_start: Callable[[subprocess.Popen[bytes]], None] | None = None,
     level: Level = Level.INFO,
 ) -> str:
     """Run a program to its end and return what it wrote to standard output.
 
-    With `on_output` each chunk of standard output goes there instead and "" is returned.  Raises
+    With `on_output` each chunk of standard output goes there instead and "" is returned;
+    `on_start` gets the process once it runs.  Raises
     CommandError with the exit status or signal and the last lines of standard error; Stopped.
     """
     check_stop()
@@ -43,6 +68,8 @@ def run(
         )
     except FileNotFoundError as error:
         raise HostError(f"The program {_WRAPPER[0]} is not installed.") from error
+    if on_start:
+        on_start(process)
     assert process.stdout and process.stderr  # noqa: S101  both are pipes
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     stderr = process.stderr

@@ -6,16 +6,22 @@ import json
 import re
 import time
 from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from conversions.pipeline.commands import run
+from conversions.pipeline.commands import Siblings, run
+from conversions.pipeline.copy_slots import copy_slot
+from conversions.pipeline.copy_verify import digest, verify_copy
 from conversions.pipeline.errors import TargetError
-from conversions.pipeline.job import Target
-from conversions.pipeline.outputs.local import allocated, fsync_path
+from conversions.pipeline.job import CopyOptions, Target
+from conversions.pipeline.outputs.base import Targets
+from conversions.pipeline.outputs.files import allocated, fsync_path
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
-from conversions.pipeline.types import TargetDisk
+from conversions.pipeline.stop import check_stop
+from conversions.pipeline.types import Place, TargetDisk
 
 _PERCENT = re.compile(rb"\((\d+\.\d+)/100%\)")
 # qemu-img's percentage runs ahead of what is on disk: 100 only after exit 0 and fsync.
@@ -41,19 +47,28 @@ class ProgressParser:
         return self.done
 
 
-def convert_command(disk: TargetDisk, target: Target) -> list[str]:
-    """Return the qemu-img command that creates and fills one target disk.
+def convert_command(disk: TargetDisk, target: Target, rate_bytes: int | None = None) -> list[str]:
+    """Return the qemu-img command that fills one target disk.
 
-    qemu-img creates the file itself: `-n` over a created one would undo preallocation.  Formats
-    are stated on both sides.  Source: qemu-img(1); measured with qemu 7.2.
+    qemu-img creates the file itself: `-n` over a created one would undo preallocation.  A device
+    exists, and may hold old data: `-n` then writes the zeros too.  Formats are stated on both
+    sides.  Source: qemu-img(1); measured with qemu 7.2.
     """
-    options = ["compat=1.1"] if target.format == "qcow2" else []
-    if target.allocation == "preallocated":
-        options.append("preallocation=falloc")
     command = ["qemu-img", "convert", "-p", "-t", "writeback"]
     # Writing out of order is faster; qemu-img refuses it together with compression.
     command += ["-c"] if target.compressed else ["-W"]
-    command += ["-f", "qcow2", "-O", target.format]
+    command += ["-r", str(rate_bytes)] if rate_bytes else []
+    command += ["-f", "qcow2"]
+    match disk.place:
+        case Place.NULL:
+            sink = f"driver=null-co,size={disk.overlay.virtual_size_bytes}"
+            return [*command, "-n", "--target-image-opts", disk.overlay.path, sink]
+        case Place.DEVICE:
+            return [*command, "-n", "-O", target.format, disk.overlay.path, disk.part_path]
+    options = ["compat=1.1"] if target.format == "qcow2" else []
+    if target.allocation == "preallocated":
+        options.append("preallocation=falloc")
+    command += ["-O", target.format]
     command += ["-o", ",".join(options)] if options else []
     return [*command, disk.overlay.path, disk.part_path]
 
@@ -66,57 +81,125 @@ def data_bytes(overlay: str, report: Reporter) -> int:
     return sum(int(e["length"]) for e in json.loads(text) if e["data"] and not e["zero"])
 
 
-def copy_disks(disks: Sequence[TargetDisk], target: Target, report: Reporter) -> None:
-    """Copy every disk in source order.  Raises CommandError, TargetError, Stopped."""
-    results: list[dict[str, Any]] = []
-    for number, disk in enumerate(disks, 1):
+def copy_disks(
+    targets: Targets,
+    disks: Sequence[TargetDisk],
+    target: Target,
+    options: CopyOptions,
+    report: Reporter,
+) -> None:
+    """Copy every disk, started in source order, so many at once as the options and the host allow.
+
+    After the first failure the other copies are ended and waited for.  Raises CommandError,
+    TargetError, Stopped.
+    """
+    at_once = min(options.parallel, len(disks))
+    rate = options.rate_bytes and max(1, options.rate_bytes // at_once)
+    copier = _Copier(targets, target, replace(options, rate_bytes=rate), len(disks), report)
+    with ThreadPoolExecutor(at_once, thread_name_prefix="copy") as pool:
+        futures = [pool.submit(copier.copy, n, disk) for n, disk in enumerate(disks, 1)]
+        done, _running = wait(futures, return_when=FIRST_EXCEPTION)
+        if failed := [f for f in futures if f in done and f.exception()]:
+            copier.siblings.end()
+            for future in futures:
+                future.cancel()
+            wait(futures)
+            failed[0].result()
+    report.report("copy", [future.result() for future in futures])
+
+
+class _Copier:
+    """Copies disks from several threads."""
+
+    def __init__(
+        self,
+        targets: Targets,
+        target: Target,
+        options: CopyOptions,
+        count: int,
+        report: Reporter,
+    ) -> None:
+        self.siblings = Siblings()
+        self._targets = targets
+        self._target = target
+        self._options = options
+        self._count = count
+        self._report = report
+
+    def copy(self, number: int, disk: TargetDisk) -> dict[str, Any]:
+        """Copy, check and hand over one disk; return its record."""
+        with copy_slot(self._report):
+            check_stop()
+            self._report.log(
+                Level.INFO,
+                f"Copying disk {number}/{self._count} to {disk.final_path} ({disk.format})",
+            )
+            opened = self._targets.open(disk)
+            record = self._fill(opened)
+            record["verified"] = verify_copy(
+                opened, self._options.verify, self._report, self.siblings
+            )
+            if self._options.digests and opened.place is Place.FILE:
+                record["sha256"] = digest(Path(opened.part_path))
+            self._targets.close(opened)
+        return record
+
+    def _fill(self, disk: TargetDisk) -> dict[str, Any]:
+        sd, report = disk.overlay.sd, self._report
+        total = data_bytes(disk.overlay.path, report)
+        parser = ProgressParser(total)
+        begun = last = time.monotonic()
+        report.progress(sd, 0, parser.total)
+
+        def on_output(chunk: bytes) -> None:
+            nonlocal last
+            done = parser.feed(chunk)
+            if time.monotonic() - last >= _MIN_SECONDS:
+                last = time.monotonic()
+                report.progress(sd, done, parser.total)
+
+        run(
+            convert_command(disk, self._target, self._options.rate_bytes),
+            report,
+            on_output=on_output,
+            on_start=self.siblings.started,
+        )
+        size = self._settle(disk)
+        seconds = time.monotonic() - begun
+        report.progress(sd, parser.total, parser.total)
+        rate = total / seconds if seconds else 0.0
         report.log(
             Level.INFO,
-            f"Copying disk {number}/{len(disks)} to {disk.final_path} ({disk.format})",
+            f"Disk {sd}: {human(total)} of data copied in {seconds:.1f} s ({human(rate)}/s), "
+            f"{human(size)} allocated.",
         )
-        results.append(_copy_disk(disk, target, report))
-    report.report("copy", results)
+        return {
+            "disk": sd,
+            "path": disk.final_path,
+            "format": disk.format,
+            "virtual_bytes": disk.overlay.virtual_size_bytes,
+            "data_bytes": total,
+            "allocated_bytes": size,
+            "seconds": round(seconds, 1),
+            "rate": round(rate),
+        }
 
+    def _settle(self, disk: TargetDisk) -> int:
+        """Wait until the copy is on stable storage; return the bytes it occupies.
 
-def _copy_disk(disk: TargetDisk, target: Target, report: Reporter) -> dict[str, Any]:
-    sd = disk.overlay.sd
-    total = data_bytes(disk.overlay.path, report)
-    parser = ProgressParser(total)
-    begun = last = time.monotonic()
-    report.progress(sd, 0, parser.total)
-
-    def on_output(chunk: bytes) -> None:
-        nonlocal last
-        done = parser.feed(chunk)
-        if time.monotonic() - last >= _MIN_SECONDS:
-            last = time.monotonic()
-            report.progress(sd, done, parser.total)
-
-    run(convert_command(disk, target), report, on_output=on_output)
-    part = Path(disk.part_path)
-    fsync_path(part)
-    seconds = time.monotonic() - begun
-    report.progress(sd, parser.total, parser.total)
-    size = allocated(part)
-    if target.allocation == "preallocated" and size < disk.overlay.virtual_size_bytes:
-        raise TargetError(
-            f"{disk.final_path} was to be preallocated with "
-            f"{human(disk.overlay.virtual_size_bytes)}, but occupies {human(size)}.",
-            remedy="Choose sparse allocation, or another file system for the target.",
-        )
-    rate = total / seconds if seconds else 0.0
-    report.log(
-        Level.INFO,
-        f"Disk {sd}: {human(total)} of data copied in {seconds:.1f} s ({human(rate)}/s), "
-        f"{human(size)} allocated.",
-    )
-    return {
-        "disk": sd,
-        "path": disk.final_path,
-        "format": disk.format,
-        "virtual_bytes": disk.overlay.virtual_size_bytes,
-        "data_bytes": total,
-        "allocated_bytes": size,
-        "seconds": round(seconds, 1),
-        "rate": round(rate),
-    }
+        Raises TargetError for a file that should be preallocated and is not.
+        """
+        if disk.place is Place.NULL:
+            return 0
+        part = Path(disk.part_path)
+        fsync_path(part)
+        if disk.place is Place.DEVICE:
+            return disk.overlay.virtual_size_bytes
+        size = allocated(part)
+        if self._target.allocation == "preallocated" and size < disk.overlay.virtual_size_bytes:
+            raise TargetError(
+                f"{disk.final_path} was to be preallocated with "
+                f"{human(disk.overlay.virtual_size_bytes)}, but occupies {human(size)}.",
+                remedy="Choose sparse allocation, or another file system for the target.",
+            )
+        return size

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from conversions.pipeline.errors import JobError
+from conversions.pipeline.output_kinds import BOOLEANS, check_target
 
 
 class Mode(StrEnum):
@@ -43,15 +44,52 @@ class NetworkMap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where the result goes: kind "local" and a directory that exists."""
+    """Where the result goes; which parts a kind takes is said in output_kinds.py.
+
+    `directory` is a folder that exists, `storage` a pool, a storage domain or a volume type,
+    `uri` the server, `password_file` names a file, `options` are the pairs of -oo.
+    """
 
     kind: str = "local"
     directory: str = ""
+    storage: str = ""
+    uri: str = ""
+    password_file: str = ""
     format: Literal["qcow2", "raw"] = "qcow2"
     allocation: Literal["sparse", "preallocated"] = "sparse"
     compressed: bool = False
     overwrite: bool = False
     keep_display: bool = False
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def option(self, key: str, default: str = "") -> str:
+        """Return the value of an option that is given once."""
+        return self.options.get(key, (default,))[-1]
+
+    def flag(self, key: str, *, default: bool = False) -> bool:
+        """Return a yes-or-no option."""
+        return BOOLEANS[self.option(key)] if key in self.options else default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyOptions:
+    """How the disks are copied.
+
+    At most `parallel` at once, at `rate_bytes` a second together.  `verify` checks the structure
+    of each result (quick) or every byte of it (full); `digests` adds the SHA-256 of every file.
+    """
+
+    parallel: int = 1
+    rate_bytes: int | None = None
+    verify: Literal["none", "quick", "full"] = "none"
+    digests: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.  Raises JobError."""
+        if self.parallel < 1:
+            raise JobError(f"--parallel {self.parallel}: at least one disk must be copied at once.")
+        if self.rate_bytes is not None and self.rate_bytes < 1:
+            raise JobError("The rate limit of the copy must be above zero.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +107,7 @@ class Job:
     name: str | None = None
     root: str = "single"
     network_map: NetworkMap = field(default_factory=NetworkMap)
+    copy: CopyOptions = field(default_factory=CopyOptions)
     trim: bool = True
     verify_digests: bool = True
     memory_mib: int | None = None
@@ -79,19 +118,14 @@ class Job:
     def __post_init__(self) -> None:
         """Refuse what can be refused without looking at anything.  Raises JobError."""
         if self.mode is Mode.COPY and self.target is None:
-            raise JobError("Copy mode needs a target directory.", remedy="Give one with -os.")
+            raise JobError("Copy mode needs a target.", remedy="Give one with -o and -os.")
         if self.root not in ("single", "first") and not self.root.startswith("/dev/"):
             raise JobError(
                 f"Root choice {self.root!r} is not known.",
                 remedy="Use single, first or a device of the guest such as /dev/sda2.",
             )
-        target = self.target
-        if target is None:
-            return
-        if target.compressed and target.format != "qcow2":
-            raise JobError("Compression needs format qcow2; raw was asked for.")
-        if target.compressed and target.allocation == "preallocated":
-            raise JobError("Compression and preallocation exclude each other.")
+        if self.target is not None:
+            check_target(self.target)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as plain JSON values."""
@@ -121,7 +155,11 @@ class Job:
             raise JobError(f"Mode {values.get('mode')!r} is not known.") from error
         values["source"] = Input(**_strict(Input, values.get("source"), "source"))
         if values.get("target") is not None:
-            values["target"] = Target(**_strict(Target, values["target"], "target"))
+            target = _strict(Target, values["target"], "target")
+            target["options"] = {k: tuple(v) for k, v in target.get("options", {}).items()}
+            values["target"] = Target(**target)
+        if "copy" in values:
+            values["copy"] = CopyOptions(**_strict(CopyOptions, values["copy"], "copy"))
         if "network_map" in values:
             mapping = _strict(NetworkMap, values["network_map"], "network_map")
             macs = mapping.get("macs", {})
@@ -140,10 +178,17 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "Mapping[str, str]": (dict,),
     "Mapping[str, tuple[str, str]]": (dict,),
+    "Mapping[str, tuple[str, ...]]": (dict,),
     'Literal["qcow2", "raw"]': (str,),
     'Literal["sparse", "preallocated"]': (str,),
+    'Literal["none", "quick", "full"]': (str,),
+    "int": (int,),
 }
-_VALUES = {"format": ("qcow2", "raw"), "allocation": ("sparse", "preallocated")}
+_VALUES = {
+    "format": ("qcow2", "raw"),
+    "allocation": ("sparse", "preallocated"),
+    "verify": ("none", "quick", "full"),
+}
 
 
 def _strict(cls: type, data: Any, where: str) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def convert(job: Job, report: Reporter) -> None:
             )
         if copying:
             with report.step(Step.COPY):
-                copy_disks(disks, output.target, report)
+                copy_disks(targets, disks, output.target, job.copy, report)
             with report.step(Step.METADATA):
                 output.write_metadata(targets, meta)
         else:

@@ -174,15 +174,27 @@ class Concern:
     remedy: str = ""
 
 
+class Place(StrEnum):
+    """What a target disk is: a file that the copy makes, a device that exists, or nothing."""
+
+    FILE = "file"
+    DEVICE = "device"
+    NULL = "null"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetDisk:
-    """One disk to be written."""
+    """One disk to be written.
+
+    `part_path` is what the copy writes to, `final_path` what the metadata names.
+    """
 
     overlay: Overlay
     final_path: str
     part_path: str
     format: str
     estimated_bytes: int | None = None
+    place: Place = Place.FILE
 
 
 Slot = TargetDisk | Removable | None

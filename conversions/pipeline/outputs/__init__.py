@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from conversions.pipeline.errors import JobError
+from collections.abc import Callable
+
 from conversions.pipeline.job import Job, Target
+from conversions.pipeline.output_kinds import kind_of
 from conversions.pipeline.outputs.base import Output
 from conversions.pipeline.outputs.local import LocalOutput
+from conversions.pipeline.outputs.null import NullOutput
+from conversions.pipeline.outputs.qemu import QemuOutput
 from conversions.pipeline.report import Reporter
+
+_OUTPUTS: dict[str, Callable[[Target, str | None, Reporter], Output]] = {
+    "local": LocalOutput,
+    "null": NullOutput,
+    "qemu": QemuOutput,
+}
 
 
 def output_for(job: Job, report: Reporter) -> Output:
@@ -15,6 +25,4 @@ def output_for(job: Job, report: Reporter) -> Output:
     Raises JobError for an unknown kind.
     """
     target = job.target or Target(directory="/")
-    if target.kind != "local":
-        raise JobError(f"Output {target.kind!r} is not known; local is.")
-    return LocalOutput(target, job.name, report)
+    return _OUTPUTS[kind_of(target.kind).name](target, job.name, report)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Protocol
 
 from conversions.pipeline.job import Target
@@ -13,14 +12,23 @@ from inventory.sources.types import Source
 
 
 class Targets(Protocol):
-    """The files being written; leaving the context without `commit` removes them."""
+    """The places being written; leaving the context without `commit` removes what was made.
+
+    `open` and `close` are called from the threads that copy, one pair for each disk.
+    """
 
     disks: Sequence[TargetDisk]
-    metadata_part: Path
-    metadata_final: Path
+
+    def open(self, disk: TargetDisk) -> TargetDisk:
+        """Make ready what the copy of one disk writes to, and return it.  Raises TargetError."""
+        ...
+
+    def close(self, disk: TargetDisk) -> None:
+        """Take over a disk whose copy is complete and checked.  Raises TargetError."""
+        ...
 
     def commit(self) -> None:
-        """Give every finished file its final name, after it is safely on disk."""
+        """Make the result final: after this nothing is removed.  Raises TargetError."""
         ...
 
 

@@ -6,6 +6,7 @@ Source: libvirt's formatdomain; every rule that is ours is in the comments.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lxml import etree
@@ -58,6 +59,14 @@ def domain_xml(
     etree.indent(domain, "  ")
     body: str = etree.tostring(domain, encoding="unicode")
     return "<?xml version='1.0' encoding='utf-8'?>\n" + body + "\n"
+
+
+def public_xml(meta: TargetMeta, host: DomainHost | None = None) -> str:
+    """Return the domain XML as it may be shown and kept: without the password of the display."""
+    source = meta.source
+    if source.display:
+        source = replace(source, display=replace(source.display, password=None))
+    return domain_xml(replace(meta, source=source), host)
 
 
 def _text(parent: etree._Element, tag: str, text: str, **attributes: str) -> etree._Element:

@@ -19,16 +19,17 @@ from conversions.pipeline import commands, stop
 from conversions.pipeline.disk_copy import ProgressParser, convert_command, copy_disks
 from conversions.pipeline.errors import CommandError, JobError, TargetError
 from conversions.pipeline.guestcaps import expected_guestcaps, guestcaps_from_dict
-from conversions.pipeline.job import Input, Job, Mode, NetworkMap, Target
+from conversions.pipeline.job import CopyOptions, Input, Job, Mode, NetworkMap, Target
 from conversions.pipeline.networks import map_nics, parse_map
+from conversions.pipeline.outputs.files import safe_name
 from conversions.pipeline.outputs.libvirt_xml import preview_xml
-from conversions.pipeline.outputs.local import LocalOutput, safe_name
+from conversions.pipeline.outputs.local import LocalOutput
 from conversions.pipeline.overlay import create_overlays
 from conversions.pipeline.report import Level, RecordingReporter
 from conversions.pipeline.sizes import human, short
 from conversions.pipeline.steps import Step
 from conversions.pipeline.target_buses import assign_target_buses
-from conversions.pipeline.types import BlockBus
+from conversions.pipeline.types import BlockBus, Guestcaps
 from inventory.sources.types import (
     Controller,
     Nic,
@@ -70,7 +71,7 @@ def cdrom(controller: Controller | None, slot: int | None) -> Removable:
 def test_drives_are_assigned_to_target_buses(
     disks: int,
     removables: list[Removable],
-    caps: object,
+    caps: Guestcaps,
     expected: tuple[str, int, str, int],
     warnings: int,
 ) -> None:
@@ -79,7 +80,7 @@ def test_drives_are_assigned_to_target_buses(
         [target_disk(n) for n in range(disks)],
         removables,
         caps,
-        report,  # type: ignore[arg-type]
+        report,
     )
     bus, length, removable_bus, slot = expected
     assert len(getattr(buses, bus)) == length
@@ -231,7 +232,7 @@ def copied(tmp_path: Path) -> Callable[..., tuple[RecordingReporter, Path, Path]
         output = LocalOutput(Target(directory=str(folder), **options), None, report)  # type: ignore[arg-type]
         overlays = create_overlays(source, tmp_path, report)
         with output.prepare(source, overlays) as targets:
-            copy_disks(targets.disks, output.target, report)
+            copy_disks(targets, targets.disks, output.target, CopyOptions(), report)
             output.write_metadata(targets, make_meta())
             targets.commit()
         return report, raw, folder
@@ -304,7 +305,7 @@ def test_a_failed_copy_leaves_nothing(tmp_path: Path) -> None:
         output.prepare(source, [target_disk(0).overlay]) as targets,
     ):
         Path(targets.disks[0].part_path).write_bytes(b"half")
-        copy_disks(targets.disks, output.target, report)
+        copy_disks(targets, targets.disks, output.target, CopyOptions(), report)
     assert list(folder.iterdir()) == []
     assert report.data("files")["removed"] == [str(folder / "web_01-sda.part")]
 
@@ -317,7 +318,7 @@ def test_too_little_room_names_both_numbers(
     monkeypatch.setattr(
         shutil,
         "disk_usage",
-        lambda _path: shutil._ntuple_diskusage(1, 1, 1 << 30),  # type: ignore[attr-defined]
+        lambda _path: shutil._ntuple_diskusage(1, 1, 1 << 30),
     )
     output = LocalOutput(Target(directory=str(tmp_path)), None, RecordingReporter())
     with pytest.raises(TargetError, match=r"1\.0 GiB free, up to 1\.5 GiB needed"):

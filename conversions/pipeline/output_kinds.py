@@ -1,0 +1,151 @@
+"""The kinds of output and what each understands; whatever else is set is refused, never ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from conversions.pipeline.errors import JobError
+
+if TYPE_CHECKING:
+    from conversions.pipeline.job import Target
+
+BOOLEANS = {"": True, "true": True, "false": False}
+_COMPRESSED = {"compressed": "[=true|false]  compress the qcow2 disks"}
+_KEEP_DISPLAY = {"keep-display": "[=true|false]  keep address and password of the display"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputKind:
+    """One kind: which parts of a Target it takes.
+
+    `place` says what -os is: "directory", "storage" or "" for nothing; `storage` is its default.
+    `options` maps the keys of -oo to their help; a key that ends in `*` stands for all that begin
+    so.  `repeated` may be given several times, `required` must be given.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    title: str
+    place: str = "directory"
+    place_required: bool = True
+    storage: str = ""
+    uri: bool = False
+    uri_required: bool = False
+    password_required: bool = False
+    formats: tuple[str, ...] = ("qcow2", "raw")
+    allocations: tuple[str, ...] = ("sparse", "preallocated")
+    options: Mapping[str, str] = field(default_factory=dict)
+    booleans: frozenset[str] = frozenset()
+    repeated: frozenset[str] = frozenset()
+    required: frozenset[str] = frozenset()
+
+    def knows(self, key: str) -> bool:
+        """Tell whether -oo takes the key."""
+        prefixes = tuple(k[:-1] for k in self.options if k.endswith("*"))
+        return key in self.options or bool(prefixes and key.startswith(prefixes))
+
+    def help(self) -> str:
+        """Return the text of -oo '?'."""
+        if not self.options:
+            return f"Output {self.name} has no options (-oo)."
+        lines = [f"  -oo {key}{text}" for key, text in self.options.items()]
+        return "\n".join([f"Options of output {self.name} ({self.title}):", *lines])
+
+
+KINDS: dict[str, OutputKind] = {
+    kind.name: kind
+    for kind in (
+        OutputKind(
+            name="local",
+            aliases=("disk",),
+            title="files and libvirt XML in a folder",
+            options=_COMPRESSED | _KEEP_DISPLAY,
+            booleans=frozenset({"compressed", "keep-display"}),
+        ),
+        OutputKind(
+            name="null",
+            title="nothing: the copy runs, its result is discarded",
+            place="",
+            place_required=False,
+            formats=("raw",),
+            allocations=("sparse",),
+        ),
+        OutputKind(
+            name="qemu",
+            title="files and a script that starts them",
+            options=_COMPRESSED
+            | {"qemu-boot": "[=true|false]  start the machine when everything is written"},
+            booleans=frozenset({"compressed", "qemu-boot"}),
+        ),
+    )
+}
+
+
+def kind_of(name: str) -> OutputKind:
+    """Return the kind of a name or an alias.  Raises JobError naming the kinds there are."""
+    for kind in KINDS.values():
+        if name == kind.name or name in kind.aliases:
+            return kind
+    raise JobError(
+        f"Output {name!r} is not known.", remedy=f"Choose one of {', '.join(sorted(KINDS))}."
+    )
+
+
+def check_target(target: Target) -> None:
+    """Refuse a target that its kind cannot be, or whose parts contradict.  Raises JobError."""
+    kind = kind_of(target.kind)
+    _check_options(target, kind)
+    if target.compressed and target.format != "qcow2":
+        raise JobError("Compression needs format qcow2; raw was asked for.")
+    if target.compressed and target.allocation == "preallocated":
+        raise JobError("Compression and preallocation exclude each other.")
+    for what, value, allowed in (
+        ("format", target.format, kind.formats),
+        ("allocation", target.allocation, kind.allocations),
+    ):
+        if value not in allowed:
+            raise JobError(
+                f"Output {kind.name} cannot have {what} {value}.",
+                remedy=f"Choose {' or '.join(allowed)}.",
+            )
+    _check_places(target, kind)
+
+
+def _check_places(target: Target, kind: OutputKind) -> None:
+    given = {"directory": target.directory, "storage": target.storage}
+    for place, value in given.items():
+        if value and place != kind.place:
+            raise JobError(f"Output {kind.name} takes no {place}; {value!r} was given (-os).")
+    if kind.place_required and not given[kind.place]:
+        raise JobError(f"Output {kind.name} needs a target {kind.place}.", remedy="Add -os.")
+    if target.uri and not kind.uri:
+        raise JobError(f"Output {kind.name} takes no connection; {target.uri!r} was given (-oc).")
+    if kind.uri_required and not target.uri:
+        raise JobError(f"Output {kind.name} needs the address of its server.", remedy="Add -oc.")
+    if target.password_file and not kind.password_required:
+        raise JobError(f"Output {kind.name} takes no password (-op).")
+    if kind.password_required and not target.password_file:
+        raise JobError(
+            f"Output {kind.name} needs a password.", remedy="Add -op with the file that holds it."
+        )
+
+
+def _check_options(target: Target, kind: OutputKind) -> None:
+    flags = (("compressed", target.compressed), ("keep-display", target.keep_display))
+    given: dict[str, tuple[str, ...]] = {key: () for key, is_set in flags if is_set}
+    given |= target.options
+    for key, values in given.items():
+        if not kind.knows(key):
+            known = ", ".join(kind.options) or "none"
+            raise JobError(
+                f"{key} is not an option of output {kind.name} (-oo).", remedy=f"It has: {known}."
+            )
+        if len(values) > 1 and key not in kind.repeated:
+            raise JobError(f"Option {key} of output {kind.name} was given {len(values)} times.")
+        if key in kind.booleans and any(value not in BOOLEANS for value in values):
+            raise JobError(f"-oo {key}={values[0]} is neither true nor false.")
+    missing = sorted(key for key in kind.required if not any(given.get(key, ())))
+    if missing:
+        raise JobError(f"Output {kind.name} needs the option {', '.join(missing)} (-oo).")

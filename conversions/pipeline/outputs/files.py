@@ -1,0 +1,131 @@
+"""Files that get their final names only when everything is complete."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from conversions.pipeline.errors import TargetError
+from conversions.pipeline.report import Level, Reporter
+from conversions.pipeline.types import Place, TargetDisk
+
+MAX_NAME_BYTES = 200
+_DISK_MODE = 0o640
+
+
+def safe_name(name: str) -> str:
+    """Return a VM's name as the stem of file names: `/` becomes `_`.
+
+    Raises TargetError for names that are empty, `.`, `..`, too long or hold control characters.
+    """
+    stem = name.replace("/", "_")
+    if not stem.strip() or stem in (".", "..") or not stem.isprintable():
+        raise TargetError(
+            f"{name!r} cannot be the name of a machine on the target.",
+            remedy="Give another name: not empty, without control characters.",
+        )
+    if len(stem.encode()) > MAX_NAME_BYTES:
+        raise TargetError(
+            f"The name has {len(stem.encode())} bytes; {MAX_NAME_BYTES} are possible.",
+            remedy="Give a shorter name.",
+        )
+    return stem
+
+
+def fsync_path(path: Path) -> None:
+    """Wait until a file or a folder is on stable storage."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def part_of(final: Path) -> Path:
+    """Return the name a file has until it is complete."""
+    return final.with_name(final.name + ".part")
+
+
+def allocated(path: Path) -> int:
+    """Return the bytes a file really occupies."""
+    return path.stat().st_blocks * 512
+
+
+class FileTargets:
+    """Disk files and metadata under `.part` names until `commit`.
+
+    Disks on block devices are written where they are and never removed.
+    """
+
+    def __init__(
+        self, disks: Sequence[TargetDisk], metadata: Sequence[Path], report: Reporter
+    ) -> None:
+        self.disks = disks
+        self.parts = {
+            Path(d.part_path): Path(d.final_path) for d in disks if d.place is Place.FILE
+        } | {part_of(path): path for path in metadata}
+        self.committed = False
+        self._renamed: list[Path] = []
+        self._modes = dict.fromkeys(self.parts, _DISK_MODE)
+        self._report = report
+
+    def refuse_existing(self, *, overwrite: bool) -> None:
+        """Refuse names that are taken.  Raises TargetError."""
+        for part, final in self.parts.items():
+            if (final.exists() or final.is_symlink()) and not overwrite:
+                raise TargetError(
+                    f"{final} exists already.",
+                    remedy="Give the machine another name, or allow overwriting.",
+                )
+            if part.exists():
+                raise TargetError(
+                    f"{part} exists: another conversion writes there, or one was cut off.",
+                    remedy="Wait for it, or delete that file.",
+                )
+        self._report.report(
+            "targets",
+            {
+                "parts": [str(p) for p in self.parts],
+                "finals": [str(p) for p in self.parts.values()],
+            },
+        )
+
+    def open(self, disk: TargetDisk) -> TargetDisk:
+        """Return the disk as it is: its file is made by the copy."""
+        return disk
+
+    def close(self, disk: TargetDisk) -> None:
+        """Leave the disk under its part name until all of them are complete."""
+
+    def write(self, final: Path, text: str, *, mode: int = 0o640) -> None:
+        """Write metadata under its part name; `mode` is what the final file will have."""
+        part = part_of(final)
+        part.write_text(text, encoding="utf-8")
+        self._modes[part] = mode
+
+    def commit(self) -> None:
+        """Sync and rename every file, then sync the folders; report what was made."""
+        for part, final in self.parts.items():
+            part.chmod(self._modes[part])
+            fsync_path(part)
+            part.rename(final)
+            self._renamed.append(final)
+        for folder in {final.parent for final in self._renamed}:
+            fsync_path(folder)
+        created = [{"path": str(f), "bytes": allocated(f)} for f in self._renamed]
+        self._report.report("files", {"created": created, "removed": []})
+        for entry in created:
+            self._report.log(Level.INFO, f"Written: {entry['path']}")
+        self.committed = True
+
+    def remove(self) -> None:
+        """Delete whatever has been written, also under final names; report it."""
+        removed = []
+        for path in [*self.parts, *self._renamed]:
+            if path.exists():
+                path.unlink()
+                removed.append(str(path))
+        self._report.report("files", {"created": [], "removed": removed})
+        for name in removed:
+            self._report.log(Level.INFO, f"Removed: {name}")

@@ -1,0 +1,164 @@
+"""What the outputs share that write disk files and one metadata file into a folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from conversions.pipeline.errors import TargetError
+from conversions.pipeline.job import Target
+from conversions.pipeline.outputs.base import Targets
+from conversions.pipeline.outputs.files import FileTargets, part_of, safe_name
+from conversions.pipeline.report import Level, Reporter
+from conversions.pipeline.sizes import human
+from conversions.pipeline.types import Overlay, Place, TargetDisk, TargetMeta
+from inventory.sources.types import Source
+
+RESERVE_BYTES = 1 << 30
+
+
+def check_folder_space(
+    folder: Path,
+    estimates: Mapping[str, int],
+    overlays: Sequence[Overlay],
+    target: Target,
+    report: Reporter,
+) -> None:
+    """Compare a folder's free space with the estimate, or all bytes when preallocated.
+
+    Raises TargetError with both numbers.
+    """
+    free = shutil.disk_usage(folder).free
+    if target.allocation == "preallocated":
+        need = sum(o.virtual_size_bytes for o in overlays)
+    else:
+        need = sum(estimates.get(o.sd, o.virtual_size_bytes) for o in overlays) * 105 // 100
+    need += RESERVE_BYTES
+    report.log(Level.INFO, f"Target folder: at most {human(need)} needed, {human(free)} free.")
+    if free < need:
+        raise TargetError(
+            f"Not enough free space in {folder}: {human(free)} free, "
+            f"up to {human(need)} needed ({human(RESERVE_BYTES)} of it in reserve).",
+            remedy="Free some space there or choose another folder.",
+        )
+
+
+class FolderOutput:
+    """Writes NAME-sda, NAME-sdb, ... and a metadata file; a kind says what that file holds."""
+
+    suffix = ""
+    title = ""
+    report_name = ""
+    metadata_mode = 0o640
+
+    def __init__(self, target: Target, name: str | None, report: Reporter) -> None:
+        self.target = target
+        self._folder = Path(target.directory).absolute()
+        self._name = name
+        self._report = report
+
+    def metadata(self, meta: TargetMeta) -> str:
+        """Return the text of the metadata file.  Raises TargetError."""
+        raise NotImplementedError
+
+    def reported(self, meta: TargetMeta) -> Mapping[str, str]:
+        """Return what the report shows of it."""
+        return {"text": self.metadata(meta)}
+
+    def on_committed(self, targets: FileTargets) -> None:
+        """Do what follows once every file has its final name."""
+
+    def describe(self) -> str:
+        """Return one line for messages."""
+        return f"{self.target.format} disks and {self.title} in {self._folder}"
+
+    def name_for(self, source: Source) -> str:
+        """Return the name asked for, else the source's."""
+        return safe_name(self._name or source.name)
+
+    def target_disks(
+        self, source: Source, overlays: Sequence[Overlay], estimates: Mapping[str, int]
+    ) -> tuple[TargetDisk, ...]:
+        """Return what will be written, one per overlay."""
+        stem = self.name_for(source)
+        return tuple(
+            self._disk(self._folder / f"{stem}-{o.sd}", o, estimates.get(o.sd)) for o in overlays
+        )
+
+    def _disk(self, final: Path, overlay: Overlay, estimate: int | None) -> TargetDisk:
+        is_device = final.is_block_device()
+        return TargetDisk(
+            overlay=overlay,
+            final_path=str(final),
+            part_path=str(final if is_device else part_of(final)),
+            format=self.target.format,
+            estimated_bytes=estimate,
+            place=Place.DEVICE if is_device else Place.FILE,
+        )
+
+    @contextmanager
+    def prepare(self, source: Source, overlays: Sequence[Overlay]) -> Iterator[FileTargets]:
+        """Check folder and names; on the way out remove what was not committed."""
+        if not self._folder.is_dir() or not os.access(self._folder, os.W_OK | os.X_OK):
+            raise TargetError(
+                f"The target folder {self._folder} does not exist or may not be written.",
+                remedy="Create it, or choose another one.",
+            )
+        disks = self.target_disks(source, overlays, {})
+        for disk in disks:
+            if disk.place is Place.DEVICE:
+                check_device(disk, self.target)
+        targets = FileTargets(disks, [self._metadata_path(source)], self._report)
+        targets.refuse_existing(overwrite=self.target.overwrite)
+        try:
+            yield targets
+            if targets.committed:
+                self.on_committed(targets)
+        except BaseException:
+            if not targets.committed:
+                targets.remove()
+            raise
+
+    def _metadata_path(self, source: Source) -> Path:
+        return self._folder / f"{self.name_for(source)}{self.suffix}"
+
+    def check_space(self, estimates: Mapping[str, int], overlays: Sequence[Overlay]) -> None:
+        """Compare the folder's free space with what the disks need."""
+        check_folder_space(self._folder, estimates, overlays, self.target, self._report)
+
+    def preview(self, meta: TargetMeta) -> None:
+        """Report the metadata that would be written."""
+        self._report.report(self.report_name, self.reported(meta))
+
+    def write_metadata(self, targets: Targets, meta: TargetMeta) -> None:
+        """Write the metadata file under its part name."""
+        path = self._metadata_path(meta.source)
+        assert isinstance(targets, FileTargets)  # noqa: S101  ours, from prepare
+        targets.write(path, self.metadata(meta), mode=self.metadata_mode)
+        self._report.report(self.report_name, self.reported(meta))
+        self._report.report("metadata", [{"path": str(path), "kind": self.title}])
+        self._report.log(Level.INFO, f"{self.title} for {meta.name}: {path}")
+
+    def warn(self, text: str) -> None:
+        """Say what the target will not have."""
+        self._report.log(Level.WARNING, text)
+
+
+def check_device(disk: TargetDisk, target: Target) -> None:
+    """Refuse a block device that was not asked for or is too small.  Raises TargetError."""
+    path = Path(disk.final_path)
+    if target.format != "raw" or not target.overwrite:
+        raise TargetError(
+            f"{path} is a block device; everything on it would be replaced.",
+            remedy="Allow overwriting and choose format raw if that is wanted.",
+        )
+    with path.open("rb") as device:
+        size = device.seek(0, os.SEEK_END)
+    if size < disk.overlay.virtual_size_bytes:
+        raise TargetError(
+            f"{path} has {human(size)}; the disk needs {human(disk.overlay.virtual_size_bytes)}.",
+            remedy="Use a larger device.",
+        )

@@ -1,0 +1,177 @@
+"""What each kind of output takes and what it refuses, on the command line and in a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conversions.pipeline.cli import main
+from conversions.pipeline.errors import JobError, TargetError
+from conversions.pipeline.job import CopyOptions, Input, Job, Mode, Target
+from conversions.pipeline.output_kinds import KINDS, kind_of
+from conversions.pipeline.outputs import output_for
+from conversions.pipeline.report import RecordingReporter
+from tests.unit.pipeline.samples import make_source, target_disk
+
+FOLDER_KINDS = [name for name, kind in KINDS.items() if kind.place == "directory"]
+
+
+def job(target: Target) -> Job:
+    """Return a job with that target."""
+    return Job(mode=Mode.COPY, source=Input(kind="ova", location="/x.ova"), target=target)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Run the command line with output options over a source that does not exist."""
+    try:
+        status = main(["/no/such.ova", *words])
+    except SystemExit as ended:
+        status = int(str(ended.code))
+    captured = capsys.readouterr()
+    assert status, words
+    return captured.err + captured.out
+
+
+@pytest.mark.parametrize(("alias", "name"), [("local", "local"), ("disk", "local")])
+def test_t02_spellings(alias: str, name: str) -> None:
+    assert kind_of(alias).name == name
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("-o", "json"), "'json'"),
+        (("-o", "local", "-os", "/tmp", "-of", "vmdk"), "vmdk"),
+        (("-o", "local", "-os", "/tmp", "-oa", "sparse", "-oa", "sparse"), "given twice"),
+        (("-o", "local", "-os", "/tmp", "-oa", "thin"), "thin"),
+        (("-o", "local"), "directory"),
+        (("-o", "null", "-of", "qcow2"), "qcow2"),
+        (("-o", "null", "-oa", "preallocated"), "preallocated"),
+        (("-o", "null", "-os", "/tmp"), "/tmp"),
+        (("-o", "null", "-oo", "compressed"), "compressed"),
+        (("-o", "null", "-oc", "qemu:///system"), "qemu:///system"),
+        (("-o", "local", "-os", "/tmp", "-oo", "compressed", "-of", "raw"), "raw"),
+        (("-o", "local", "-os", "/tmp", "-oo", "compressed=yes"), "yes"),
+        (
+            ("-o", "local", "-os", "/tmp", "-oo", "compressed", "-oa", "preallocated"),
+            "exclude each other",
+        ),
+        (("-o", "local", "-os", "/tmp", "--parallel", "0"), "parallel 0"),
+        (("-o", "local", "-os", "/tmp", "--parallel", "-1"), "parallel -1"),
+        (("-o", "qemu", "-os", "/tmp", "-oo", "qemu-boot=perhaps"), "perhaps"),
+    ],
+    ids=[
+        "T03-kind", "T03-format", "T04-twice", "T04-value", "T06", "T08-format",
+        "T08-allocation", "T08-folder", "T08-option", "T08-connection", "T11", "T12", "T91",
+        "T24", "T24-negative", "T12-qemu",
+    ],
+)  # fmt: skip
+def test_refused_before_the_source_is_opened(
+    words: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = refusal(capsys, *words)
+    assert expected in text
+    assert "such.ova" not in text
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_t10_an_unknown_key_names_the_kind(name: str) -> None:
+    with pytest.raises(JobError, match=f"colour is not an option of output {name}"):
+        Target_of(name, options={"colour": ("red",), **needed(name)})
+
+
+def needed(name: str) -> dict[str, tuple[str, ...]]:
+    """Return the options that a kind cannot do without."""
+    return dict.fromkeys(KINDS[name].required, ("x",))
+
+
+def Target_of(name: str, **values: object) -> Job:  # noqa: N802  reads like the class it fills
+    """Return a job with a target of that kind that has all it needs."""
+    kind = KINDS[name]
+    base: dict[str, object] = {"kind": name, "format": kind.formats[0], "options": needed(name)}
+    if kind.place:
+        base[kind.place] = "/tmp"
+    if kind.uri_required:
+        base["uri"] = "https://server.example/api"
+    if kind.password_required:
+        base["password_file"] = "/etc/hostname"
+    return job(Target(**(base | values)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [n for n, k in KINDS.items() if not k.password_required])
+def test_t07_a_password_that_nobody_asks_for(name: str) -> None:
+    with pytest.raises(JobError, match="takes no password"):
+        Target_of(name, password_file="/etc/hostname")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_can_be_had(name: str) -> None:
+    assert output_for(Target_of(name), RecordingReporter()).describe()
+
+
+def test_t05_the_format_is_qcow2_and_recorded() -> None:
+    assert job(Target(directory="/t")).to_dict()["target"]["format"] == "qcow2"
+
+
+def test_t06_a_folder_that_is_not_one(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for path in (tmp_path / "missing", file):
+        output = output_for(job(Target(directory=str(path))), RecordingReporter())
+        with (
+            pytest.raises(TargetError, match=str(path)),
+            output.prepare(make_source(), [target_disk(0).overlay]),
+        ):
+            raise AssertionError("not reached")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_t13_help_for_the_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-o", name, "-oo", "?"]) == 0
+    text = capsys.readouterr().out
+    assert all(key in text for key in KINDS[name].options)
+    assert name in text
+
+
+@pytest.mark.parametrize(
+    ("name", "renamed", "stem"),
+    [("windows", None, "windows"), ("windows", "app-7", "app-7"), ("a/b", None, "a_b")],
+    ids=["T14", "T14-renamed", "T15"],
+)
+@pytest.mark.parametrize("kind", ["local", "qemu"])
+def test_names_of_files(
+    kind: str, name: str, renamed: str | None, stem: str, tmp_path: Path
+) -> None:
+    request = job(Target(kind=kind, directory=str(tmp_path)))
+    output = type(output_for(request, RecordingReporter()))(
+        request.target,
+        renamed,
+        RecordingReporter(),  # type: ignore[call-arg]
+    )
+    overlays = [target_disk(n).overlay for n in range(28)]
+    disks = output.target_disks(make_source(name=name), overlays, {})
+    names = [Path(d.final_path).name for d in disks]
+    assert names[0] == f"{stem}-sda"
+    assert names[25:] == [f"{stem}-sdz", f"{stem}-sdaa", f"{stem}-sdab"]
+
+
+def test_t109_the_capabilities(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--machine-readable"]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert "output:disk" in lines
+    assert {f"output:{name}" for name in KINDS} < set(lines)
+
+
+def test_copy_options_survive_json() -> None:
+    options = CopyOptions(parallel=3, rate_bytes=1 << 20, verify="full", digests=True)
+    request = Job(
+        mode=Mode.COPY,
+        source=Input(kind="ova", location="/x.ova"),
+        target=Target(kind="qemu", directory="/t", options={"qemu-boot": ("true",)}),
+        copy=options,
+    )
+    assert Job.from_json(request.to_json()) == request
+    for key, value in (("parallel", 0), ("rate_bytes", 0), ("verify", "some"), ("digests", 1)):
+        with pytest.raises(JobError):
+            Job.from_dict(request.to_dict() | {"copy": {key: value}})
