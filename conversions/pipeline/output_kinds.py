@@ -38,6 +38,7 @@ class OutputKind:
     allocations: tuple[str, ...] = ("sparse", "preallocated")
     options: Mapping[str, str] = field(default_factory=dict)
     booleans: frozenset[str] = frozenset()
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     repeated: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
 
@@ -63,6 +64,19 @@ KINDS: dict[str, OutputKind] = {
             title="files and libvirt XML in a folder",
             options=_COMPRESSED | _KEEP_DISPLAY,
             booleans=frozenset({"compressed", "keep-display"}),
+        ),
+        OutputKind(
+            name="libvirt",
+            title="volumes in a pool, the machine defined",
+            place="storage",
+            place_required=False,
+            storage="default",
+            uri=True,
+            options=_COMPRESSED
+            | _KEEP_DISPLAY
+            | {"domain-type": "=kvm|qemu  how the machine runs; kvm where the host has it"},
+            booleans=frozenset({"compressed", "keep-display"}),
+            choices={"domain-type": ("kvm", "qemu")},
         ),
         OutputKind(
             name="null",
@@ -146,6 +160,8 @@ def _check_options(target: Target, kind: OutputKind) -> None:
             raise JobError(f"Option {key} of output {kind.name} was given {len(values)} times.")
         if key in kind.booleans and any(value not in BOOLEANS for value in values):
             raise JobError(f"-oo {key}={values[0]} is neither true nor false.")
+        if key in kind.choices and values[0] not in kind.choices[key]:
+            raise JobError(f"-oo {key}={values[0]} is none of {', '.join(kind.choices[key])}.")
     missing = sorted(key for key in kind.required if not any(given.get(key, ())))
     if missing:
         raise JobError(f"Output {kind.name} needs the option {', '.join(missing)} (-oo).")

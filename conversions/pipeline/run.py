@@ -86,6 +86,8 @@ def convert(job: Job, report: Reporter) -> None:
                 guest=guest,
                 keep_display=bool(job.target and job.target.keep_display),
             )
+            if copying:
+                output.check(meta)
         if copying:
             with report.step(Step.COPY):
                 copy_disks(targets, disks, output.target, job.copy, report)

@@ -10,7 +10,7 @@ from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import CopyOptions, Target
 from conversions.pipeline.output_kinds import BOOLEANS, kind_of
 
-DEFAULT_KIND = "local"
+DEFAULT_KIND = "libvirt"
 _MIB = 1 << 20
 
 
@@ -33,7 +33,7 @@ class Once(argparse.Action):
 def add_target_options(parser: argparse.ArgumentParser) -> None:
     """Add the output options to a parser."""
     add = parser.add_argument
-    add("-o", action=Once, metavar="KIND", help="kind of target; local when not given")
+    add("-o", action=Once, metavar="KIND", help="kind of target; libvirt when not given")
     add("-os", action=Once, metavar="PLACE", help="target folder, pool or storage")
     add("-oc", action=Once, metavar="URI", help="connection to the target")
     add("-op", action=Once, metavar="FILE", help="file that holds the target's password")

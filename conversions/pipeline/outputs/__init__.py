@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 from conversions.pipeline.job import Job, Target
 from conversions.pipeline.output_kinds import kind_of
 from conversions.pipeline.outputs.base import Output
-from conversions.pipeline.outputs.local import LocalOutput
-from conversions.pipeline.outputs.null import NullOutput
-from conversions.pipeline.outputs.qemu import QemuOutput
 from conversions.pipeline.report import Reporter
 
-_OUTPUTS: dict[str, Callable[[Target, str | None, Reporter], Output]] = {
-    "local": LocalOutput,
-    "null": NullOutput,
-    "qemu": QemuOutput,
+# Loaded when wanted: some need a client library that takes a second to load.
+_CLASSES = {
+    "libvirt": "libvirt:LibvirtOutput",
+    "local": "local:LocalOutput",
+    "null": "null:NullOutput",
+    "qemu": "qemu:QemuOutput",
 }
 
 
@@ -25,4 +25,8 @@ def output_for(job: Job, report: Reporter) -> Output:
     Raises JobError for an unknown kind.
     """
     target = job.target or Target(directory="/")
-    return _OUTPUTS[kind_of(target.kind).name](target, job.name, report)
+    module, _, name = _CLASSES[kind_of(target.kind).name].partition(":")
+    output: Callable[[Target, str | None, Reporter], Output] = getattr(
+        import_module(f"{__name__}.{module}"), name
+    )
+    return output(target, job.name, report)

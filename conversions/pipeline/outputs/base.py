@@ -61,6 +61,10 @@ class Output(Protocol):
         """Refuse a target without room.  Raises TargetError with both numbers."""
         ...
 
+    def check(self, meta: TargetMeta) -> None:
+        """Refuse, before the copy, a machine that the target cannot have.  Raises TargetError."""
+        ...
+
     def preview(self, meta: TargetMeta) -> None:
         """Report the metadata that would be written."""
         ...

@@ -22,6 +22,9 @@ class DomainHost:
     features: frozenset[str]
     floppy: bool
     domain_type: str = "kvm"
+    uefi: bool = True
+    secure_boot: bool = True
+    vsock: bool = True
     volumes: Mapping[str, tuple[str, str]] = field(default_factory=lambda: MappingProxyType({}))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,15 @@ from inventory.sources.types import Source
 RESERVE_BYTES = 1 << 30
 
 
+def needed_bytes(estimates: Mapping[str, int], overlays: Sequence[Overlay], target: Target) -> int:
+    """Return what must be free: 5 % over the estimate, or all bytes when preallocated; 1 GiB."""
+    if target.allocation == "preallocated":
+        need = sum(o.virtual_size_bytes for o in overlays)
+    else:
+        need = sum(estimates.get(o.sd, o.virtual_size_bytes) for o in overlays) * 105 // 100
+    return need + RESERVE_BYTES
+
+
 def check_folder_space(
     folder: Path,
     estimates: Mapping[str, int],
@@ -27,16 +36,12 @@ def check_folder_space(
     target: Target,
     report: Reporter,
 ) -> None:
-    """Compare a folder's free space with the estimate, or all bytes when preallocated.
+    """Compare a folder's free space with what the disks need.
 
     Raises TargetError with both numbers.
     """
     free = shutil.disk_usage(folder).free
-    if target.allocation == "preallocated":
-        need = sum(o.virtual_size_bytes for o in overlays)
-    else:
-        need = sum(estimates.get(o.sd, o.virtual_size_bytes) for o in overlays) * 105 // 100
-    need += RESERVE_BYTES
+    need = needed_bytes(estimates, overlays, target)
     report.log(Level.INFO, f"Target folder: at most {human(need)} needed, {human(free)} free.")
     if free < need:
         raise TargetError(
@@ -60,13 +65,13 @@ class FolderOutput:
         self._name = name
         self._report = report
 
-    def metadata(self, meta: TargetMeta) -> str:
-        """Return the text of the metadata file.  Raises TargetError."""
+    def metadata(self, meta: TargetMeta, *, quiet: bool = False) -> str:
+        """Return the text of the metadata file; `quiet` without warnings.  Raises TargetError."""
         raise NotImplementedError
 
     def reported(self, meta: TargetMeta) -> Mapping[str, str]:
         """Return what the report shows of it."""
-        return {"text": self.metadata(meta)}
+        return {"text": self.metadata(meta, quiet=True)}
 
     def on_committed(self, targets: FileTargets) -> None:
         """Do what follows once every file has its final name."""
@@ -129,6 +134,10 @@ class FolderOutput:
         """Compare the folder's free space with what the disks need."""
         check_folder_space(self._folder, estimates, overlays, self.target, self._report)
 
+    def check(self, meta: TargetMeta) -> None:
+        """Refuse what the metadata cannot say.  Raises TargetError."""
+        self.metadata(meta, quiet=True)
+
     def preview(self, meta: TargetMeta) -> None:
         """Report the metadata that would be written."""
         self._report.report(self.report_name, self.reported(meta))
@@ -142,9 +151,11 @@ class FolderOutput:
         self._report.report("metadata", [{"path": str(path), "kind": self.title}])
         self._report.log(Level.INFO, f"{self.title} for {meta.name}: {path}")
 
-    def warn(self, text: str) -> None:
-        """Say what the target will not have."""
-        self._report.log(Level.WARNING, text)
+    def warner(self, *, quiet: bool) -> Callable[[str], None]:
+        """Return what hears about the things that the target will not have."""
+        if quiet:
+            return lambda _text: None
+        return lambda text: self._report.log(Level.WARNING, text)
 
 
 def check_device(disk: TargetDisk, target: Target) -> None:

@@ -49,7 +49,7 @@ def add_devices(devices: etree._Element, meta: TargetMeta, host: DomainHost, war
     if caps.isa_pvpanic and caps.machine is not Machine.VIRT:
         panic = etree.SubElement(devices, "panic", model="isa")
         etree.SubElement(panic, "address", type="isa", iobase="0x505")
-    if caps.virtio_socket:
+    if caps.virtio_socket and host.vsock:
         etree.SubElement(devices, "vsock", model=virtio)
     _inputs(devices, caps.machine)
     etree.SubElement(devices, "console", type="pty")

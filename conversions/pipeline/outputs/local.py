@@ -16,9 +16,9 @@ class LocalOutput(FolderOutput):
     title = "libvirt domain XML"
     report_name = "libvirt_xml"
 
-    def metadata(self, meta: TargetMeta) -> str:
+    def metadata(self, meta: TargetMeta, *, quiet: bool = False) -> str:
         """Return the domain XML."""
-        return domain_xml(meta, warn=self.warn)
+        return domain_xml(meta, warn=self.warner(quiet=quiet))
 
     def reported(self, meta: TargetMeta) -> Mapping[str, str]:
         """Return the domain XML without a display's password: reports are kept and shown."""

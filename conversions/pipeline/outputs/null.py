@@ -74,6 +74,9 @@ class NullOutput:
     def check_space(self, estimates: Mapping[str, int], overlays: Sequence[Overlay]) -> None:
         """Need no space."""
 
+    def check(self, meta: TargetMeta) -> None:
+        """Accept every machine."""
+
     def preview(self, meta: TargetMeta) -> None:
         """Report the XML that output local would write."""
         self._report.report("libvirt_xml", {"xml": public_xml(meta)})

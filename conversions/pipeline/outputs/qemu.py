@@ -20,9 +20,9 @@ class QemuOutput(FolderOutput):
     report_name = "qemu_script"
     metadata_mode = 0o750
 
-    def metadata(self, meta: TargetMeta) -> str:
+    def metadata(self, meta: TargetMeta, *, quiet: bool = False) -> str:
         """Return the script."""
-        return qemu_script(meta, self.warn)
+        return qemu_script(meta, self.warner(quiet=quiet))
 
     def on_committed(self, targets: FileTargets) -> None:
         """Start the machine in the background when that was asked for.

@@ -1,0 +1,228 @@
+"""The volumes of a machine in a libvirt pool, and the domain that is defined last."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import libvirt
+from lxml import etree
+
+from conversions.pipeline.errors import TargetError
+from conversions.pipeline.job import Target
+from conversions.pipeline.outputs.files import FileTargets
+from conversions.pipeline.outputs.libvirt_host import LibvirtHost, Pool, libvirt_errors
+from conversions.pipeline.report import Level, Reporter
+from conversions.pipeline.sizes import human
+from conversions.pipeline.stop import check_stop
+from conversions.pipeline.types import TargetDisk
+
+
+class PoolTargets:
+    """What both ways into a pool share: the domain is defined when every volume is there.
+
+    A domain that libvirt refuses is an error: nothing of the machine stays on the target.
+    """
+
+    xml = ""
+
+    def __init__(
+        self,
+        host: LibvirtHost,
+        pool: Pool,
+        disks: Sequence[TargetDisk],
+        target: Target,
+        report: Reporter,
+    ) -> None:
+        self.disks = disks
+        self.committed = False
+        self._host = host
+        self._pool = pool
+        self._target = target
+        self._report = report
+
+    def refuse_existing(self, *, overwrite: bool) -> None:
+        """Refuse names that are taken.  Raises TargetError."""
+        raise NotImplementedError
+
+    def remove(self) -> None:
+        """Delete whatever has been made; report it."""
+        raise NotImplementedError
+
+    def open(self, disk: TargetDisk) -> TargetDisk:
+        """Return the disk as it is: its file is made by the copy."""
+        return disk
+
+    def close(self, disk: TargetDisk) -> None:
+        """Take over a complete copy."""
+
+    def commit(self) -> None:
+        """Define the domain.  Raises TargetError with libvirt's words."""
+        flags = libvirt.VIR_DOMAIN_DEFINE_VALIDATE
+        with libvirt_errors("libvirt refused the machine; its volumes are removed"):
+            domain = self._host.connection.defineXMLFlags(self.xml, flags)
+        self.committed = True
+        self._report.log(Level.INFO, f"Defined: {domain.name()} on {self._host.uri}")
+
+    def _refresh(self) -> None:
+        """Make libvirt look at the folder again; a failure only delays what it shows."""
+        try:
+            pool = self._host.connection.storagePoolLookupByName(self._pool.name)
+            pool.refresh()
+        except libvirt.libvirtError as error:
+            self._report.log(Level.WARNING, f"Pool refresh failed: {error} (ignored).")
+
+
+class PoolFiles(PoolTargets):
+    """Files written straight into the pool's folder, under part names until all are complete."""
+
+    def __init__(
+        self,
+        host: LibvirtHost,
+        pool: Pool,
+        disks: Sequence[TargetDisk],
+        target: Target,
+        report: Reporter,
+    ) -> None:
+        super().__init__(host, pool, disks, target, report)
+        self._files = FileTargets(disks, [], report)
+
+    def refuse_existing(self, *, overwrite: bool) -> None:
+        """Refuse files that exist.  Raises TargetError."""
+        self._files.refuse_existing(overwrite=overwrite)
+
+    def remove(self) -> None:
+        """Delete the files."""
+        self._files.remove()
+        self._refresh()
+
+    def commit(self) -> None:
+        """Rename the files, show them to libvirt and define the domain.  Raises TargetError."""
+        self._files.commit()
+        self._refresh()
+        super().commit()
+
+
+class UploadedVolumes(PoolTargets):
+    """Volumes made by libvirt and filled through it, for pools that are not ours to write."""
+
+    def __init__(
+        self,
+        host: LibvirtHost,
+        pool: Pool,
+        disks: Sequence[TargetDisk],
+        target: Target,
+        report: Reporter,
+    ) -> None:
+        super().__init__(host, pool, disks, target, report)
+        self._made: list[str] = []
+
+    def refuse_existing(self, *, overwrite: bool) -> None:
+        """Refuse volumes that exist: nothing that libvirt owns is replaced.  Raises TargetError."""
+        with libvirt_errors(f"The volumes of pool {self._pool.name} could not be listed"):
+            pool = self._host.connection.storagePoolLookupByName(self._pool.name)
+            taken = {volume.name() for volume in pool.listAllVolumes()}
+        names = [Path(disk.final_path).name for disk in self.disks]
+        for name in names:
+            if name in taken:
+                raise TargetError(
+                    f"Pool {self._pool.name} has a volume {name} already.",
+                    remedy="Give the machine another name, or delete that volume.",
+                )
+        self._report.report(
+            "targets", {"parts": [], "finals": [], "pool": self._pool.name, "volumes": names}
+        )
+
+    def close(self, disk: TargetDisk) -> None:
+        """Make the volume and send it the copy, which is removed then.  Raises TargetError."""
+        source = Path(disk.part_path)
+        name = Path(disk.final_path).name
+        size = source.stat().st_size
+        self._report.log(Level.INFO, f"Uploading {name} ({human(size)}) to pool {self._pool.name}.")
+        preallocated = self._target.allocation == "preallocated"
+        with libvirt_errors(f"Volume {name} could not be uploaded"):
+            pool = self._host.connection.storagePoolLookupByName(self._pool.name)
+            volume = pool.createXML(volume_xml(disk, preallocated=preallocated))
+            self._made.append(name)
+            stream = self._host.connection.newStream()
+            sparse = 0 if preallocated else libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM
+            volume.upload(stream, 0, size, sparse)
+            with source.open("rb") as file:
+                _send(stream, file.fileno(), sparse=bool(sparse))
+        source.unlink()
+
+    def commit(self) -> None:
+        """Show the volumes to libvirt and define the domain.  Raises TargetError."""
+        self._refresh()
+        super().commit()
+        created = [{"path": f"{self._pool.name}/{name}", "bytes": 0} for name in self._made]
+        self._report.report("files", {"created": created, "removed": []})
+
+    def remove(self) -> None:
+        """Delete the volumes."""
+        removed = []
+        for name in self._made:
+            try:
+                pool = self._host.connection.storagePoolLookupByName(self._pool.name)
+                pool.storageVolLookupByName(name).delete()
+            except libvirt.libvirtError as error:
+                self._report.log(Level.WARNING, f"Volume {name} could not be removed: {error}.")
+            else:
+                removed.append(f"{self._pool.name}/{name}")
+                self._report.log(Level.INFO, f"Removed: volume {name}")
+        self._report.report("files", {"created": [], "removed": removed})
+
+
+def volume_xml(disk: TargetDisk, *, preallocated: bool) -> str:
+    """Return libvirt's description of a volume to be made."""
+    volume = etree.Element("volume")
+    etree.SubElement(volume, "name").text = Path(disk.final_path).name
+    size = str(disk.overlay.virtual_size_bytes)
+    etree.SubElement(volume, "capacity", unit="bytes").text = size
+    etree.SubElement(volume, "allocation", unit="bytes").text = size if preallocated else "0"
+    target = etree.SubElement(volume, "target")
+    etree.SubElement(target, "format", type=disk.format)
+    text: str = etree.tostring(volume, encoding="unicode")
+    return text
+
+
+def _send(stream: libvirt.virStream, descriptor: int, *, sparse: bool) -> None:
+    """Send a file; holes as holes when `sparse`.  Raises libvirtError, Stopped."""
+
+    def data(_stream: libvirt.virStream, size: int, fd: int) -> bytes:
+        check_stop()
+        return os.read(fd, size)
+
+    try:
+        if sparse:
+            stream.sparseSendAll(data, _hole, _skip, descriptor)
+        else:
+            stream.sendAll(data, descriptor)
+    except BaseException:
+        stream.abort()
+        raise
+    stream.finish()
+
+
+def _hole(_stream: libvirt.virStream, fd: int) -> tuple[bool, int]:
+    """Return (in data, bytes to the end of this stretch) at the file's position."""
+    here = os.lseek(fd, 0, os.SEEK_CUR)
+    end = os.fstat(fd).st_size
+    if here >= end:
+        return False, 0
+    try:
+        data = os.lseek(fd, here, os.SEEK_DATA)
+    except OSError:  # only a hole is left
+        data = end
+    if data > here:
+        os.lseek(fd, here, os.SEEK_SET)
+        return False, data - here
+    hole = os.lseek(fd, here, os.SEEK_HOLE)
+    os.lseek(fd, here, os.SEEK_SET)
+    return True, hole - here
+
+
+def _skip(_stream: libvirt.virStream, length: int, fd: int) -> int:
+    """Step over a hole."""
+    return os.lseek(fd, length, os.SEEK_CUR)
