@@ -17,7 +17,7 @@ from typing import Any
 
 from conversions.pipeline import stop
 from conversions.pipeline.errors import ConversionError, JobError
-from conversions.pipeline.job import Customize, Input, Job, Mode, Target
+from conversions.pipeline.job import Customize, Input, Job, Key, Mode, Target
 from conversions.pipeline.networks import parse_map
 from conversions.pipeline.passwords import crypted
 from conversions.pipeline.report import EventReporter, Level, json_lines
@@ -169,6 +169,8 @@ def _job(options: argparse.Namespace) -> Job:
         root=options.root,
         network_map=parse_map(options.network, options.bridge, options.mac),
         customize=_customize(options),
+        keys=tuple(_key(value) for value in options.key),
+        fsck=not options.no_fsck,
         guest_agent=not options.no_guest_agent,
         keep_nic_names=not options.no_keep_nic_names,
         define=options.define,
@@ -196,6 +198,24 @@ def _customize(options: argparse.Namespace) -> Customize:
         uninstall=tuple(name for value in options.uninstall for name in value.split(",")),
         firstboot=(*scripts, *options.firstboot_command),
     )
+
+
+def _key(value: str) -> Key:
+    """Read ID:key:PASSPHRASE or ID:file:PATH, of which the first line counts."""
+    fields = value.split(":")
+    if len(fields) != 3 or fields[1] not in ("key", "file") or not fields[0]:
+        raise JobError(
+            "--key takes ID:key:PASSPHRASE or ID:file:PATH, where ID is all, a device or a UUID.",
+            remedy="A passphrase with a colon has to be in a file."
+            + (" Clevis is not available with this libguestfs." if "clevis" in fields else ""),
+        )
+    if fields[1] == "key":
+        return Key(selector=fields[0], passphrase=fields[2])
+    try:
+        text = Path(fields[2]).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"The key file {fields[2]} cannot be read: {error}.") from error
+    return Key(selector=fields[0], passphrase=text.split("\n")[0])
 
 
 def _ssh_key(value: str) -> str:
@@ -287,6 +307,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--rehearse", action="store_true", help="convert, then throw the result away")
     add("--in-place", action="store_true", help="convert the source's own disks")
     add("--define", action="store_true", help="with --in-place: define the domain anew as well")
+    add(
+        "--key",
+        metavar="ID:key:TEXT|ID:file:PATH",
+        action="append",
+        default=[],
+        help="opens an encrypted device; ID is all, /dev/sda2 or a UUID",
+    )
+    add("--no-fsck", action="store_true", help="check no filesystem before and after")
     add("--no-guest-agent", action="store_true", help="arrange no QEMU guest agent")
     add("--no-keep-nic-names", action="store_true", help="let names of network cards change")
     _add_wishes(parser)

@@ -66,6 +66,14 @@ class Target:
     overwrite: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A passphrase, and what it opens: "all", a device such as /dev/sda2, or a UUID of LUKS."""
+
+    selector: str
+    passphrase: str = field(repr=False)
+
+
 _HOSTNAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62}[A-Za-z0-9])?"
                        r"(\.[A-Za-z0-9]([A-Za-z0-9-]{0,62}[A-Za-z0-9])?)*")  # fmt: skip
 _ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}")
@@ -115,7 +123,8 @@ class Job:
     "first" or a device of the guest such as /dev/sda2.  `name` renames the VM.  `guest_agent`
     arranges that the QEMU guest agent is installed at the first start; `keep_nic_names` that
     network cards keep the names they are configured by.  `define` gives a domain converted in
-    place its new definition on its host.
+    place its new definition on its host.  `keys` open encrypted devices; they belong in no file
+    and no log.  `fsck` checks filesystems before and after.
     """
 
     mode: Mode
@@ -125,6 +134,8 @@ class Job:
     root: str = "single"
     network_map: NetworkMap = field(default_factory=NetworkMap)
     customize: Customize = field(default_factory=Customize)
+    keys: tuple[Key, ...] = field(default=(), repr=False)
+    fsck: bool = True
     define: bool = False
     guest_agent: bool = True
     keep_nic_names: bool = True
@@ -201,6 +212,7 @@ class Job:
             macs = mapping.get("macs", {})
             mapping["macs"] = {mac: (kind, name) for mac, (kind, name) in macs.items()}
             values["network_map"] = NetworkMap(**mapping)
+        values["keys"] = tuple(Key(**_strict(Key, k, "keys")) for k in values.get("keys", ()))
         if "customize" in values:
             wishes = _strict(Customize, values["customize"], "customize")
             plain: dict[str, Any] = {

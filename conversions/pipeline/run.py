@@ -8,7 +8,9 @@ from conversions.pipeline.appliance import Appliance
 from conversions.pipeline.concerns import collect_concerns
 from conversions.pipeline.context import Context
 from conversions.pipeline.convert import pick_converter
+from conversions.pipeline.decrypt import unlock
 from conversions.pipeline.firmware import detect_boot_disk, is_uefi_target
+from conversions.pipeline.fsck import check_filesystems, has_old_counters
 from conversions.pipeline.inspection import inspect_guest
 from conversions.pipeline.job import Job, Mode
 from conversions.pipeline.networks import map_nics
@@ -54,6 +56,11 @@ def convert(job: Job, report: Reporter) -> None:
         with report.step(Step.LAUNCH):
             g = appliance.launch()
         with report.step(Step.INSPECTION):
+            unlock(g, job.keys, read_only=not changing, report=report)
+            if changing and job.fsck:
+                check_filesystems(
+                    g, g.list_filesystems(), when="before", strict=True, report=report
+                )
             guest = inspect_guest(g, root=job.root, read_only=not changing, report=report)
         with report.step(Step.SPACE):
             stats = mountpoint_stats(g, report)
@@ -77,6 +84,11 @@ def convert(job: Job, report: Reporter) -> None:
                 Step.TRIM, "turned off" if changing and job.trim is False else f"{job.mode} mode"
             )
         with report.step(Step.CLOSE):
+            if changing and job.fsck and not has_old_counters(guest):
+                g.umount_all()
+                check_filesystems(
+                    g, g.list_filesystems(), when="after", strict=False, report=report
+                )
             appliance.shutdown()
         with report.step(Step.TARGET_BUSES):
             disks = output.target_disks(source, overlays, estimates)
