@@ -26,10 +26,13 @@ from conversions.models import (
     Inspection,
     LogLine,
 )
+from conversions.pipeline.commit import keep_if_begun
 from conversions.pipeline.job import Job
+from conversions.pipeline.report import EventReporter
 from conversions.pipeline.steps import Step
 from conversions.routing import News, group_name
 from inventory.models import SourceVM
+from v2vweb.celery import send
 
 logger = logging.getLogger(__name__)
 
@@ -66,10 +69,7 @@ def start_conversion(
 def _send_to_worker(conversion: Conversion) -> None:
     from conversions.tasks import run_conversion
 
-    try:
-        run_conversion.delay(str(conversion.uuid))
-    except Exception:  # the broker is down: the periodic task takes it up later
-        logger.warning("%s waits until the broker is back.", conversion, exc_info=True)
+    send(run_conversion, str(conversion.uuid))
 
 
 def retry_conversion(conversion: Conversion, *, user: Any) -> Conversion:
@@ -335,6 +335,8 @@ def clean_up_after(conversion: Conversion) -> list[str]:
     removed = []
     work = work_dir(conversion)
     if work.exists():
+        # A commit into the source's own disks that was begun is finished, never dropped.
+        keep_if_begun(work, EventReporter(lambda event: logger.info("%s", event)))
         shutil.rmtree(work, ignore_errors=True)
         removed.append(str(work))
     allowed = {Path(folder).resolve() for folder in settings.TARGET_DIRS}

@@ -5,7 +5,8 @@
 After each kill: within a minute the row must tell the truth (failed, lost, or still running where
 only the web process died), and then the source must be as it was, no process of the conversion
 may live, the work and target folders must be empty; a retry is started at the end and must end
-well.  Prints one line per kill; exits 1 when anything differs.
+well.  Each step is made to last a second at least, so that the kill falls into it.  Prints one line
+per kill; exits 1 when anything differs.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.browser.console import Console
+from tests.browser.console import PYTHON, Console
 
 TRUTH_SECONDS = 60
+STEP_SECONDS = 1.5
+WEB_STEP_SECONDS = 20
 READY_SECONDS = 300
 RUN_SECONDS = 900
 ENDED = ("done", "warned", "failed", "stopped", "lost")
@@ -54,7 +57,7 @@ def pids(console: Console, words: str) -> list[int]:
 
 def victims_of(console: Console, victim: str) -> list[int]:
     """Return the process ids to kill."""
-    words = {"engine": "conversions.pipeline", "worker": "v2vweb worker", "web": "uvicorn"}[victim]
+    words = {"engine": "--job - --events", "worker": "v2vweb worker", "web": "uvicorn"}[victim]
     return [pid for pid in pids(console, words) if "script/keep" not in _line(pid)]
 
 
@@ -63,6 +66,14 @@ def _line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
         return ""
+
+
+def slow_python(folder: Path) -> Path:
+    """Write the program that stands for the engine's Python: it runs tests/slow_engine.py."""
+    program = folder / "slow-python"
+    program.write_text(f'#!/bin/sh\nshift 2\nexec {PYTHON} -m tests.slow_engine "$@"\n')
+    program.chmod(0o755)
+    return program
 
 
 class Drill:
@@ -78,6 +89,10 @@ class Drill:
         self.rows = models.Conversion.objects
         self.vms = SourceVM.objects
         self.failures = 0
+
+    def slow_down(self, seconds: float) -> None:
+        """Make each step of the engines to come last so long at least."""
+        (self.console.var / "step-seconds").write_text(str(seconds))
 
     def import_machine(self) -> Any:
         """Register the OVA from the import folder and wait until it is ready."""
@@ -145,6 +160,7 @@ def _environment(pid: int) -> str:
 def drill(run: Drill, victims: list[str], steps: list[str]) -> None:
     """Kill each victim in each step."""
     vm = run.import_machine()
+    run.slow_down(STEP_SECONDS)
     for victim in victims:
         if victim == "web":
             kill_web_in_one_run(run, vm, steps)
@@ -156,6 +172,7 @@ def drill(run: Drill, victims: list[str], steps: list[str]) -> None:
                 os.kill(pid, signal.SIGKILL)
             run.wait(row, TRUTH_SECONDS)
             run.check(f"{victim} in {step}", row, ("failed", "lost"), began)
+    run.slow_down(0)
     row = run.wait(run.start(vm), RUN_SECONDS)
     print(f"{'retry':28} {row.status}")
     run.failures += row.status not in ("done", "warned")
@@ -163,6 +180,8 @@ def drill(run: Drill, victims: list[str], steps: list[str]) -> None:
 
 def kill_web_in_one_run(run: Drill, vm: Any, steps: list[str]) -> None:
     """Kill the web process in each step of one conversion, which goes on and ends well."""
+    # The web process starts again after a pause that grows; each step has to outlast it.
+    run.slow_down(WEB_STEP_SECONDS)
     row = run.start(vm)
     for step in steps:
         run.wait(row, RUN_SECONDS, steps=(step,))
@@ -196,6 +215,7 @@ def main() -> None:
     ova = var / "drill.ova"
     subprocess.run(["cp", "--reflink=auto", str(options.ova), str(ova)], check=True)
     console = Console(var=var, log=var / "server.log")
+    os.environ["V2VWEB_ENGINE_PYTHON"] = str(slow_python(var))
     os.environ.update(console.environment)
     console.start()
     try:

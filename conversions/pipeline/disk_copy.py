@@ -15,9 +15,9 @@ from conversions.pipeline.commands import Siblings, run
 from conversions.pipeline.copy_slots import copy_slot
 from conversions.pipeline.copy_verify import digest, verify_copy
 from conversions.pipeline.errors import TargetError
+from conversions.pipeline.host_files import allocated, fsync_path
 from conversions.pipeline.job import CopyOptions, Target
 from conversions.pipeline.outputs.base import Targets
-from conversions.pipeline.outputs.files import allocated, fsync_path
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
 from conversions.pipeline.stop import check_stop
@@ -73,12 +73,58 @@ def convert_command(disk: TargetDisk, target: Target, rate_bytes: int | None = N
     return [*command, disk.overlay.path, disk.part_path]
 
 
-def data_bytes(overlay: str, report: Reporter) -> int:
-    """Return how many bytes of an overlay and its source hold data; the base of the progress."""
+def data_bytes(overlay: str, report: Reporter, *, max_depth: int | None = None) -> int:
+    """Return how many bytes of an overlay and its source hold data; the base of the progress.
+
+    With `max_depth` 0 only those of the overlay itself.
+    """
     text = run(
         ["qemu-img", "map", "--output=json", "-f", "qcow2", overlay], report, level=Level.DEBUG
     )
-    return sum(int(e["length"]) for e in json.loads(text) if e["data"] and not e["zero"])
+    return sum(
+        int(e["length"])
+        for e in json.loads(text)
+        if e["data"] and not e["zero"] and (max_depth is None or e["depth"] <= max_depth)
+    )
+
+
+class CopyProgress:
+    """Reports how much of one disk is done, from what qemu-img prints, and how fast it went."""
+
+    def __init__(self, sd: str, total_bytes: int, report: Reporter) -> None:
+        self._parser = ProgressParser(total_bytes)
+        self._sd = sd
+        self._report = report
+        self._begun = self._last = time.monotonic()
+        report.progress(sd, 0, self._parser.total)
+
+    def feed(self, chunk: bytes) -> None:
+        """Take output of qemu-img; report four times a second at most."""
+        done = self._parser.feed(chunk)
+        if time.monotonic() - self._last >= _MIN_SECONDS:
+            self._last = time.monotonic()
+            self._report.progress(self._sd, done, self._parser.total)
+
+    def result(self, disk: TargetDisk, total_bytes: int, size: int) -> dict[str, Any]:
+        """Say that all is written, `size` bytes of it allocated; return the report's record."""
+        seconds = time.monotonic() - self._begun
+        self._report.progress(self._sd, self._parser.total, self._parser.total)
+        rate = total_bytes / seconds if seconds else 0.0
+        self._report.log(
+            Level.INFO,
+            f"Disk {self._sd}: {human(total_bytes)} of data written in {seconds:.1f} s "
+            f"({human(rate)}/s), {human(size)} allocated.",
+        )
+        return {
+            "disk": self._sd,
+            "path": disk.final_path,
+            "format": disk.format,
+            "virtual_bytes": disk.overlay.virtual_size_bytes,
+            "data_bytes": total_bytes,
+            "allocated_bytes": size,
+            "seconds": round(seconds, 1),
+            "rate": round(rate),
+        }
 
 
 def copy_disks(
@@ -145,44 +191,16 @@ class _Copier:
         return record
 
     def _fill(self, disk: TargetDisk) -> dict[str, Any]:
-        sd, report = disk.overlay.sd, self._report
-        total = data_bytes(disk.overlay.path, report)
-        parser = ProgressParser(total)
-        begun = last = time.monotonic()
-        report.progress(sd, 0, parser.total)
-
-        def on_output(chunk: bytes) -> None:
-            nonlocal last
-            done = parser.feed(chunk)
-            if time.monotonic() - last >= _MIN_SECONDS:
-                last = time.monotonic()
-                report.progress(sd, done, parser.total)
-
+        total = data_bytes(disk.overlay.path, self._report)
+        progress = CopyProgress(disk.overlay.sd, total, self._report)
         run(
             convert_command(disk, self._target, self._options.rate_bytes),
-            report,
-            on_output=on_output,
+            self._report,
+            on_output=progress.feed,
             on_start=self.siblings.started,
         )
         size = self._settle(disk)
-        seconds = time.monotonic() - begun
-        report.progress(sd, parser.total, parser.total)
-        rate = total / seconds if seconds else 0.0
-        report.log(
-            Level.INFO,
-            f"Disk {sd}: {human(total)} of data copied in {seconds:.1f} s ({human(rate)}/s), "
-            f"{human(size)} allocated.",
-        )
-        return {
-            "disk": sd,
-            "path": disk.final_path,
-            "format": disk.format,
-            "virtual_bytes": disk.overlay.virtual_size_bytes,
-            "data_bytes": total,
-            "allocated_bytes": size,
-            "seconds": round(seconds, 1),
-            "rate": round(rate),
-        }
+        return progress.result(disk, total, size)
 
     def _settle(self, disk: TargetDisk) -> int:
         """Wait until the copy is on stable storage; return the bytes it occupies.

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from conversions.pipeline.appliance import GuestFS
+from conversions.pipeline.decrypt import find_encrypted
 from conversions.pipeline.errors import InspectionError
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.types import Application, Inspection
@@ -26,10 +27,14 @@ def inspect_guest(g: GuestFS, *, root: str, read_only: bool, report: Reporter) -
     roots = list(g.inspect_os())
     if not roots:
         raise _nothing_found(g)
-    chosen = choose_root([(r, g.inspect_get_product_name(r)) for r in roots], root)
-    if len(roots) > 1:
-        report.log(Level.INFO, f"Several systems found ({', '.join(roots)}); taking {chosen}.")
+    named = without_snapshots([(r, g.inspect_get_product_name(r)) for r in roots])
+    chosen = choose_root(named, root)
+    if len(named) > 1:
+        found = ", ".join(device for device, _name in named)
+        report.log(Level.INFO, f"Several systems found ({found}); taking {chosen}.")
     mountpoints = sorted(g.inspect_get_mountpoints(chosen), key=lambda m: len(m[0]))
+    if "/" not in dict(mountpoints):  # its entry in fstab names something that is not there
+        mountpoints.insert(0, ("/", chosen))
     _mount(g, mountpoints, read_only=read_only, report=report)
     if not read_only:
         _prove_writable(g)
@@ -69,6 +74,23 @@ def _product_name(g: GuestFS, name: str) -> str:
     return name
 
 
+def without_snapshots(roots: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the roots without btrfs snapshots of a system that is there itself.
+
+    The plain device is the subvolume that boots; what snapper keeps lies below .snapshots.
+    """
+    kept = [r for r in roots if "/.snapshots/" not in r[0]] or list(roots)
+    plain = [r for r in kept if not r[0].startswith("btrfsvol:")]
+
+    def is_twin(root: tuple[str, str]) -> bool:
+        return any(
+            root[0].startswith(f"btrfsvol:{device}/") and root[1] == product
+            for device, product in plain
+        )
+
+    return [r for r in kept if not is_twin(r)]
+
+
 def choose_root(roots: Sequence[tuple[str, str]], choice: str) -> str:
     """Return the root to convert; `roots` are (device, product name).  Raises InspectionError."""
     devices = [device for device, _name in roots]
@@ -93,19 +115,19 @@ def choose_root(roots: Sequence[tuple[str, str]], choice: str) -> str:
 
 
 def _nothing_found(g: GuestFS) -> InspectionError:
-    found = dict(g.list_filesystems())
-    encrypted = sorted(dev for dev, kind in found.items() if kind in ("crypto_LUKS", "BitLocker"))
-    if encrypted:
+    if encrypted := find_encrypted(g):
         return InspectionError(
-            f"No operating system was found; {', '.join(encrypted)} is encrypted.",
-            remedy="Encrypted guests cannot be opened yet: decrypt it on the source first.",
+            "No operating system was found; encrypted and without a key: "
+            f"{', '.join(device.label for device in encrypted)}.",
+            remedy="Give the key for each of them.",
             code="E-ENCRYPTED",
         )
-    seen = ", ".join(f"{dev} ({kind})" for dev, kind in sorted(found.items())) or "none"
+    found = sorted(g.list_filesystems())
+    seen = ", ".join(f"{dev} ({kind})" for dev, kind in found) or "none"
     return InspectionError(
         f"No operating system was found on the disks. Filesystems: {seen}.",
-        remedy="The disks may be blank, encrypted or damaged; start the machine on its source "
-        "to see whether it boots.",
+        remedy="The disks may be blank or damaged; start the machine on its source to see whether "
+        "it boots.",
         code="E-NO-ROOT",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
@@ -13,19 +14,31 @@ from conversions.pipeline.output_kinds import BOOLEANS, check_target
 
 
 class Mode(StrEnum):
-    """copy makes a converted VM; inspect only looks; rehearse converts and throws away."""
+    """copy makes a converted VM; inspect only looks; rehearse converts and throws away.
+
+    in_place changes the source's own disks, at once, after everything has succeeded in overlays.
+    """
 
     COPY = "copy"
     INSPECT = "inspect"
     REHEARSE = "rehearse"
+    IN_PLACE = "in_place"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """Where the source is: kind "ova" and the path of an OVA file, directory or .ovf."""
+    """Where the source is.
+
+    Kind "ova": the path of an OVA file, directory or .ovf.  Kind "disk": the path of an image, and
+    of others in `more`; `format` is stated for all of them or None.  Kind "libvirt": the name or
+    UUID of a domain on the host `connection`.
+    """
 
     kind: str
     location: str
+    more: tuple[str, ...] = ()
+    format: str | None = None
+    connection: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,12 +106,64 @@ class CopyOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A passphrase, and what it opens: "all", a device such as /dev/sda2, or a UUID of LUKS."""
+
+    selector: str
+    passphrase: str = field(repr=False)
+
+
+_HOSTNAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62}[A-Za-z0-9])?"
+                       r"(\.[A-Za-z0-9]([A-Za-z0-9-]{0,62}[A-Za-z0-9])?)*")  # fmt: skip
+_ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}")
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._:@-]{0,127}")
+_SSH_KEY = re.compile(r"(ssh|ecdsa|sk)-[\w@.-]+ [A-Za-z0-9+/=]+( [^\n]*)?")
+_CRYPTED = re.compile(r"[!*]|\$[0-9a-z]+\$[^:\n]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Customize:
+    """Wishes for the guest: "" and empty mean no change.
+
+    `root_password_hash` is in the form of crypt(3), never the password itself.  `install` happens
+    at the first start, `uninstall` at once.  `firstboot` are scripts of the first start.
+    """
+
+    hostname: str = ""
+    timezone: str = ""
+    root_password_hash: str = ""
+    ssh_keys: tuple[str, ...] = ()
+    install: tuple[str, ...] = ()
+    uninstall: tuple[str, ...] = ()
+    firstboot: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what no guest could have.  Raises JobError."""
+        rules: list[tuple[str, re.Pattern[str], tuple[str, ...]]] = [
+            ("host name", _HOSTNAME, (self.hostname,)),
+            ("time zone", _ZONE, (self.timezone,)),
+            ("password hash", _CRYPTED, (self.root_password_hash,)),
+            ("SSH key", _SSH_KEY, self.ssh_keys),
+            ("package name", _PACKAGE, (*self.install, *self.uninstall)),
+        ]
+        for what, pattern, values in rules:
+            for value in values:
+                if value and not pattern.fullmatch(value):
+                    shown = "" if what == "password hash" else f": {value[:80]!r}"
+                    raise JobError(f"This is no {what}{shown}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One conversion, rehearsal or inspection.
 
     `work_dir` is private to this job and is removed at the end; None means a new one under
     VIRT_V2V_TMPDIR, LIBGUESTFS_CACHEDIR, TMPDIR or /var/tmp, in that order.  `root` is "single",
-    "first" or a device of the guest such as /dev/sda2.  `name` renames the VM.
+    "first" or a device of the guest such as /dev/sda2.  `name` renames the VM.  `guest_agent`
+    arranges that the QEMU guest agent is installed at the first start; `keep_nic_names` that
+    network cards keep the names they are configured by.  `define` gives a domain converted in
+    place its new definition on its host.  `keys` open encrypted devices; they belong in no file
+    and no log.  `fsck` checks filesystems before and after.
     """
 
     mode: Mode
@@ -108,6 +173,12 @@ class Job:
     root: str = "single"
     network_map: NetworkMap = field(default_factory=NetworkMap)
     copy: CopyOptions = field(default_factory=CopyOptions)
+    customize: Customize = field(default_factory=Customize)
+    keys: tuple[Key, ...] = field(default=(), repr=False)
+    fsck: bool = True
+    define: bool = False
+    guest_agent: bool = True
+    keep_nic_names: bool = True
     trim: bool = True
     verify_digests: bool = True
     memory_mib: int | None = None
@@ -126,6 +197,19 @@ class Job:
             )
         if self.target is not None:
             check_target(self.target)
+        if self.mode is Mode.IN_PLACE:
+            self._check_in_place()
+
+    def _check_in_place(self) -> None:
+        if self.source.kind not in ("disk", "libvirt"):
+            raise JobError(
+                f"A source of kind {self.source.kind} cannot be converted in place.",
+                remedy="Disks on this host and domains of a libvirt host can; copy the others.",
+            )
+        if self.target is not None:
+            raise JobError("In place there is no target: the disks stay where they are.")
+        if self.define and self.source.kind != "libvirt":
+            raise JobError("Only a domain of a libvirt host can be defined again.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as plain JSON values."""
@@ -153,7 +237,9 @@ class Job:
             values["mode"] = Mode(values.get("mode", ""))
         except ValueError as error:
             raise JobError(f"Mode {values.get('mode')!r} is not known.") from error
-        values["source"] = Input(**_strict(Input, values.get("source"), "source"))
+        source = _strict(Input, values.get("source"), "source")
+        source["more"] = tuple(source.get("more", ()))
+        values["source"] = Input(**source)
         if values.get("target") is not None:
             target = _strict(Target, values["target"], "target")
             target["options"] = {k: tuple(v) for k, v in target.get("options", {}).items()}
@@ -165,29 +251,38 @@ class Job:
             macs = mapping.get("macs", {})
             mapping["macs"] = {mac: (kind, name) for mac, (kind, name) in macs.items()}
             values["network_map"] = NetworkMap(**mapping)
+        values["keys"] = tuple(Key(**_strict(Key, k, "keys")) for k in values.get("keys", ()))
+        if "customize" in values:
+            wishes = _strict(Customize, values["customize"], "customize")
+            plain: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in wishes.items()
+            }
+            values["customize"] = Customize(**plain)
         try:
             return cls(**values)
         except TypeError as error:
             raise JobError(f"The job is incomplete: {error}.") from error
 
 
+# Types as the compiler writes them.
 _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "str | None": (str, type(None)),
     "int | None": (int, type(None)),
     "bool": (bool,),
+    "tuple[str, ...]": (list, tuple),
     "Mapping[str, str]": (dict,),
     "Mapping[str, tuple[str, str]]": (dict,),
     "Mapping[str, tuple[str, ...]]": (dict,),
-    'Literal["qcow2", "raw"]': (str,),
-    'Literal["sparse", "preallocated"]': (str,),
-    'Literal["none", "quick", "full"]': (str,),
     "int": (int,),
+    "Literal['none', 'quick', 'full']": (str,),
+    "Literal['qcow2', 'raw']": (str,),
+    "Literal['sparse', 'preallocated']": (str,),
 }
 _VALUES = {
-    "format": ("qcow2", "raw"),
-    "allocation": ("sparse", "preallocated"),
-    "verify": ("none", "quick", "full"),
+    "Literal['none', 'quick', 'full']": ("none", "quick", "full"),
+    "Literal['qcow2', 'raw']": ("qcow2", "raw"),
+    "Literal['sparse', 'preallocated']": ("sparse", "preallocated"),
 }
 
 
@@ -205,6 +300,6 @@ def _strict(cls: type, data: Any, where: str) -> dict[str, Any]:
             not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed)
         ):
             raise JobError(f"{where}.{key} must be {known[key]}, not {value!r}.")
-        if key in _VALUES and value not in _VALUES[key]:
-            raise JobError(f"{where}.{key} must be one of {', '.join(_VALUES[key])}.")
+        if value not in _VALUES.get(known[key], (value,)):
+            raise JobError(f"{where}.{key} must be one of {', '.join(_VALUES[known[key]])}.")
     return dict(data)

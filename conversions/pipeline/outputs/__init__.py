@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
-from conversions.pipeline.job import Job, Target
+from conversions.pipeline.job import Job, Mode, Target
 from conversions.pipeline.output_kinds import kind_of
 from conversions.pipeline.outputs.base import Output
 from conversions.pipeline.report import Reporter
 
 # Loaded when wanted: some need a client library that takes a second to load.
 _CLASSES = {
+    "in_place": "in_place:InPlaceOutput",
     "libvirt": "libvirt:LibvirtOutput",
     "local": "local:LocalOutput",
     "null": "null:NullOutput",
@@ -19,14 +21,20 @@ _CLASSES = {
 }
 
 
-def output_for(job: Job, report: Reporter) -> Output:
+def output_for(job: Job, work: Path, report: Reporter) -> Output:
     """Return the output a job asks for; a job without a target gets a local one for previews.
 
     Raises JobError for an unknown kind.
     """
-    target = job.target or Target(directory="/")
-    module, _, name = _CLASSES[kind_of(target.kind).name].partition(":")
-    output: Callable[[Target, str | None, Reporter], Output] = getattr(
-        import_module(f"{__name__}.{module}"), name
-    )
-    return output(target, job.name, report)
+    output: Output
+    if job.mode is Mode.IN_PLACE:
+        output = _class("in_place")(job, work, report)
+    else:
+        target = job.target or Target(directory="/")
+        output = _class(kind_of(target.kind).name)(target, job.name, report)
+    return output
+
+
+def _class(kind: str) -> Any:
+    module, _, name = _CLASSES[kind].partition(":")
+    return getattr(import_module(f"{__name__}.{module}"), name)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from conversions.pipeline.job import Target
+from conversions.pipeline.job import CopyOptions, Target
 from conversions.pipeline.types import Overlay, TargetDisk, TargetMeta
 from inventory.sources.types import Source
 
@@ -63,6 +63,10 @@ class Output(Protocol):
 
     def check(self, meta: TargetMeta) -> None:
         """Refuse, before the copy, a machine that the target cannot have.  Raises TargetError."""
+        ...
+
+    def copy(self, targets: Targets, disks: Sequence[TargetDisk], options: CopyOptions) -> None:
+        """Write every disk.  Raises CommandError, TargetError, Stopped."""
         ...
 
     def preview(self, meta: TargetMeta) -> None:

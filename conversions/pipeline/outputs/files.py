@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from conversions.pipeline.errors import TargetError
+from conversions.pipeline.host_files import allocated, fsync_path
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.types import Place, TargetDisk
 
@@ -33,23 +33,9 @@ def safe_name(name: str) -> str:
     return stem
 
 
-def fsync_path(path: Path) -> None:
-    """Wait until a file or a folder is on stable storage."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def part_of(final: Path) -> Path:
     """Return the name a file has until it is complete."""
     return final.with_name(final.name + ".part")
-
-
-def allocated(path: Path) -> int:
-    """Return the bytes a file really occupies."""
-    return path.stat().st_blocks * 512
 
 
 class FileTargets:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from conversions.pipeline.disk_copy import copy_disks
 from conversions.pipeline.errors import TargetError
-from conversions.pipeline.job import Target
+from conversions.pipeline.job import CopyOptions, Target
 from conversions.pipeline.outputs.base import Targets
 from conversions.pipeline.outputs.files import FileTargets, part_of, safe_name
 from conversions.pipeline.report import Level, Reporter
@@ -137,6 +138,10 @@ class FolderOutput:
     def check(self, meta: TargetMeta) -> None:
         """Refuse what the metadata cannot say.  Raises TargetError."""
         self.metadata(meta, quiet=True)
+
+    def copy(self, targets: Targets, disks: Sequence[TargetDisk], options: CopyOptions) -> None:
+        """Convert each overlay into what stands for it here."""
+        copy_disks(targets, disks, self.target, options, self._report)
 
     def preview(self, meta: TargetMeta) -> None:
         """Report the metadata that would be written."""

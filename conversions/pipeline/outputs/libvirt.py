@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from conversions.pipeline.disk_copy import copy_disks
 from conversions.pipeline.errors import TargetError
-from conversions.pipeline.job import Target
+from conversions.pipeline.job import CopyOptions, Target
 from conversions.pipeline.outputs.base import Targets
 from conversions.pipeline.outputs.domain_host import DomainHost
 from conversions.pipeline.outputs.files import part_of, safe_name
@@ -116,6 +117,10 @@ class LibvirtOutput:
     def check(self, meta: TargetMeta) -> None:
         """Refuse what the host cannot run.  Raises TargetError."""
         self._facts(meta, quiet=True)
+
+    def copy(self, targets: Targets, disks: Sequence[TargetDisk], options: CopyOptions) -> None:
+        """Convert each overlay into what stands for it here."""
+        copy_disks(targets, disks, self.target, options, self._report)
 
     def preview(self, meta: TargetMeta) -> None:
         """Report the domain XML that would be defined."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from conversions.pipeline.job import Target
+from conversions.pipeline.disk_copy import copy_disks
+from conversions.pipeline.job import CopyOptions, Target
 from conversions.pipeline.outputs.base import Targets
 from conversions.pipeline.outputs.files import safe_name
 from conversions.pipeline.outputs.libvirt_xml import public_xml
@@ -76,6 +77,10 @@ class NullOutput:
 
     def check(self, meta: TargetMeta) -> None:
         """Accept every machine."""
+
+    def copy(self, targets: Targets, disks: Sequence[TargetDisk], options: CopyOptions) -> None:
+        """Convert each overlay into what stands for it here."""
+        copy_disks(targets, disks, self.target, options, self._report)
 
     def preview(self, meta: TargetMeta) -> None:
         """Report the XML that output local would write."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -15,6 +17,7 @@ import libvirt
 import pytest
 from lxml import etree
 
+from conversions.pipeline.accelerator import choose_accelerator
 from conversions.pipeline.disk_copy import copy_disks
 from conversions.pipeline.errors import JobError, TargetError
 from conversions.pipeline.guestcaps import expected_guestcaps
@@ -34,7 +37,7 @@ MIB = 1 << 20
 
 
 @pytest.fixture(scope="session")
-def libvirtd() -> Iterator[libvirt.virConnect]:
+def libvirtd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[libvirt.virConnect]:
     """A connection to the host's libvirtd, started for the tests when it does not run."""
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     started: list[subprocess.Popen[bytes]] = []
@@ -43,8 +46,9 @@ def libvirtd() -> Iterator[libvirt.virConnect]:
     except libvirt.libvirtError:
         if os.getuid():
             pytest.skip("libvirtd does not run, and only root can start it")
+        folder = tmp_path_factory.mktemp("libvirtd")
         for program in ("virtlogd", "libvirtd"):
-            command = [sys.executable, "-m", "tests.reaper", program]
+            command = [*_without_kvm(folder), sys.executable, "-m", "tests.reaper", program]
             started.append(
                 subprocess.Popen(
                     command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT
@@ -56,6 +60,20 @@ def libvirtd() -> Iterator[libvirt.virConnect]:
     for process in reversed(started):
         process.terminate()
         process.wait(60)
+
+
+# libvirtd would try a KVM that does not work every time it is asked; its private mounts for each
+# machine would not stand the one that hides it.
+_HIDE = (
+    'cd "$0" && touch kvm && chmod 0 kvm && mount --bind kvm /dev/kvm && '
+    "echo 'namespaces = []' >qemu.conf && mount --bind qemu.conf /etc/libvirt/qemu.conf; "
+    'cd "$OLDPWD"; exec "$@"'
+)
+
+
+def _without_kvm(folder: Path) -> list[str]:
+    """Return the words before a command that let it see no KVM, where that does not work."""
+    return [] if choose_accelerator().kvm else ["unshare", "-m", "sh", "-c", _HIDE, str(folder)]
 
 
 def _connected(deadline: float) -> libvirt.virConnect:
@@ -125,8 +143,9 @@ class Scene:
 @pytest.fixture
 def scene(libvirtd: libvirt.virConnect, tmp_path: Path) -> Iterator[Scene]:
     name = f"v2vtest-{uuid.uuid4().hex[:8]}"
-    folder = tmp_path / "pool"
-    folder.mkdir()
+    # The machine's own user has to get there.
+    folder = Path(tempfile.mkdtemp(prefix=name, dir="/var/tmp"))
+    folder.chmod(0o711)
     xml = f"<pool type='dir'><name>{name}</name><target><path>{folder}</path></target></pool>"
     pool = libvirtd.storagePoolCreateXML(xml)
     raw = tmp_path / "source.raw"
@@ -142,6 +161,7 @@ def scene(libvirtd: libvirt.virConnect, tmp_path: Path) -> Iterator[Scene]:
         if domain.name() == name:
             domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
     pool.destroy()
+    shutil.rmtree(folder)
 
 
 def assert_same(scene: Scene, disk: Path, format_: str) -> None:

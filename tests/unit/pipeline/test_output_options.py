@@ -107,7 +107,7 @@ def test_t07_a_password_that_nobody_asks_for(name: str) -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_can_be_had(name: str) -> None:
-    assert output_for(Target_of(name), RecordingReporter()).describe()
+    assert output_for(Target_of(name), Path("/w"), RecordingReporter()).describe()
 
 
 def test_t05_the_format_is_qcow2_and_recorded() -> None:
@@ -118,7 +118,7 @@ def test_t06_a_folder_that_is_not_one(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
     for path in (tmp_path / "missing", file):
-        output = output_for(job(Target(directory=str(path))), RecordingReporter())
+        output = output_for(job(Target(directory=str(path))), Path("/w"), RecordingReporter())
         with (
             pytest.raises(TargetError, match=str(path)),
             output.prepare(make_source(), [target_disk(0).overlay]),
@@ -144,7 +144,7 @@ def test_names_of_files(
     kind: str, name: str, renamed: str | None, stem: str, tmp_path: Path
 ) -> None:
     request = job(Target(kind=kind, directory=str(tmp_path)))
-    output = type(output_for(request, RecordingReporter()))(
+    output = type(output_for(request, Path("/w"), RecordingReporter()))(
         request.target,
         renamed,
         RecordingReporter(),  # type: ignore[call-arg]
