@@ -30,6 +30,7 @@ from conversions.pipeline.job import Job
 from conversions.pipeline.steps import Step
 from conversions.routing import News, group_name
 from inventory.models import SourceVM
+from v2vweb.celery import send
 
 logger = logging.getLogger(__name__)
 
@@ -66,10 +67,7 @@ def start_conversion(
 def _send_to_worker(conversion: Conversion) -> None:
     from conversions.tasks import run_conversion
 
-    try:
-        run_conversion.delay(str(conversion.uuid))
-    except Exception:  # the broker is down: the periodic task takes it up later
-        logger.warning("%s waits until the broker is back.", conversion, exc_info=True)
+    send(run_conversion, str(conversion.uuid))
 
 
 def retry_conversion(conversion: Conversion, *, user: Any) -> Conversion:

@@ -18,6 +18,7 @@ from inventory.sources.errors import SourceError
 from inventory.sources.ova import OvaReader
 from inventory.sources.types import Source
 from inventory.templatetags.console import size
+from v2vweb.celery import send
 
 Status = OvaUpload.Status
 OPEN = (Status.RECEIVING, Status.CHECKING)
@@ -187,7 +188,7 @@ def arrived(upload: OvaUpload) -> None:
 def _check_later(upload: OvaUpload) -> None:
     from inventory.tasks import check_upload
 
-    transaction.on_commit(lambda: check_upload.delay(str(upload.uuid)))
+    transaction.on_commit(lambda: send(check_upload, str(upload.uuid)))
 
 
 def check_received(upload: OvaUpload) -> None:

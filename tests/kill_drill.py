@@ -5,7 +5,8 @@
 After each kill: within a minute the row must tell the truth (failed, lost, or still running where
 only the web process died), and then the source must be as it was, no process of the conversion
 may live, the work and target folders must be empty; a retry is started at the end and must end
-well.  Prints one line per kill; exits 1 when anything differs.
+well.  Each step is made to last a second at least, so that the kill falls into it.  Prints one line
+per kill; exits 1 when anything differs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.browser.console import Console
+from tests.browser.console import PYTHON, Console
 
 TRUTH_SECONDS = 60
 READY_SECONDS = 300
@@ -54,7 +55,7 @@ def pids(console: Console, words: str) -> list[int]:
 
 def victims_of(console: Console, victim: str) -> list[int]:
     """Return the process ids to kill."""
-    words = {"engine": "conversions.pipeline", "worker": "v2vweb worker", "web": "uvicorn"}[victim]
+    words = {"engine": "--job - --events", "worker": "v2vweb worker", "web": "uvicorn"}[victim]
     return [pid for pid in pids(console, words) if "script/keep" not in _line(pid)]
 
 
@@ -63,6 +64,14 @@ def _line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
         return ""
+
+
+def slow_python(folder: Path) -> Path:
+    """Write the program that stands for the engine's Python: it runs tests/slow_engine.py."""
+    program = folder / "slow-python"
+    program.write_text(f'#!/bin/sh\nshift 2\nexec {PYTHON} -m tests.slow_engine "$@"\n')
+    program.chmod(0o755)
+    return program
 
 
 class Drill:
@@ -196,6 +205,7 @@ def main() -> None:
     ova = var / "drill.ova"
     subprocess.run(["cp", "--reflink=auto", str(options.ova), str(ova)], check=True)
     console = Console(var=var, log=var / "server.log")
+    os.environ["V2VWEB_ENGINE_PYTHON"] = str(slow_python(var))
     os.environ.update(console.environment)
     console.start()
     try:

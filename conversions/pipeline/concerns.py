@@ -6,45 +6,33 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from conversions.pipeline.appliance import GuestFS
+from conversions.pipeline.context import Context
 from conversions.pipeline.convert import is_supported
+from conversions.pipeline.guestcaps import machine_for
+from conversions.pipeline.linux import network_names
 from conversions.pipeline.linux.block_devices import unstable_names
+from conversions.pipeline.linux.families import is_tested
 from conversions.pipeline.linux.files import GuestFiles
-from conversions.pipeline.linux.packages import UNINSTALLER, foreign_packages
-from conversions.pipeline.report import Level, Reporter
+from conversions.pipeline.linux.hypervisors import VMWARE_UNINSTALLER, foreign_packages
+from conversions.pipeline.report import Level
 from conversions.pipeline.space import shortages
 from conversions.pipeline.types import Concern, ConcernLevel, Inspection, MountpointStats
-from inventory.sources.types import Source
 
 _RAW_DISK = re.compile(r"(?m)^\s*(/dev/(?:[hsv]|xv)d[a-z]+\d*)\s")
-# Names that udev derives from the PCI slot, which differs on the target.
-_SLOT_NAME = re.compile(r"\b(en[psox]\w*\d\w*)\b")
-_STATIC_FILES = ("/etc/network/interfaces",)
 
 
-def collect_concerns(
-    g: GuestFS,
-    guest: Inspection,
-    source: Source,
-    stats: Sequence[MountpointStats],
-    report: Reporter,
-) -> None:
+def collect_concerns(c: Context, stats: Sequence[MountpointStats]) -> None:
     """Look at the guest before anything is changed and report every concern, worst first."""
-    files = GuestFiles(g, report, change=False)
+    files = GuestFiles(c.g, c.report, change=False)
     order = list(ConcernLevel)
-    found = sorted(_concerns(g, files, guest, source, stats), key=lambda c: order.index(c.level))
+    found = sorted(_concerns(c, files, stats), key=lambda one: order.index(one.level))
     for concern in found:
-        report.log(Level.INFO, f"Concern ({concern.level}): {concern.title}. {concern.found}")
-    report.report("concerns", [asdict(c) for c in found])
+        c.report.log(Level.INFO, f"Concern ({concern.level}): {concern.title}. {concern.found}")
+    c.report.report("concerns", [asdict(one) for one in found])
 
 
-def _concerns(
-    g: GuestFS,
-    files: GuestFiles,
-    guest: Inspection,
-    source: Source,
-    stats: Sequence[MountpointStats],
-) -> Iterator[Concern]:
+def _concerns(c: Context, files: GuestFiles, stats: Sequence[MountpointStats]) -> Iterator[Concern]:
+    guest = c.guest
     yield from _system(guest)
     for sentence in shortages(stats):
         yield Concern(
@@ -58,7 +46,7 @@ def _concerns(
     if guest.type == "linux":
         yield from _hypervisor_software(files, guest)
         yield from _disk_names(files)
-        yield from _network(g, files, source)
+        yield from _network(c, files)
 
 
 def _system(guest: Inspection) -> Iterator[Concern]:
@@ -69,7 +57,18 @@ def _system(guest: Inspection) -> Iterator[Concern]:
             title="This operating system cannot be converted yet",
             found=f"{guest.product_name} (type {guest.type}, distribution {guest.distro}).",
             meaning="There is no converter for it; a conversion would stop at its start.",
-            remedy="Debian and Ubuntu guests can be converted.",
+            remedy="Linux guests with rpm, deb or pacman packages can be converted.",
+        )
+    elif guest.type == "linux" and not is_tested(guest):
+        yield Concern(
+            level=ConcernLevel.WARNING,
+            code="C-DISTRO-UNTESTED",
+            title="This distribution is not a tested one",
+            found=f"{guest.product_name} ({guest.distro}).",
+            meaning=f"It has the tools of a family that is known ({guest.package_management}) and "
+            "is converted as one of it.",
+            remedy="Rehearse the conversion first, and keep the source until the result has "
+            "started.",
         )
     encrypted = sorted(
         dev for dev, kind in guest.filesystems if kind in ("crypto_LUKS", "BitLocker")
@@ -86,9 +85,9 @@ def _system(guest: Inspection) -> Iterator[Concern]:
 
 
 def _hypervisor_software(files: GuestFiles, guest: Inspection) -> Iterator[Concern]:
-    packages = foreign_packages(guest.applications)
-    if files.is_file(UNINSTALLER):
-        packages.append(f"VMware Tools ({UNINSTALLER})")
+    packages = foreign_packages(guest)
+    if files.is_file(VMWARE_UNINSTALLER):
+        packages.append(f"VMware Tools ({VMWARE_UNINSTALLER})")
     if packages:
         yield Concern(
             level=ConcernLevel.NOTE,
@@ -122,28 +121,34 @@ def _disk_names(files: GuestFiles) -> Iterator[Concern]:
         )
 
 
-def _network(g: GuestFS, files: GuestFiles, source: Source) -> Iterator[Concern]:
-    """Interface names that will change, where a fixed address hangs on them."""
-    folders = ("/etc/netplan", "/etc/NetworkManager/system-connections",
-               "/etc/network/interfaces.d", "/etc/systemd/network")  # fmt: skip
-    paths = list(_STATIC_FILES)
-    for folder in folders:
-        if g.is_dir(folder):
-            paths += [f"{folder}/{name}" for name in sorted(g.ls(folder))[:100]]
-    for path in paths:
-        text = files.read(path) or ""
-        body = "\n".join(line for line in text.split("\n") if not line.lstrip().startswith("#"))
-        names = sorted(set(_SLOT_NAME.findall(body)))
-        if not names:
-            continue
-        fixed = bool(re.search(r"\bstatic\b|addresses:|address1?=|Address=|method=manual", body))
+def _network(c: Context, files: GuestFiles) -> Iterator[Concern]:
+    """Interface names that will change: kept where it is certain which card has them."""
+    configured = network_names.configured_nics(files)
+    machine = machine_for(c.guest.distro, c.guest.major_version, c.guest.arch)
+    matches = network_names.match_nics(configured, c.source.nics)
+    for index, (nic, _mac, certain) in enumerate(matches):
+        new = network_names.expected_name(machine, index)
+        kept = certain and c.job.keep_nic_names
+        fixed = " with a fixed address" if nic.static else ""
+        if kept:
+            level, title = ConcernLevel.NOTE, f"Network card keeps the name {nic.name}"
+            meaning = f"On KVM it would be called {new}; a rule keeps the old name."
+            remedy = ""
+        else:
+            level = ConcernLevel.WARNING if nic.static else ConcernLevel.NOTE
+            title = f"Network name {nic.name} will change"
+            meaning = f"On KVM it is probably called {new}; this configuration no longer applies."
+            remedy = (
+                "Turn on keeping of network names."
+                if certain
+                else f"Change {nic.name} to its new name on the guest's console after the first "
+                "start."
+            )
         yield Concern(
-            level=ConcernLevel.WARNING if fixed else ConcernLevel.NOTE,
+            level=level,
             code="C-NIC-NAME",
-            title="Network names will change",
-            found=f"{path} configures {', '.join(names)}"
-            + (" with a fixed address." if fixed else "."),
-            meaning="On KVM the card gets another name, such as enp1s0, and this configuration "
-            "no longer applies to it.",
-            remedy="Change the name in the guest after its first start, on its console.",
+            title=title,
+            found=f"{nic.path} configures {nic.name}{fixed}.",
+            meaning=meaning,
+            remedy=remedy,
         )

@@ -30,6 +30,8 @@ def inspect_guest(g: GuestFS, *, root: str, read_only: bool, report: Reporter) -
     if len(roots) > 1:
         report.log(Level.INFO, f"Several systems found ({', '.join(roots)}); taking {chosen}.")
     mountpoints = sorted(g.inspect_get_mountpoints(chosen), key=lambda m: len(m[0]))
+    if "/" not in dict(mountpoints):  # its entry in fstab names something that is not there
+        mountpoints.insert(0, ("/", chosen))
     _mount(g, mountpoints, read_only=read_only, report=report)
     if not read_only:
         _prove_writable(g)

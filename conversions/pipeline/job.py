@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
@@ -53,13 +54,55 @@ class Target:
     overwrite: bool = False
 
 
+_HOSTNAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62}[A-Za-z0-9])?"
+                       r"(\.[A-Za-z0-9]([A-Za-z0-9-]{0,62}[A-Za-z0-9])?)*")  # fmt: skip
+_ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}")
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._:@-]{0,127}")
+_SSH_KEY = re.compile(r"(ssh|ecdsa|sk)-[\w@.-]+ [A-Za-z0-9+/=]+( [^\n]*)?")
+_CRYPTED = re.compile(r"[!*]|\$[0-9a-z]+\$[^:\n]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Customize:
+    """Wishes for the guest: "" and empty mean no change.
+
+    `root_password_hash` is in the form of crypt(3), never the password itself.  `install` happens
+    at the first start, `uninstall` at once.  `firstboot` are scripts of the first start.
+    """
+
+    hostname: str = ""
+    timezone: str = ""
+    root_password_hash: str = ""
+    ssh_keys: tuple[str, ...] = ()
+    install: tuple[str, ...] = ()
+    uninstall: tuple[str, ...] = ()
+    firstboot: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what no guest could have.  Raises JobError."""
+        rules: list[tuple[str, re.Pattern[str], tuple[str, ...]]] = [
+            ("host name", _HOSTNAME, (self.hostname,)),
+            ("time zone", _ZONE, (self.timezone,)),
+            ("password hash", _CRYPTED, (self.root_password_hash,)),
+            ("SSH key", _SSH_KEY, self.ssh_keys),
+            ("package name", _PACKAGE, (*self.install, *self.uninstall)),
+        ]
+        for what, pattern, values in rules:
+            for value in values:
+                if value and not pattern.fullmatch(value):
+                    shown = "" if what == "password hash" else f": {value[:80]!r}"
+                    raise JobError(f"This is no {what}{shown}.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One conversion, rehearsal or inspection.
 
     `work_dir` is private to this job and is removed at the end; None means a new one under
     VIRT_V2V_TMPDIR, LIBGUESTFS_CACHEDIR, TMPDIR or /var/tmp, in that order.  `root` is "single",
-    "first" or a device of the guest such as /dev/sda2.  `name` renames the VM.
+    "first" or a device of the guest such as /dev/sda2.  `name` renames the VM.  `guest_agent`
+    arranges that the QEMU guest agent is installed at the first start; `keep_nic_names` that
+    network cards keep the names they are configured by.
     """
 
     mode: Mode
@@ -68,6 +111,9 @@ class Job:
     name: str | None = None
     root: str = "single"
     network_map: NetworkMap = field(default_factory=NetworkMap)
+    customize: Customize = field(default_factory=Customize)
+    guest_agent: bool = True
+    keep_nic_names: bool = True
     trim: bool = True
     verify_digests: bool = True
     memory_mib: int | None = None
@@ -126,6 +172,12 @@ class Job:
             macs = mapping.get("macs", {})
             mapping["macs"] = {mac: (kind, name) for mac, (kind, name) in macs.items()}
             values["network_map"] = NetworkMap(**mapping)
+        if "customize" in values:
+            wishes = _strict(Customize, values["customize"], "customize")
+            plain: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in wishes.items()
+            }
+            values["customize"] = Customize(**plain)
         try:
             return cls(**values)
         except TypeError as error:
@@ -137,6 +189,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "str | None": (str, type(None)),
     "int | None": (int, type(None)),
     "bool": (bool,),
+    "tuple[str, ...]": (list, tuple),
     "Mapping[str, str]": (dict,),
     "Mapping[str, tuple[str, str]]": (dict,),
     'Literal["qcow2", "raw"]': (str,),

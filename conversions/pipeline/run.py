@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 from conversions.pipeline.appliance import Appliance
 from conversions.pipeline.concerns import collect_concerns
+from conversions.pipeline.context import Context
 from conversions.pipeline.convert import pick_converter
 from conversions.pipeline.disk_copy import copy_disks
 from conversions.pipeline.firmware import detect_boot_disk, is_uefi_target
@@ -62,9 +63,11 @@ def convert(job: Job, report: Reporter) -> None:
             if copying:
                 output.check_space(estimates, overlays)
         with report.step(Step.CONVERSION):
-            converter = pick_converter(guest)
-            collect_concerns(g, guest, source, stats, report)
-            guestcaps = converter.convert(g, guest, source, report, change=changing)
+            context = Context(
+                g=g, guest=guest, source=source, job=job, report=report, work=work, change=changing
+            )
+            collect_concerns(context, stats)
+            guestcaps = pick_converter(guest).convert(context)
             boot_disk = detect_boot_disk(g, guest, overlays)
         if changing and job.trim:
             with report.step(Step.TRIM):

@@ -10,7 +10,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from conversions.pipeline.types import BlockBus
-from inventory.sources.types import Controller, SourceDisk, disk_letters
+from inventory.sources.types import (
+    Controller,
+    Removable,
+    RemovableType,
+    SourceDisk,
+    disk_letters,
+)
 
 _PREFIX = {
     Controller.IDE: "hd",
@@ -50,7 +56,9 @@ def block_device_map(
             old = [f"nvme{counts.get('nvme', 0)}n1"]
             counts["nvme"] = counts.get("nvme", 0) + 1
         elif disk.controller is None:
+            # An image says nothing of its bus; HP's Smart Array had names of its own.
             old = [prefix + disk_letters(disk.id) for prefix in ("sd", "hd", "vd")]
+            old.append(f"cciss/c0d{disk.id}")
         else:
             prefix = ide_prefix if disk.controller is Controller.IDE else _PREFIX[disk.controller]
             old = [prefix + disk_letters(counts.get(prefix, 0))]
@@ -87,6 +95,16 @@ class Renamer:
         return value
 
 
+def cdrom_map(removables: Sequence[Removable], ide_prefix: str) -> dict[str, str]:
+    """Return what the first IDE CD-ROM of an old guest is called afterwards: the link cdrom."""
+    drives = [
+        r for r in removables if r.type is RemovableType.CDROM and r.controller is Controller.IDE
+    ]
+    if ide_prefix != "hd" or not drives or drives[0].slot is None:
+        return {}
+    return {"hd" + disk_letters(drives[0].slot): "cdrom"}
+
+
 def rename_fstab(text: str, rename: Rename) -> str:
     """Rename the first field of every entry of an fstab; comments and spacing stay."""
     return _rename_field(text, 0, rename)
@@ -118,20 +136,6 @@ def rename_device_map(text: str, rename: Rename) -> str:
 def rename_arguments(text: str, rename: Rename) -> str:
     """Rename the devices of kernel arguments (root=, resume=, swap=, rd.*=) wherever they are."""
     return _ARGUMENT.sub(lambda m: f"{m[1]}={rename(m[2])}", text)
-
-
-def rename_default_grub(text: str, rename: Rename) -> str:
-    """Rename kernel arguments in GRUB_CMDLINE* assignments; quotes and the rest stay."""
-    return re.sub(
-        r"(?m)^\s*(?:export\s+)?GRUB_CMDLINE\w*\+?=.*$",
-        lambda m: rename_arguments(m[0], rename),
-        text,
-    )
-
-
-def rename_grub_cfg(text: str, rename: Rename) -> str:
-    """Rename kernel arguments on the linux lines of a grub.cfg."""
-    return re.sub(r"(?m)^\s*linux(?:16|efi)?\s.*$", lambda m: rename_arguments(m[0], rename), text)
 
 
 def rename_resume(text: str, rename: Rename) -> str:

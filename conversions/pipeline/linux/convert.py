@@ -1,112 +1,135 @@
-"""Convert a guest of the Debian family: the order of its parts."""
+"""Convert a Linux guest: the order of its parts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
 from dataclasses import asdict
 
-from conversions.pipeline.appliance import GuestFS
+from conversions.pipeline.context import Context
+from conversions.pipeline.errors import GuestError
 from conversions.pipeline.guestcaps import (
     arch_min_version,
     guestcaps_text,
     has_virtio_1_0,
     machine_for,
 )
-from conversions.pipeline.linux import block_devices
+from conversions.pipeline.linux.bootloader import Bootloader
+from conversions.pipeline.linux.console import adapt_console
+from conversions.pipeline.linux.customize import customize
+from conversions.pipeline.linux.families import family_of, is_tested
 from conversions.pipeline.linux.files import GuestFiles
-from conversions.pipeline.linux.grub2 import Grub2, detect_grub2, make_default
+from conversions.pipeline.linux.firstboot import FirstBoot
+from conversions.pipeline.linux.guest_agent import arrange_guest_agent
+from conversions.pipeline.linux.hypervisors import remove_foreign_software
 from conversions.pipeline.linux.identity import refresh_identity, remove_device_caches
 from conversions.pipeline.linux.initramfs import ensure_initramfs
 from conversions.pipeline.linux.kernels import best_kernel, offered_kernels
-from conversions.pipeline.linux.packages import remove_foreign_software
-from conversions.pipeline.report import Level, Reporter
+from conversions.pipeline.linux.loaders import detect_bootloader
+from conversions.pipeline.linux.module_aliases import adapt_aliases
+from conversions.pipeline.linux.network_names import keep_names
+from conversions.pipeline.linux.rename_devices import rename_block_devices
+from conversions.pipeline.linux.selinux import relabel
+from conversions.pipeline.linux.uefi_fallback import ensure_fallback_loader
+from conversions.pipeline.linux.x_driver import adapt_x_driver
+from conversions.pipeline.report import Level
 from conversions.pipeline.types import BlockBus, Guestcaps, Inspection, KernelInfo, NetBus
-from inventory.sources.types import Source
 
 _X86 = ("i386", "i486", "i586", "i686", "x86_64", "unknown")
+_DEFAULT_KERNEL = re.compile(r"(?m)^(\s*DEFAULTKERNEL=)(['\"]?)([^'\"\n]*)\2")
 
 
-class DebianConverter:
-    """Debian, Ubuntu and what is made from them."""
+class LinuxConverter:
+    """Every family of Linux distributions."""
 
-    def convert(
-        self, g: GuestFS, guest: Inspection, source: Source, report: Reporter, *, change: bool
-    ) -> Guestcaps:
-        """Convert the guest, or with `change` false only say what would be done."""
-        files = GuestFiles(g, report, change=change)
-        grub = detect_grub2(g, files, guest, report)
-        kernels = offered_kernels(
-            g, files, guest, [(e.vmlinuz, e.initrd) for e in grub.entries], report
-        )
+    def convert(self, c: Context) -> Guestcaps:
+        """Convert the guest, or with `c.change` false only say what would be done."""
+        family = family_of(c.guest)
+        if family is None:
+            raise GuestError(f"{c.guest.product_name} is of no Linux family that is known.")
+        if not is_tested(c.guest):
+            c.report.log(
+                Level.WARNING,
+                f"{c.guest.distro} is not a tested distribution; it is converted as one of the "
+                f"{family} family, whose package tools it has.",
+            )
+        files = GuestFiles(c.g, c.report, change=c.change)
+        remove_rpm_locks(files)
+        loader = detect_bootloader(files, c.guest, c.report)
+        kernels = offered_kernels(c.g, files, c.guest, loader.entries, c.report)
         kernel = best_kernel(kernels)
-        report.log(Level.INFO, f"Kernel that will boot: {kernel.version}")
-        remove_foreign_software(g, files, guest, report)
+        c.report.log(Level.INFO, f"Kernel that will boot: {kernel.version}")
+        remove_foreign_software(c, files)
+        if c.change and not files.is_file(kernel.vmlinuz):
+            raise GuestError(
+                f"{kernel.vmlinuz} went away together with the packages of the old hypervisor.",
+                remedy="Remove those packages in the guest on its source, and export it again.",
+                code="E-NO-KERNEL",
+            )
         if kernel is not kernels[0]:
-            make_default(g, files, grub, kernel.vmlinuz, report)
-        block_bus = BlockBus.VIRTIO_BLK if kernel.supports_virtio_blk else BlockBus.IDE
-        rename_block_devices(files, grub, source, block_bus, report)
+            _make_default(c, files, loader, kernel)
+        files.edit(
+            "/etc/sysconfig/kernel",
+            lambda t: _DEFAULT_KERNEL.sub(lambda m: f"{m[1]}{m[2]}{kernel.name}{m[2]}", t),
+            f"kernel package of updates is {kernel.name}",
+        )
+        block, net = buses_for(kernel)
+        adapt_console(files, loader)
+        adapt_x_driver(c, files)
+        rename_block_devices(c, files, loader, family, block)
         remove_device_caches(files)
+        if loader.uefi:
+            ensure_fallback_loader(c, files)
+        adapt_aliases(c, files, kernel, block, net)
+        keep_names(c, files, net)
         finding = (
-            ensure_initramfs(g, files, kernel, report)
-            if block_bus is BlockBus.VIRTIO_BLK
+            ensure_initramfs(c, files, family, kernel, block)
+            if block is not BlockBus.IDE
             else f"kernel {kernel.version} has no virtio_blk"
         )
-        refresh_identity(g, files)
-        caps = linux_guestcaps(guest, kernel, block_bus, finding)
-        report.log(Level.INFO, guestcaps_text(caps))
-        report.log(
+        firstboot = FirstBoot(files)
+        if c.job.guest_agent:
+            arrange_guest_agent(c, firstboot, family)
+        customize(c, files, firstboot)
+        refresh_identity(c.g, files)
+        relabel(c, files)
+        caps = linux_guestcaps(c.guest, kernel, block, net, finding)
+        c.report.log(Level.INFO, guestcaps_text(caps))
+        c.report.log(
             Level.INFO,
             "This guest has virtio drivers installed."
-            if block_bus is not BlockBus.IDE
+            if block is not BlockBus.IDE
             else "This guest has no virtio drivers; it will be slow.",
         )
-        report.report("guestcaps", asdict(caps))
-        report.report("changes", files.changes)
+        c.report.report("guestcaps", asdict(caps))
+        c.report.report("changes", files.changes)
         return caps
 
 
-def rename_block_devices(
-    files: GuestFiles, grub: Grub2, source: Source, bus: BlockBus, report: Reporter
-) -> None:
-    """Carry the new names of the disks into every file that holds old ones.
+def remove_rpm_locks(files: GuestFiles) -> None:
+    """Delete what a killed rpm leaves behind, on which the next one would hang."""
+    for name in files.names("/var/lib/rpm"):
+        if re.fullmatch(r"__db\.00.", name):
+            files.remove(f"/var/lib/rpm/{name}", "stale lock of the package database deleted")
 
-    grub.cfg gets the same substitution as /etc/default/grub, so that the menu is right now and
-    after the guest regenerates it; generating it here would write the appliance's device names.
-    """
-    mapping = block_devices.block_device_map(source.disks, bus)
-    report.log(Level.INFO, block_devices.map_text(mapping))
-    report.report("block_device_map", mapping)
-    rename = block_devices.Renamer(mapping)
-    what = "disk names changed"
 
-    def edit(path: str, change: block_devices.Rename) -> None:
-        files.edit(path, change, what)
+def buses_for(kernel: KernelInfo) -> tuple[BlockBus, NetBus]:
+    """Return the best buses the kernel has drivers for."""
+    block = BlockBus.VIRTIO_BLK if kernel.supports_virtio_blk else BlockBus.IDE
+    return block, NetBus.VIRTIO_NET if kernel.supports_virtio_net else NetBus.E1000
 
-    edit("/etc/fstab", lambda text: block_devices.rename_fstab(text, rename))
-    edit("/etc/crypttab", lambda text: block_devices.rename_crypttab(text, rename))
-    for path in ("/etc/default/grub", "/etc/sysconfig/grub"):
-        edit(path, lambda text: block_devices.rename_default_grub(text, rename))
-    for path in ("/boot/grub/device.map", "/boot/grub2/device.map"):
-        edit(path, lambda text: block_devices.rename_device_map(text, rename))
-    edit(grub.config, lambda text: block_devices.rename_grub_cfg(text, rename))
-    edit(
-        "/etc/initramfs-tools/conf.d/resume",
-        lambda text: block_devices.rename_resume(text, rename),
+
+def _make_default(c: Context, files: GuestFiles, loader: Bootloader, kernel: KernelInfo) -> None:
+    entry = next(e for e in loader.entries if e.vmlinuz == kernel.vmlinuz)
+    c.report.log(
+        Level.WARNING,
+        f"The default kernel ({loader.entries[0].vmlinuz}) has no virtio drivers or runs under Xen "
+        f"only; {kernel.vmlinuz} becomes the default.",
     )
-    for name in _unique(rename.unknown):
-        report.log(
-            Level.WARNING,
-            f"{name} is named in the guest but is not one of its {len(source.disks)} disks; "
-            "the entry is left as it is and probably needs a hand.",
-        )
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(names))
+    loader.set_default(files, entry)
 
 
 def linux_guestcaps(
-    guest: Inspection, kernel: KernelInfo, block_bus: BlockBus, finding: str
+    guest: Inspection, kernel: KernelInfo, block_bus: BlockBus, net_bus: NetBus, finding: str
 ) -> Guestcaps:
     """Derive what the guest can do from the kernel that will boot, with the reason for each."""
     version = f"kernel {kernel.version}"
@@ -117,7 +140,6 @@ def linux_guestcaps(
     system = f"{guest.product_name} ({guest.arch})"
     machine = machine_for(guest.distro, guest.major_version, guest.arch)
     virtio_1_0 = has_virtio_1_0(guest.distro, guest.major_version)
-    net_bus = NetBus.VIRTIO_NET if kernel.supports_virtio_net else NetBus.E1000
     level = arch_min_version(guest.distro, guest.major_version, guest.arch)
     return Guestcaps(
         block_bus=block_bus,

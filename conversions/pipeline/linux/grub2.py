@@ -1,140 +1,178 @@
-"""GRUB 2: its configuration, the kernels in its menu, and the changes a new bus needs."""
+"""GRUB 2: its configuration, the kernels in its menu, and how another becomes the default."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from functools import partial
 
-from conversions.pipeline.appliance import GuestFS
-from conversions.pipeline.errors import GuestError
-from conversions.pipeline.linux.files import GuestFiles
-from conversions.pipeline.report import Level, Reporter
-from conversions.pipeline.types import Inspection
-
-CONFIGS = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg")
-_ENTRY = re.compile(
-    r"""^\s*menuentry\s+(?:'(?P<q>[^']*)'|"(?P<d>[^"]*)")(?P<rest>[^\n]*)""", re.MULTILINE
+from conversions.pipeline.linux.bls import KERNEL_CMDLINE, OPTIONS, entry_files
+from conversions.pipeline.linux.bls import read_entries as read_bls
+from conversions.pipeline.linux.bootloader import (
+    BootEntry,
+    Bootloader,
+    default_first,
+    env_values,
+    in_boot,
+    resolved,
+    set_env,
 )
-_ID = re.compile(r"(?:\$menuentry_id_option|--id)\s+['\"]?([^'\"\s{]+)")
-_LINUX = re.compile(r"^\s*linux(?:16|efi)?\s+(\S+)", re.MULTILINE)
-_INITRD = re.compile(r"^\s*initrd(?:16|efi)?\s+(\S+)", re.MULTILINE)
-_DEFAULT = re.compile(r"(?m)^\s*GRUB_DEFAULT=(['\"]?)([^'\"\n#]*)\1")
+from conversions.pipeline.linux.files import GuestFiles
+
+_CONFIGS = ("/boot/grub2/grub.cfg", "/boot/grub/grub.cfg")
+_DEFAULTS = "/etc/default/grub"
+_BLS = "/boot/loader/entries"
+_HEAD = re.compile(r"""^\s*(menuentry|submenu)\s+(?:'([^']*)'|"([^"]*)"|(\S+))(.*)$""")
+_ID = re.compile(r"(?:\$\{?menuentry_id_option\}?|--id)[ =]+['\"]?([^'\"\s{]+)")
+_LINUX = re.compile(r"^\s*linux(?:16|efi)?\s+(\S+)")
+_INITRD = re.compile(r"^\s*initrd(?:16|efi)?\s+(.*)$")
+_MODULE = re.compile(r"^\s*module2?\s+(?:--\S+\s+)*(\S+)")
+_GRUB_DEFAULT = re.compile(r"(?m)^\s*GRUB_DEFAULT=(['\"]?)([^'\"\n#]*)\1")
+# The line of the menu that holds when no other entry was asked for, for once or saved.
+_SET_DEFAULT = re.compile(r"(?m)^(\s*set default=)\"(?!\$)([^\"\n]*)\"")
+
+_MENU_LINES = re.compile(r"(?m)^\s*(?:linux(?:16|efi)?|module2?|set kernelopts=)[ \t]*\S.*$")
+_DEFAULT_LINES = re.compile(r"(?m)^\s*(?:export\s+)?GRUB_CMDLINE\w*\+?=.*$")
+_ENV_LINES = re.compile(r"(?m)^kernelopts=.*$")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MenuEntry:
-    """One entry: its title and id, and its kernel and initrd as paths of the guest."""
+def detect_grub2(files: GuestFiles, mountpoints: list[str], *, uefi: bool) -> Bootloader | None:
+    """Return GRUB 2 when a menu of it is there, None else.
 
-    title: str
-    id: str
-    vmlinuz: str
-    initrd: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grub2:
-    """A GRUB 2 found in a guest; `entries` in menu order, the default first."""
-
-    config: str
-    entries: tuple[MenuEntry, ...]
-    uefi: bool
-
-    def describe(self) -> str:
-        """Return one line for messages."""
-        return f"GRUB 2 ({'UEFI' if self.uefi else 'BIOS'}), {self.config}"
-
-
-def detect_grub2(g: GuestFS, files: GuestFiles, guest: Inspection, report: Reporter) -> Grub2:
-    """Find GRUB 2 and read its menu.  Raises GuestError without one."""
-    config = next((path for path in CONFIGS if files.is_file(path)), None)
+    On an ESP only a whole menu counts: what stands there is most often a stub that leads to /boot.
+    """
+    esp = [f"{d}/grub.cfg" for d in files.folders("/boot/efi/EFI")] if uefi else []
+    whole = [p for p in esp if re.search(r"\bmenuentry\b|\bblscfg\b", files.read(p) or "")]
+    config = next((path for path in (*_CONFIGS, *whole) if files.read(path)), None)
     if config is None:
-        raise GuestError(
-            f"No GRUB 2 configuration was found; looked for {' and '.join(CONFIGS)}.",
-            remedy="Guests with another bootloader cannot be converted yet.",
-            code="E-NO-BOOTLOADER",
-        )
-    # Paths in the menu are relative to the filesystem that holds /boot.
-    prefix = "/boot" if "/boot" in dict(guest.mountpoints) else ""
-    entries = parse_menu(files.read(config) or "", prefix)
-    default = default_entry(entries, files.read("/etc/default/grub") or "")
-    if default is not None:
-        entries.insert(0, entries.pop(default))
-    grub = Grub2(config=config, entries=tuple(entries), uefi=guest.is_uefi)
-    report.log(Level.INFO, f"Bootloader: {grub.describe()}")
-    report.report("bootloader", {"type": "grub2", "config": config, "uefi": grub.uefi})
-    return grub
+        return None
+    folder = config.rsplit("/", 1)[0]
+    env_path = files.first_file(f"{folder}/grubenv", "/boot/grub2/grubenv") or f"{folder}/grubenv"
+    prefix = "/boot" if "/boot" in mountpoints else ""
+    menu, defaults = files.read(config) or "", files.read(_DEFAULTS) or ""
+    entries = parse_menu(menu, prefix)
+    by_bls = not entries and bool(entry_files(files, _BLS))
+    if by_bls:
+        entries = read_bls(files, _BLS, prefix)
+    entries = [resolved(entry, files) for entry in entries]
+    env = env_values(files.read(env_path) or "")
+    saved = by_bls or _default_setting(defaults) == "saved"
+    wanted = env.get("saved_entry", "0") if saved else _default_setting(defaults)
+    bls = [(path, OPTIONS) for path in entry_files(files, _BLS)]
+    return Bootloader(
+        kind="GRUB 2",
+        config=config,
+        uefi=uefi,
+        entries=default_first(entries, find_entry(entries, wanted)),
+        arguments=(
+            (_DEFAULTS, _DEFAULT_LINES), ("/etc/sysconfig/grub", _DEFAULT_LINES),
+            (config, _MENU_LINES), (env_path, _ENV_LINES), *bls,
+            *([KERNEL_CMDLINE] if bls else []),
+        ),
+        device_maps=("/boot/grub2/device.map", "/boot/grub/device.map"),
+        set_default=partial(_set_saved, env_path) if saved else partial(_set_default, config),
+    )  # fmt: skip
 
 
-def parse_menu(text: str, prefix: str) -> list[MenuEntry]:
-    """Return the entries of a grub.cfg that start a Linux kernel, in menu order."""
-    heads = list(_ENTRY.finditer(text))
-    ends = [head.start() for head in heads[1:]] + [len(text)]
-    entries = []
-    for head, end in zip(heads, ends, strict=True):
-        body = text[head.end() : end]
-        linux, initrd = _LINUX.search(body), _INITRD.search(body)
-        if linux is None or not linux[1].startswith("/"):
-            continue
-        identity = _ID.search(head["rest"])
-        entries.append(
-            MenuEntry(
-                title=head["q"] if head["q"] is not None else head["d"],
-                id=identity[1] if identity else "",
-                vmlinuz=prefix + linux[1],
-                initrd=prefix + initrd[1] if initrd else None,
-            )
-        )
+def parse_menu(text: str, prefix: str) -> list[BootEntry]:
+    """Return the entries of a grub.cfg that start a Linux kernel, in menu order.
+
+    The id of an entry in a submenu is SUBMENU>ENTRY, as GRUB wants it for the default.
+    """
+    entries: list[BootEntry] = []
+    parents: list[tuple[int, str]] = []
+    depth = 0
+    head: tuple[str, str] | None = None
+    vmlinuz: str | None = None
+    initrd: str | None = None
+    head_depth = 0
+    for line in text.split("\n"):
+        if match := _HEAD.match(line):
+            title = next((m for m in match.groups()[1:4] if m is not None), "")
+            identity = _ID.search(match[5])
+            name = identity[1] if identity else title
+            if match[1] == "submenu":
+                parents.append((depth, name))
+            else:
+                head = (title, ">".join([*(p for _depth, p in parents), name]))
+                vmlinuz = initrd = None
+                head_depth = depth
+        elif head and (found := _LINUX.match(line)):
+            vmlinuz = found[1]
+        elif head and (found := _MODULE.match(line)):
+            # Under a Xen hypervisor: the kernel first, then the initramfs.
+            vmlinuz, initrd = (vmlinuz, initrd or found[1]) if vmlinuz else (found[1], None)
+        elif head and (found := _INITRD.match(line)):
+            images = [w for w in found[1].split() if "ucode" not in w]
+            initrd = images[-1] if images else None
+        depth += _opened(line)
+        if head and depth <= head_depth:
+            if vmlinuz and vmlinuz[:1] in "/($":
+                entries.append(
+                    BootEntry(
+                        title=head[0],
+                        id=head[1],
+                        vmlinuz=in_boot(vmlinuz, prefix),
+                        initrd=in_boot(initrd, prefix) if initrd else None,
+                    )
+                )
+            head = None
+        while parents and depth <= parents[-1][0]:
+            parents.pop()
     return entries
 
 
-def default_entry(entries: list[MenuEntry], default_grub: str) -> int | None:
-    """Return the index GRUB_DEFAULT means, None when that cannot be told (saved, other).
+def _opened(line: str) -> int:
+    """Return by how many blocks a line goes deeper; braces inside words do not count."""
+    words = line.split()
+    return words.count("{") - words.count("}")
 
-    A submenu's path such as 1>2 or a>b is taken by its last part when that is a title or an id.
-    """
-    match = _DEFAULT.search(default_grub)
-    value = match[2].strip() if match else "0"
-    if value == "0":
-        return 0 if entries else None
+
+def _default_setting(text: str) -> str:
+    match = _GRUB_DEFAULT.search(text)
+    return match[2].strip() if match else "0"
+
+
+def find_entry(entries: list[BootEntry], value: str) -> int | None:
+    """Return the index that a default means: a number, an id, a title, or a path of these."""
+    if value.isdigit():
+        # A number counts the top level, where submenus count too.
+        flat = not any(">" in e.id for e in entries)
+        return int(value) if value == "0" or flat else None
+    exact = next((i for i, e in enumerate(entries) if value in (e.id, e.title)), None)
+    if exact is not None:
+        return exact
     last = value.rsplit(">", 1)[-1]
-    for index, entry in enumerate(entries):
-        if last in (entry.title, entry.id):
-            return index
-    return None
+    return next((i for i, e in enumerate(entries) if last in (_own_id(e), e.title)), None)
 
 
-def make_default(
-    g: GuestFS, files: GuestFiles, grub: Grub2, vmlinuz: str, report: Reporter
-) -> None:
-    """Make another kernel the default and regenerate the menu.  Raises GuestError."""
-    entry = next(e for e in grub.entries if e.vmlinuz == vmlinuz)
-    value = entry.id or entry.title
-    if "advanced" in value:
-        value = f"{value.replace('-' + vmlinuz.rsplit('vmlinuz-', 1)[-1], '', 1)}>{value}"
-    line = f'GRUB_DEFAULT="{value}"'
+def _own_id(entry: BootEntry) -> str:
+    return entry.id.rsplit(">", 1)[-1].removesuffix(".conf")
 
-    def change(text: str) -> str:
-        if _DEFAULT.search(text):
-            return _DEFAULT.sub(lambda _m: line, text, count=1)
+
+def _set_saved(env_path: str, files: GuestFiles, entry: BootEntry) -> None:
+    files.edit(
+        env_path,
+        lambda text: set_env(text or _EMPTY_ENV, "saved_entry", entry.id),
+        f"default kernel is now {entry.vmlinuz}",
+        create=True,
+    )
+
+
+_EMPTY_ENV = "# GRUB Environment Block\n".ljust(1024, "#")
+
+
+def _set_default(config: str, files: GuestFiles, entry: BootEntry) -> None:
+    """Write the default into the settings and, the same, into the menu made from them.
+
+    Making the menu anew would put the appliance's devices and firmware into it.
+    """
+    what = f"default kernel is now {entry.vmlinuz}"
+    line = f'GRUB_DEFAULT="{entry.id}"'
+
+    def settings(text: str) -> str:
+        if _GRUB_DEFAULT.search(text):
+            return _GRUB_DEFAULT.sub(lambda _m: line, text, count=1)
         return text.rstrip("\n") + "\n" + line + "\n"
 
-    files.edit("/etc/default/grub", change, f"default kernel is now {vmlinuz}")
-    report.log(Level.WARNING, f"The default kernel is changed to {vmlinuz}.")
-    if files.change:
-        regenerate(g, grub, report)
-
-
-def regenerate(g: GuestFS, grub: Grub2, report: Reporter) -> None:
-    """Run the guest's grub-mkconfig, without looking for other systems.  Raises GuestError."""
-    for program in ("grub-mkconfig", "grub2-mkconfig"):
-        try:
-            g.sh(f"command -v {program}")
-        except RuntimeError:
-            continue
-        try:
-            g.sh(f"GRUB_DISABLE_OS_PROBER=true {program} -o {grub.config} 2>&1")
-        except RuntimeError as error:
-            raise GuestError(f"{program} failed in the guest: {error}.") from error
-        report.log(Level.INFO, f"{grub.config} regenerated with {program}.")
-        return
-    raise GuestError("The guest has GRUB 2 but neither grub-mkconfig nor grub2-mkconfig.")
+    files.edit(_DEFAULTS, settings, what, create=True)
+    files.edit(config, lambda t: _SET_DEFAULT.sub(lambda m: f'{m[1]}"{entry.id}"', t), what)

@@ -13,6 +13,7 @@ _SEEDS = (
     "/var/lib/systemd/random-seed",
     "/var/lib/urandom/random-seed",
     "/var/lib/misc/random-seed",
+    "/etc/random-seed",
 )
 # They name the old disks; an LVM devices file makes a guest hang at boot.
 CACHES = (

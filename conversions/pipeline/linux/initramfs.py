@@ -6,112 +6,173 @@ import re
 import time
 from collections.abc import Iterable
 
-from conversions.pipeline.appliance import GuestFS
+from conversions.pipeline.context import Context
 from conversions.pipeline.errors import GuestError
+from conversions.pipeline.linux.cpio import InitramfsError, list_initramfs
+from conversions.pipeline.linux.families import Family
 from conversions.pipeline.linux.files import GuestFiles
+from conversions.pipeline.linux.initramfs_tools import find_tool
 from conversions.pipeline.linux.kernels import parse_modules
-from conversions.pipeline.report import Level, Reporter
-from conversions.pipeline.types import KernelInfo
+from conversions.pipeline.report import Level
+from conversions.pipeline.sizes import human
+from conversions.pipeline.types import BlockBus, KernelInfo
 
-# Without these the root filesystem is not found on a virtio-blk disk.
-REQUIRED = ("virtio_pci", "virtio_blk")
+# Without these the root filesystem is not found on the new bus.
+REQUIRED = {
+    BlockBus.VIRTIO_BLK: ("virtio_pci", "virtio_blk"),
+    BlockBus.VIRTIO_SCSI: ("virtio_pci", "virtio_scsi", "sd_mod"),
+    BlockBus.IDE: (),
+}
+# What the old initramfs mounted the root with has to be in the new one as well.
+KEPT = ("ext4", "ext3", "xfs", "btrfs", "dm_mod", "dm_crypt", "raid1", "raid456", "md_mod")
 # Order matters to old kernels, which number devices as drivers come.
-ADDED = ("virtio", "virtio_ring", "virtio_blk", "virtio_scsi", "virtio_net", "virtio_pci")
-MODULES_FILE = "/etc/initramfs-tools/modules"
-MARKER = "# Added by v2vweb: drivers of a KVM guest"
+ADDED = ("virtio", "virtio_ring", "virtio_blk", "virtio_scsi", "virtio_net", "virtio_pci", "xts",
+         "bochs_drm", "bochs")  # fmt: skip
+BACKUP_SUFFIX = ".pre-v2v"
+_SPARE_BYTES = 50 << 20
 
 
-def missing_drivers(contents: Iterable[str], kernel: KernelInfo) -> list[str]:
+def missing_drivers(
+    contents: Iterable[str], kernel: KernelInfo, required: Iterable[str]
+) -> list[str]:
     """Return the required drivers that are neither in an initramfs nor built into the kernel.
 
     `contents` are the module names in the initramfs.
     """
     present = set(contents) | set(kernel.builtin)
-    return [driver for driver in REQUIRED if driver not in present]
+    return [driver for driver in required if driver not in present]
 
 
-def with_modules(text: str, kernel: KernelInfo) -> str:
-    """Return /etc/initramfs-tools/modules with the virtio modules the kernel has, each once."""
-    listed = {line.split()[0] for line in text.split("\n") if line.strip() and line[0] != "#"}
-    new = [m for m in ADDED if m in kernel.modules and m not in listed]
-    if not new:
-        return text
-    head = text if not text or text.endswith("\n") else text + "\n"
-    marker = "" if MARKER in text else MARKER + "\n"
-    return head + marker + "\n".join(new) + "\n"
+def added_modules(kernel: KernelInfo) -> list[str]:
+    """Return the modules a rebuilt initramfs is asked to hold: those of them the kernel has."""
+    return [module for module in ADDED if module in kernel.modules] or ["sym53c8xx"]
 
 
-def ensure_initramfs(g: GuestFS, files: GuestFiles, kernel: KernelInfo, report: Reporter) -> str:
-    """Make sure that the kernel finds its root on virtio; return the finding in one sentence.
+def ensure_initramfs(
+    c: Context, files: GuestFiles, family: Family, kernel: KernelInfo, bus: BlockBus
+) -> str:
+    """Make sure that the kernel finds its root on the bus; return the finding in one sentence.
 
-    With `files.change` false it says what would be done.  Raises GuestError when there is no
+    With `c.change` false it says what would be done.  Raises GuestError when there is no
     initramfs, no tool for it, or when a rebuild did not bring a driver.
     """
+    required = REQUIRED[bus]
     if kernel.initrd is None:
-        if not missing_drivers([], kernel):
+        if not missing_drivers([], kernel, required):
             return f"kernel {kernel.version} has virtio built in and needs no initramfs"
         raise GuestError(
             f"Kernel {kernel.version} has no initramfs and no virtio drivers built in; "
             "it would not find its disk.",
-            remedy="Run update-initramfs in the guest on its source and export it again.",
+            remedy="Make an initramfs in the guest on its source and export it again.",
             code="E-NO-INITRAMFS",
         )
-    missing = missing_drivers(_contents(g, kernel.initrd), kernel)
+    held = initramfs_modules(c, kernel.initrd)
+    missing = missing_drivers(held, kernel, required)
     if not missing:
-        text = (
-            f"{kernel.initrd} already holds the virtio drivers of kernel {kernel.version}; "
-            "it is not rebuilt."
+        drivers = ", ".join(required)
+        c.report.log(
+            Level.INFO,
+            f"{kernel.initrd} already holds {drivers} of kernel {kernel.version}; "
+            "it is not rebuilt.",
         )
-        report.log(Level.INFO, text)
-        return f"{kernel.initrd} holds virtio_pci and virtio_blk of kernel {kernel.version}"
-    report.log(Level.INFO, f"{kernel.initrd} lacks {', '.join(missing)}; it has to be rebuilt.")
-    if not files.change:
-        return f"{kernel.initrd} lacks {', '.join(missing)} and will be rebuilt with them"
-    _rebuild(g, files, kernel, report)
-    still = missing_drivers(_contents(g, kernel.initrd), kernel)
-    if still:
-        raise GuestError(
-            f"{kernel.initrd} was rebuilt, but still lacks {', '.join(still)}.",
-            remedy="Look at what update-initramfs said in the log; the modules may be missing "
-            f"from {kernel.modpath} or excluded by /etc/initramfs-tools.",
-            code="E-INITRAMFS-DRIVER",
-        )
-    report.log(Level.INFO, f"{kernel.initrd} holds the virtio drivers now.")
-    return f"{kernel.initrd} was rebuilt with {', '.join(missing)}"
+        return f"{kernel.initrd} holds {drivers} of kernel {kernel.version}"
+    lacks = ", ".join(missing)
+    c.report.log(Level.INFO, f"{kernel.initrd} lacks {lacks}; it has to be rebuilt.")
+    if not c.change:
+        return f"{kernel.initrd} lacks {lacks} and will be rebuilt with it"
+    needed = [*required, *(m for m in KEPT if m in held and m in kernel.modules)]
+    _rebuild(c, files, family, kernel, needed)
+    return f"{kernel.initrd} was rebuilt with {lacks}"
 
 
-def _contents(g: GuestFS, initrd: str) -> tuple[str, ...]:
-    """Return the names of the modules in an initramfs, by the guest's own lsinitramfs."""
+def initramfs_modules(c: Context, initrd: str) -> tuple[str, ...]:
+    """Return the names of the modules in an initramfs.  Raises GuestError when it is damaged."""
+    copy = c.work / "initramfs"
     try:
-        listing = g.command(["lsinitramfs", initrd])
-    except RuntimeError as error:
-        raise GuestError(f"{initrd} could not be listed in the guest: {error}.") from error
-    return parse_modules(re.sub(r":", "", listing))
+        c.g.download(initrd, str(copy))
+        with copy.open("rb") as stream:
+            names = list_initramfs(stream)
+    except InitramfsError as error:
+        raise GuestError(
+            f"{initrd} could not be read: {error}.",
+            remedy="Rebuild it in the guest on its source, see that it starts, and export again.",
+            code="E-INITRAMFS-DAMAGED",
+        ) from error
+    finally:
+        copy.unlink(missing_ok=True)
+    return parse_modules("\n".join(names))
 
 
-def _rebuild(g: GuestFS, files: GuestFiles, kernel: KernelInfo, report: Reporter) -> None:
-    tool = next((t for t in ("/usr/sbin/update-initramfs",) if files.is_file(t)), None)
+def _rebuild(
+    c: Context, files: GuestFiles, family: Family, kernel: KernelInfo, needed: list[str]
+) -> None:
+    """Rebuild with the guest's own tool and look again; the old file comes back on failure."""
+    initrd = kernel.initrd or ""
+    tool = find_tool(files, family)
     if tool is None:
         raise GuestError(
-            "The guest has no update-initramfs, so its initramfs cannot be rebuilt.",
-            remedy="Install initramfs-tools in the guest on its source and export it again.",
+            f"{initrd} has to be rebuilt, but the guest has no program for that that is known "
+            "(dracut, update-initramfs, mkinitrd, make-initrd, mkinitcpio).",
+            remedy="Install one in the guest on its source and export it again.",
             code="E-NO-INITRAMFS-TOOL",
         )
-    old = files.read(MODULES_FILE) or ""
-    new = with_modules(old, kernel)
-    if new != old:
-        files.write(MODULES_FILE, new, "virtio modules added")
+    backup = _backup(c, initrd)
     begun = time.monotonic()
-    command = [tool, "-u", "-k", kernel.version]
-    report.log(Level.INFO, "In the guest: " + " ".join(command))
     try:
-        output = g.command(command)
+        c.g.mv(initrd, backup)
+        command = tool.command(c, files, kernel, added_modules(kernel))
+        c.report.log(Level.INFO, f"In the guest: {command}")
+        output = c.g.sh(f"{command} 2>&1")
+        c.report.log(Level.DEBUG, output)
+        still = missing_drivers(initramfs_modules(c, initrd), kernel, needed)
     except RuntimeError as error:
+        c.g.mv(backup, initrd)
         raise GuestError(
-            f"update-initramfs failed in the guest: {error}.",
+            f"{tool.name} failed in the guest: {_cleaned(str(error))}.",
             remedy="Often /boot is full or a hook script of the guest fails; the log shows which.",
             code="E-INITRAMFS",
         ) from error
-    report.log(Level.DEBUG, output)
-    report.log(Level.INFO, f"initramfs rebuilt in {time.monotonic() - begun:.1f} s.")
-    files.record("initramfs rebuilt", kernel.initrd or "")
+    if still:
+        c.g.mv(backup, initrd)
+        raise GuestError(
+            f"{initrd} was rebuilt by {tool.name}, but lacks {', '.join(still)}.",
+            remedy=f"Look at what {tool.name} said in the log; the modules may be missing "
+            f"from {kernel.modpath} or excluded by its settings.",
+            code="E-INITRAMFS-DRIVER",
+        )
+    c.g.rm_f(backup)
+    c.report.log(
+        Level.INFO,
+        f"{initrd} rebuilt by {tool.name} in {time.monotonic() - begun:.1f} s; "
+        "it holds the virtio drivers now.",
+    )
+    files.record(f"initramfs rebuilt by {tool.name}", initrd)
+
+
+def _backup(c: Context, initrd: str) -> str:
+    """Return where the old file waits: beside the new one if both fit, else in /var/tmp.
+
+    Raises GuestError when there is room for it nowhere.
+    """
+    size = c.g.filesize(initrd)
+    needs = size + _SPARE_BYTES
+    free = 0
+    for folder in (initrd.rsplit("/", 1)[0], "/var/tmp"):  # noqa: S108  a folder of the guest
+        if not c.g.is_dir(folder, followsymlinks=True):
+            continue
+        stats = c.g.statvfs(folder)
+        free = dict(stats)["bfree"] * dict(stats)["bsize"]
+        if free >= needs:
+            return f"{folder}/{initrd.rsplit('/', 1)[1]}{BACKUP_SUFFIX}"
+    raise GuestError(
+        f"There is no room in the guest to rebuild {initrd} ({human(size)}): "
+        f"{human(free)} free, {human(needs)} needed.",
+        remedy="Delete an old kernel in the guest on its source and export it again.",
+        code="E-GUEST-SPACE",
+    )
+
+
+def _cleaned(text: str) -> str:
+    """Return the last lines of a program's words, on one line."""
+    lines = [line for line in re.sub(r"^sh: ", "", text).strip().split("\n") if line.strip()]
+    return " / ".join(lines[-5:])

@@ -10,10 +10,13 @@ from typing import Any
 
 from conversions.pipeline.appliance import GuestFS
 from conversions.pipeline.errors import GuestError
+from conversions.pipeline.linux.bootloader import BootEntry
 from conversions.pipeline.linux.files import GuestFiles
+from conversions.pipeline.linux.versions import version_key
 from conversions.pipeline.report import Level, Reporter
-from conversions.pipeline.types import Inspection, KernelInfo
+from conversions.pipeline.types import Application, Inspection, KernelInfo
 
+_KERNEL_FILE = re.compile(r"^(?:vmlinuz|vmlinux|kernel|Image|image|bzImage)-")
 _MODULE = re.compile(r"([^/]+?)\.(?:ko|o)(?:\.(?:gz|xz|zst))?$")
 
 
@@ -27,20 +30,78 @@ def parse_modules(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def version_of(files: GuestFiles, vmlinuz: str) -> str | None:
+    """Return the name of the kernel's folder in /lib/modules; None when there is none.
+
+    It is the file's name after vmlinuz-; on Arch a file `pkgbase` in the folder says which kernel
+    it belongs to; on Gentoo and others the folder's name is a part of the file's.
+    """
+    versions = files.names("/lib/modules")
+    name = PurePosixPath(files.realpath(vmlinuz)).name
+    plain = _KERNEL_FILE.sub("", name)
+    if plain in versions:
+        return plain
+    for version in versions:
+        if (files.read(f"/lib/modules/{version}/pkgbase") or "").strip() == plain:
+            return version
+    parts = [v for v in versions if v and v in name]
+    return max(parts, key=len, default=None)
+
+
+def find_initrd(files: GuestFiles, version: str) -> str | None:
+    """Return the initramfs in /boot of a kernel version: of several the shortest name.
+
+    Twins such as the one for Xen hold the version too and are longer.
+    """
+    names = [
+        name
+        for name in files.names("/boot")
+        if version in name
+        and name.startswith(("initrd-", "initramfs-", "initrd.img-"))
+        and not re.search(r"kdump|rescue|fallback|\.(bak|old|pre-v2v|dpkg-\w+)$", name)
+    ]
+    return f"/boot/{min(names, key=len)}" if names else None
+
+
+def _modules_of(g: GuestFS, files: GuestFiles, modpath: str) -> tuple[str, ...]:
+    """Return the modules of a folder: by its index, or by looking where there is none."""
+    listed = parse_modules(files.read(f"{modpath}/modules.dep") or "")
+    return listed or parse_modules("\n".join(g.find(modpath)))
+
+
+def _package_of(guest: Inspection, version: str) -> Application | None:
+    """Return the package a kernel came in; the one with the image before those of its parts."""
+
+    def fits(app: Application) -> bool:
+        if guest.package_format == "deb":
+            return app.name in (f"linux-image-{version}", f"linux-image-unsigned-{version}")
+        full = f"{app.version}-{app.release}"
+        return (
+            app.name.startswith("kernel")
+            and not app.name.endswith(("-devel", "-headers", "-source", "-doc"))
+            # The kernel of SUSE drops the last number of the release.
+            and version.startswith((full, full.rpartition(".")[0] + "-"))
+        )
+
+    found = [app for app in guest.applications if fits(app)]
+    return min(found, key=lambda a: ("-core" not in a.name, "-modules" in a.name, len(a.name)),
+               default=None)  # fmt: skip
+
+
 def kernel_info(
-    files: GuestFiles, g: GuestFS, guest: Inspection, vmlinuz: str, initrd: str | None
+    g: GuestFS, files: GuestFiles, guest: Inspection, vmlinuz: str, initrd: str | None
 ) -> KernelInfo | None:
     """Describe the kernel of a vmlinuz path; None when it has no modules of its own version."""
-    version = PurePosixPath(vmlinuz).name.removeprefix("vmlinuz-")
-    modpath = f"/lib/modules/{version}"
-    if not g.is_dir(modpath, followsymlinks=True):
+    version = version_of(files, vmlinuz)
+    if version is None:
         return None
-    modules = parse_modules(files.read(f"{modpath}/modules.dep") or "")
+    modpath = f"/lib/modules/{version}"
+    modules = _modules_of(g, files, modpath)
     builtin = parse_modules(files.read(f"{modpath}/modules.builtin") or "")
     if not modules and not builtin:
         return None
-    config_path = f"/boot/config-{version}"
-    config = files.read(config_path)
+    config_path = files.first_file(f"/boot/config-{version}", f"{modpath}/config")
+    config = files.read(config_path) if config_path else None
     symbols = {
         line.split("=", 1)[0]
         for line in (config or "").split("\n")
@@ -51,15 +112,15 @@ def kernel_info(
     def supports(module: str, symbol: str) -> bool:
         return module in available or f"CONFIG_{symbol}" in symbols
 
-    package = next((a for a in guest.applications if a.name == f"linux-image-{version}"), None)
+    package = _package_of(guest, version)
     return KernelInfo(
         name=package.name if package else PurePosixPath(vmlinuz).name,
         version=version,
         package_version=package.version if package else version,
         arch=guest.arch,
         vmlinuz=vmlinuz,
-        initrd=initrd,
-        config_file=config_path if config is not None else None,
+        initrd=initrd or find_initrd(files, version),
+        config_file=config_path,
         modpath=modpath,
         modules=modules,
         builtin=builtin,
@@ -72,7 +133,8 @@ def kernel_info(
         or supports("pvpanic", "PVPANIC"),
         supports_virtio_socket=supports("vmw_vsock_virtio_transport", "VIRTIO_VSOCKETS"),
         is_xen_pv_only=bool({"CONFIG_X86_XEN", "CONFIG_X86_64_XEN"} & symbols),
-        is_debug=version.endswith(("-debug", "-dbg")),
+        is_debug=(package.name if package else version).endswith(("-debug", "-dbg"))
+        or version.endswith(("+debug", "-debug", "-dbg")),
     )
 
 
@@ -80,29 +142,32 @@ def offered_kernels(
     g: GuestFS,
     files: GuestFiles,
     guest: Inspection,
-    entries: Iterable[tuple[str, str | None]],
+    entries: Iterable[BootEntry],
     report: Reporter,
 ) -> list[KernelInfo]:
-    """Describe the (vmlinuz, initrd) pairs a bootloader offers, in its order, each once.
+    """Describe the kernels a bootloader offers, in its order, each once.
 
     Entries without a file or without modules are left out with a warning.  Raises GuestError when
     none remains.
     """
     found: dict[str, KernelInfo] = {}
-    for vmlinuz, initrd in entries:
-        if vmlinuz in found:
+    for entry in entries:
+        vmlinuz = entry.vmlinuz
+        if vmlinuz in found or is_rescue(entry):
             continue
         if not files.is_file(vmlinuz):
             report.log(
                 Level.WARNING, f"The bootloader offers {vmlinuz}, which does not exist (ignored)."
             )
             continue
-        real = initrd if initrd and files.is_file(initrd) else None
-        info = kernel_info(files, g, guest, vmlinuz, real)
+        real = entry.initrd if entry.initrd and files.is_file(entry.initrd) else None
+        info = kernel_info(g, files, guest, vmlinuz, real)
         if info is None:
             report.log(Level.WARNING, f"{vmlinuz} has no modules in /lib/modules (ignored).")
-        else:
-            found[vmlinuz] = info
+            continue
+        found[vmlinuz] = info
+        if info.initrd is None:
+            report.log(Level.WARNING, f"No initramfs was found for kernel {info.version}.")
     if not found:
         raise GuestError(
             "The bootloader offers no kernel that has its modules installed.",
@@ -114,12 +179,9 @@ def offered_kernels(
     return list(found.values())
 
 
-def version_key(version: str) -> list[tuple[int, int, str]]:
-    """Return a sort key: digit runs as numbers, the rest as text."""
-    return [
-        (1, int(piece), "") if piece.isdigit() else (0, 0, piece)
-        for piece in re.findall(r"\d+|[a-zA-Z]+|[^\da-zA-Z]", version)
-    ]
+def is_rescue(entry: BootEntry) -> bool:
+    """Tell whether an entry is the one-size-fits-all kernel of dracut, which stays as it is."""
+    return "rescue" in PurePosixPath(entry.vmlinuz).name
 
 
 def best_kernel(kernels: Sequence[KernelInfo]) -> KernelInfo:

@@ -1,91 +1,76 @@
-"""Software of the old hypervisor inside the guest, and its removal without a network."""
+"""Removing and installing packages of a guest."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
 
-from conversions.pipeline.appliance import GuestFS
+from conversions.pipeline.context import Context
 from conversions.pipeline.linux.files import GuestFiles
-from conversions.pipeline.report import Level, Reporter
-from conversions.pipeline.types import Application, Inspection
+from conversions.pipeline.report import Level
+from conversions.pipeline.types import Inspection
 
-UNINSTALLER = "/usr/bin/vmware-uninstall-tools.pl"
-_LOCATIONS = "/etc/vmware-tools/locations"
-# Keeps the uninstaller from rebuilding every initramfs.
-_ANSWERS = "".join(
-    f"remove_answer {name}\n"
-    for name in ("RESTORE_RAMDISK_CMD", "RESTORE_RAMDISK_KERNELS", "RESTORE_RAMDISK_ONECALL")
-)
-_PREFIXES = ("vmware-tools-", "kmod-vmware-tools", "open-vm-tools-")
-_NAMES = ("VMwareTools", "open-vm-tools", "virtualbox-guest-utils", "virtualbox-guest-x11",
-          "virtualbox-guest-dkms", "virtualbox-guest-additions")  # fmt: skip
-_SERVICES = ("open-vm-tools.service", "vgauth.service")
-
-
-def foreign_packages(applications: Sequence[Application]) -> list[str]:
-    """Return the packages that belong to another hypervisor, open-vm-tools last.
-
-    open-vm-tools stays where ubuntu-server depends on it; its services are disabled then.
-    """
-    names = {a.name for a in applications}
-    found = sorted(n for n in names if n in _NAMES or n.startswith(_PREFIXES))
-    if "ubuntu-server" in names and "open-vm-tools" in found:
-        found.remove("open-vm-tools")
-    return sorted(found, key=lambda name: name == "open-vm-tools")
-
-
-def remove_foreign_software(
-    g: GuestFS, files: GuestFiles, guest: Inspection, report: Reporter
-) -> None:
-    """Remove what belongs to VMware or VirtualBox; a failure is a warning, never an error."""
-    packages = foreign_packages(guest.applications)
-    if packages:
-        report.log(Level.INFO, f"Packages of the old hypervisor: {', '.join(packages)}")
-        for name in packages:
-            files.record("package removed", name)
-        if files.change:
-            _remove(g, packages, report)
-    elif "open-vm-tools" in {a.name for a in guest.applications}:
-        for service in _SERVICES:
-            files.remove(
-                f"/etc/systemd/system/multi-user.target.wants/{service}", "service disabled"
-            )
-    if files.is_file(UNINSTALLER):
-        _run_uninstaller(g, files, report)
+_APT = "DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Options::=--force-confold"
+# Of each manager: how it installs and how it removes; names are appended.
+_MANAGERS = {
+    "apt": (f"{_APT} update; {_APT} install", f"{_APT} remove"),
+    "dnf": (
+        "dnf -y install",
+        "dnf -y --disableplugin=subscription-manager "
+        "--setopt=clean_requirements_on_remove=False remove",
+    ),
+    "yum": ("yum -y install", "yum -y --setopt=clean_requirements_on_remove=False remove"),
+    "zypper": ("zypper -n in -l", "zypper -n rm"),
+    "urpmi": ("urpmi --auto", "urpme --auto"),
+    "pacman": ("pacman -S --noconfirm", "pacman -R --noconfirm"),
+    "apk": ("apk update; apk add", "apk del"),
+    "xbps": ("xbps-install -Sy", "xbps-remove -Sy"),
+    "pisi": ("pisi it -y", "pisi rm -y"),
+}
+# Straight from the database: quick, and without any look at repositories.
+_DIRECT = {
+    "deb": "DEBIAN_FRONTEND=noninteractive dpkg --remove",
+    "rpm": "rpm -e",
+    "pacman": "pacman -R --noconfirm",
+}
 
 
-def _remove(g: GuestFS, packages: Sequence[str], report: Reporter) -> None:
-    """dpkg first: it needs no package lists; apt when something depends on what goes."""
-    names = " ".join(shlex.quote(name) for name in packages)
-    frontend = "DEBIAN_FRONTEND=noninteractive"
-    commands = (
-        f"{frontend} dpkg --remove {names} 2>&1",
-        f"{frontend} apt-get -q -y -o Dpkg::Options::=--force-confold remove {names} 2>&1",
-    )
-    for command in commands:
-        report.log(Level.INFO, f"In the guest: {command}")
+def install_command(guest: Inspection, packages: Sequence[str]) -> str | None:
+    """Return the shell line that installs packages; None for a manager that is not known."""
+    manager = _MANAGERS.get(guest.package_management)
+    return f"{manager[0]} {shlex.join(packages)}" if manager else None
+
+
+def removal_commands(guest: Inspection, packages: Sequence[str]) -> list[str]:
+    """Return the shell lines that remove packages, the first to be tried first."""
+    names = shlex.join(packages)
+    lines = []
+    if direct := _DIRECT.get(guest.package_format):
+        lines.append(f"{direct} {names}")
+    if manager := _MANAGERS.get(guest.package_management):
+        lines.append(f"{manager[1]} {names}")
+    return list(dict.fromkeys(lines))
+
+
+def remove_packages(c: Context, files: GuestFiles, packages: Sequence[str]) -> None:
+    """Remove packages as well as it goes; a failure is a warning, never an error."""
+    if not packages:
+        return
+    for name in packages:
+        files.record("package removed", name)
+    if not c.change:
+        return
+    failure = f"no way to remove packages of format {c.guest.package_format} is known"
+    for command in removal_commands(c.guest, packages):
+        c.report.log(Level.INFO, f"In the guest: {command}")
         try:
-            report.log(Level.DEBUG, g.sh(command))
+            c.report.log(Level.DEBUG, c.g.sh(f"{command} 2>&1"))
             return
         except RuntimeError as error:
-            failure = error
-            report.log(Level.DEBUG, str(error))
-    report.log(
+            failure = str(error).strip()
+            c.report.log(Level.DEBUG, failure)
+    c.report.log(
         Level.WARNING,
         f"{', '.join(packages)} could not be removed: {failure} (ignored). "
         "Remove them after the first start.",
     )
-
-
-def _run_uninstaller(g: GuestFS, files: GuestFiles, report: Reporter) -> None:
-    report.log(Level.INFO, f"VMware Tools were installed from an archive; running {UNINSTALLER}.")
-    files.record("VMware Tools uninstalled", UNINSTALLER)
-    if not files.change:
-        return
-    try:
-        if files.is_file(_LOCATIONS):
-            g.write_append(_LOCATIONS, _ANSWERS.encode())
-        report.log(Level.DEBUG, g.command([UNINSTALLER]))
-    except RuntimeError as error:
-        report.log(Level.WARNING, f"{UNINSTALLER} failed: {error} (ignored).")

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from conversions.pipeline.guestcaps import expected_guestcaps
-from conversions.pipeline.types import KernelInfo, Overlay, TargetBuses, TargetDisk, TargetMeta
+from conversions.pipeline.types import (
+    Inspection,
+    KernelInfo,
+    Overlay,
+    TargetBuses,
+    TargetDisk,
+    TargetMeta,
+)
 from inventory.sources.types import (
     Controller,
     Nic,
@@ -37,6 +44,24 @@ KERNEL = KernelInfo(
     supports_virtio_socket=True,
     is_xen_pv_only=False,
     is_debug=False,
+)
+GUEST = Inspection(
+    root="/dev/sda1",
+    type="linux",
+    distro="debian",
+    arch="x86_64",
+    major_version=12,
+    minor_version=5,
+    package_format="deb",
+    package_management="apt",
+    product_name="Debian GNU/Linux 12",
+    product_variant="unknown",
+    osinfo="debian12",
+    hostname="web",
+    uefi_esps=(),
+    mountpoints=(("/", "/dev/sda1"),),
+    filesystems=(("/dev/sda1", "ext4"),),
+    applications=(),
 )
 CDROM = Removable(type=RemovableType.CDROM, controller=Controller.IDE, slot=0)
 

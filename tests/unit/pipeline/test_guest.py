@@ -10,14 +10,16 @@ from conversions.pipeline.errors import GuestError, InspectionError
 from conversions.pipeline.guestcaps import arch_min_version, has_virtio_1_0, machine_for
 from conversions.pipeline.inspection import choose_root
 from conversions.pipeline.linux import block_devices as bd
-from conversions.pipeline.linux.grub2 import default_entry, parse_menu
-from conversions.pipeline.linux.initramfs import MARKER, missing_drivers, with_modules
-from conversions.pipeline.linux.kernels import best_kernel, parse_modules, version_key
-from conversions.pipeline.linux.packages import foreign_packages
+from conversions.pipeline.linux.grub2 import find_entry, parse_menu
+from conversions.pipeline.linux.hypervisors import foreign_packages
+from conversions.pipeline.linux.initramfs import REQUIRED, added_modules, missing_drivers
+from conversions.pipeline.linux.initramfs_tools import MARKER, with_modules
+from conversions.pipeline.linux.kernels import best_kernel, parse_modules
+from conversions.pipeline.linux.versions import version_key
 from conversions.pipeline.space import estimate_target_sizes, estimate_text, shortages
 from conversions.pipeline.types import Application, BlockBus, MountpointStats
 from inventory.sources.types import Controller
-from tests.unit.pipeline.samples import KERNEL, source_disk
+from tests.unit.pipeline.samples import GUEST, KERNEL, source_disk
 
 MIB = 1 << 20
 
@@ -98,7 +100,7 @@ def test_vfat_without_inode_counts_is_no_shortage() -> None:
         (
             [None],
             BlockBus.VIRTIO_BLK,
-            {"hda": "vda", "sda": "vda", "vda": "vda", "xvda": "vda"},
+            {"cciss/c0d0": "vda", "hda": "vda", "sda": "vda", "vda": "vda", "xvda": "vda"},
         ),
         (
             [Controller.VIRTIO_BLK, Controller.SCSI],
@@ -156,14 +158,9 @@ RENAME = bd.Renamer({"sda": "vda"})
         ),
         (bd.rename_device_map, "# c\n(hd0)\t/dev/sda\n", "# c\n(hd0)\t/dev/vda\n"),
         (
-            bd.rename_default_grub,
-            'GRUB_CMDLINE_LINUX="quiet resume=/dev/sda3 x"\nOTHER=/dev/sda3\n',
-            'GRUB_CMDLINE_LINUX="quiet resume=/dev/vda3 x"\nOTHER=/dev/sda3\n',
-        ),
-        (
-            bd.rename_grub_cfg,
-            "\tlinux\t/vmlinuz root=/dev/sda2 ro resume=/dev/sda3\n# root=/dev/sda2\n",
-            "\tlinux\t/vmlinuz root=/dev/vda2 ro resume=/dev/vda3\n# root=/dev/sda2\n",
+            bd.rename_arguments,
+            "linux /vmlinuz root=/dev/sda2 ro resume=/dev/sda3 x=/dev/sda4 rd.luks.key=/dev/sda",
+            "linux /vmlinuz root=/dev/vda2 ro resume=/dev/vda3 x=/dev/sda4 rd.luks.key=/dev/vda",
         ),
         (bd.rename_resume, "RESUME=/dev/sda5\n", "RESUME=/dev/vda5\n"),
     ],
@@ -201,18 +198,21 @@ def test_a_grub_menu_gives_its_kernels_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "index"),
+    ("value", "index"),
     [
-        ("", 0),
-        ("GRUB_DEFAULT=0\n", 0),
-        ('GRUB_DEFAULT="gnulinux-advanced-1>gnulinux-6.1.0-1-adv"\n', 1),
-        ("GRUB_DEFAULT='Debian, with Linux 6.1.0-1-amd64'\n", 1),
-        ("GRUB_DEFAULT=saved\n", None),
-        ("#GRUB_DEFAULT=1\n", 0),
+        ("0", 0),
+        ("gnulinux-advanced-1>gnulinux-6.1.0-1-adv", 1),
+        ("Debian, with Linux 6.1.0-1-amd64", 1),
+        ("saved", None),
+        ("1>0", None),
     ],
 )
-def test_the_default_entry(text: str, index: int | None) -> None:
-    assert default_entry(parse_menu(MENU, ""), text) == index
+def test_the_default_entry(value: str, index: int | None) -> None:
+    assert find_entry(parse_menu(MENU, ""), value) == index
+
+
+def test_an_entry_of_a_submenu_is_known_by_its_path() -> None:
+    assert parse_menu(MENU, "")[1].id == "gnulinux-advanced-1>gnulinux-6.1.0-1-adv"
 
 
 def test_modules_are_read_with_and_without_compression() -> None:
@@ -238,18 +238,20 @@ def test_versions_compare_by_number() -> None:
 
 
 def test_drivers_built_in_are_not_missed() -> None:
-    assert missing_drivers(["virtio_blk"], KERNEL) == []
-    assert missing_drivers([], KERNEL) == ["virtio_blk"]
-    assert missing_drivers([], replace(KERNEL, builtin=())) == ["virtio_pci", "virtio_blk"]
+    required = REQUIRED[BlockBus.VIRTIO_BLK]
+    assert missing_drivers(["virtio_blk"], KERNEL, required) == []
+    assert missing_drivers([], KERNEL, required) == ["virtio_blk"]
+    bare = replace(KERNEL, builtin=())
+    assert missing_drivers([], bare, required) == ["virtio_pci", "virtio_blk"]
 
 
 def test_modules_are_added_to_initramfs_tools_once() -> None:
-    once = with_modules("mptspi\n# virtio_blk\n", KERNEL)
+    once = with_modules("mptspi\n# virtio_blk\n", added_modules(KERNEL))
     assert once.count(MARKER) == 1
     assert once.split("\n")[-5:] == [
         "virtio_ring", "virtio_blk", "virtio_scsi", "virtio_net", "",
     ]  # fmt: skip
-    assert with_modules(once, KERNEL) == once
+    assert with_modules(once, added_modules(KERNEL)) == once
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,8 @@ def test_modules_are_added_to_initramfs_tools_once() -> None:
     ],
 )
 def test_software_of_the_old_hypervisor(names: list[str], expected: list[str]) -> None:
-    assert foreign_packages([Application(name=n, version="1") for n in names]) == expected
+    applications = tuple(Application(name=n, version="1") for n in names)
+    assert foreign_packages(replace(GUEST, applications=applications)) == expected
 
 
 ROOTS = [("/dev/sda1", "Debian"), ("/dev/sdb1", "Fedora")]

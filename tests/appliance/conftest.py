@@ -1,0 +1,51 @@
+"""One appliance for all of these tests; each gets a disk of its own content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import guestfs
+import pytest
+
+from conversions.pipeline.accelerator import choose_accelerator
+from conversions.pipeline.report import RecordingReporter
+from tests.appliance.phony import PhonyGuest, Tree
+
+DISK_BYTES = 200 << 20
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of this folder."""
+    for item in items:
+        if "tests/appliance" in item.nodeid:
+            item.add_marker(pytest.mark.appliance)
+
+
+@pytest.fixture(scope="session")
+def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[guestfs.GuestFS]:
+    """A running appliance with one partition, /dev/sda1."""
+    disk = tmp_path_factory.mktemp("appliance") / "disk.raw"
+    with disk.open("wb") as stream:
+        stream.truncate(DISK_BYTES)
+    g = guestfs.GuestFS(python_return_dict=False, close_on_exit=False)
+    g.set_backend("direct")
+    g.set_backend_settings([] if choose_accelerator().kvm else ["force_tcg"])
+    g.set_network(False)
+    g.set_smp(2)
+    g.add_drive_opts(str(disk), format="raw", cachemode="unsafe")
+    g.launch()
+    g.part_disk("/dev/sda", "mbr")
+    yield g
+    g.close()
+
+
+@pytest.fixture
+def phony(appliance: guestfs.GuestFS, tmp_path: Path) -> Iterator[Callable[..., PhonyGuest]]:
+    """Make the disk a guest of these files, and mount it."""
+
+    def make(tree: Tree, **options: object) -> PhonyGuest:
+        return PhonyGuest.make(appliance, tmp_path, tree, RecordingReporter(), **options)
+
+    yield make
+    appliance.umount_all()
