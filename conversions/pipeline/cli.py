@@ -17,17 +17,19 @@ from typing import Any
 
 from conversions.pipeline import stop
 from conversions.pipeline.errors import ConversionError, JobError
-from conversions.pipeline.job import Input, Job, Mode, Target
+from conversions.pipeline.job import Input, Job, Mode, Target, WindowsOptions
 from conversions.pipeline.networks import parse_map
 from conversions.pipeline.report import EventReporter, Level, json_lines
 from conversions.pipeline.text_log import text_lines
+from conversions.pipeline.windows.static_ip import parse_static_ip
 from inventory.sources.errors import SourceError
 
 EXIT_ERROR = 1
 EXIT_STOPPED = 143
 _CAPABILITIES = (
     "v2vweb", "libguestfs-rewrite", "mac-option",
-    "input:ova", "output:disk", "output:local", "convert:linux",
+    "input:ova", "output:disk", "output:local", "convert:linux", "convert:windows",
+    "block-driver-option",
 )  # fmt: skip
 
 
@@ -157,7 +159,10 @@ def _job(options: argparse.Namespace) -> Job:
         target=target,
         name=options.on,
         root=options.root,
-        network_map=parse_map(options.network, options.bridge, options.mac),
+        network_map=parse_map(
+            options.network, options.bridge, [m for m in options.mac if m[17:21] != ":ip:"]
+        ),
+        windows=_windows(options),
         trim=not options.no_fstrim,
         memory_mib=options.memsize,
         vcpus=options.smp,
@@ -176,6 +181,22 @@ def _output_options(values: Sequence[str]) -> bool:
             raise JobError(f"-oo compressed={text} is neither true nor false.")
         compressed = text != "false"
     return compressed
+
+
+def _windows(options: argparse.Namespace) -> WindowsOptions:
+    """Collect the options for Windows guests.  Raises JobError."""
+    if len(options.block_driver) > 1:
+        raise JobError("--block-driver was given more than once.")
+    return WindowsOptions(
+        virtio_win=options.virtio_win or "",
+        virt_tools=options.virt_tools or "",
+        block_driver=options.block_driver[0] if options.block_driver else "virtio-blk",
+        emulated_devices=options.emulated_devices,
+        sibling_drivers=options.sibling_drivers,
+        disable_vmware=options.disable_vmware,
+        remove_boot_keys=options.remove_boot_keys,
+        static_ips=tuple(parse_static_ip(m) for m in options.mac if m[17:21] == ":ip:"),
+    )
 
 
 def _print_source(job: Job, layout: str) -> int:
@@ -221,7 +242,38 @@ def _parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="replace existing target files")
     add("-n", "--network", metavar="IN:OUT", action="append", default=[], help="map a network")
     add("-b", "--bridge", metavar="IN:OUT", action="append", default=[], help="map a bridge")
-    add("--mac", metavar="MAC:network|bridge:NAME", action="append", default=[], help="map a NIC")
+    add(
+        "--mac",
+        metavar="MAC:network|bridge:NAME",
+        action="append",
+        default=[],
+        help="map a NIC; MAC:ip:ADDRESS[,GATEWAY[,PREFIX[,DNS...]]] fixes a Windows address",
+    )
+    add("--virtio-win", metavar="PATH", help="ISO or folder with drivers for Windows guests")
+    add("--virt-tools", metavar="FOLDER", help="rhsrvany.exe and other tools for Windows guests")
+    add(
+        "--block-driver",
+        choices=["virtio-blk", "virtio-scsi"],
+        action="append",
+        default=[],
+        help="what Windows guests find their disks with",
+    )
+    add(
+        "--emulated-devices",
+        action="store_true",
+        help="let a Windows guest without drivers run on IDE, slowly",
+    )
+    add(
+        "--sibling-drivers",
+        action="store_true",
+        help="take drivers of an older Windows where there are none of its own",
+    )
+    add("--disable-vmware", action="store_true", help="turn off VMware's services in Windows")
+    add(
+        "--remove-boot-keys",
+        action="store_true",
+        help="let Windows delete the boot driver's temporary entries at its first start",
+    )
     add("--root", default="single", metavar="single|first|/dev/...", help="which system to take")
     add("--no-fstrim", action="store_true", help="copy unused blocks too")
     add("-m", "--memsize", type=int, metavar="MIB", help="memory of the appliance")

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from conversions.pipeline.appliance import GuestFS
 from conversions.pipeline.errors import InspectionError
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.types import Application, Inspection
+from conversions.pipeline.windows.inspection import (
+    check_ntfs,
+    find_windows_roots,
+    inspect_windows,
+    ntfs_state,
+)
 
 _ESP_GUID = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 _BIOS_BOOT_GUID = "21686148-6449-6E6F-744E-656564454649"
@@ -23,22 +29,80 @@ def inspect_guest(g: GuestFS, *, root: str, read_only: bool, report: Reporter) -
     asked.  Raises InspectionError.
     """
     esps = find_esps(g)
-    roots = list(g.inspect_os())
-    if not roots:
+    found = _find_roots(g, report)
+    if not found:
         raise _nothing_found(g)
-    chosen = choose_root([(r, g.inspect_get_product_name(r)) for r in roots], root)
-    if len(roots) > 1:
-        report.log(Level.INFO, f"Several systems found ({', '.join(roots)}); taking {chosen}.")
+    chosen = choose_root([(r.device, r.product_name) for r in found], root)
+    if len(found) > 1:
+        listing = ", ".join(r.device for r in found)
+        report.log(Level.INFO, f"Several systems found ({listing}); taking {chosen}.")
+    if next(r for r in found if r.device == chosen).type == "windows":
+        guest = _inspect_windows(g, chosen, esps, read_only=read_only, report=report)
+    else:
+        guest = _inspect_other(g, chosen, esps, read_only=read_only, report=report)
+    report.log(Level.INFO, inspection_text(guest))
+    report.report("inspection", asdict(guest))
+    return guest
+
+
+@dataclass(frozen=True, slots=True)
+class _Root:
+    """A filesystem that holds a system."""
+
+    device: str
+    product_name: str
+    type: str
+
+
+def _find_roots(g: GuestFS, report: Reporter) -> list[_Root]:
+    """Return the systems that libguestfs finds; when it fails, the Windows that can be seen.
+
+    Raises InspectionError when it fails and there is none.
+    """
+    try:
+        return [
+            _Root(r, g.inspect_get_product_name(r), g.inspect_get_type(r)) for r in g.inspect_os()
+        ]
+    except RuntimeError as error:
+        g.umount_all()
+        roots = find_windows_roots(g)
+        if not roots:
+            raise InspectionError(
+                f"The disks could not be inspected: {error}.",
+                remedy="A partition table or filesystem may be damaged; start the machine on its "
+                "source to see whether it boots.",
+            ) from error
+        report.log(Level.WARNING, f"libguestfs could not inspect the disks: {error} (ignored).")
+        return [_Root(r, "Windows", "windows") for r in roots]
+
+
+def _inspect_windows(
+    g: GuestFS, root: str, esps: Sequence[str], *, read_only: bool, report: Reporter
+) -> Inspection:
+    """Mount the Windows in `root` and describe it.  Raises InspectionError, HiveError."""
+    mountpoints = [("/", root)]
+    if not read_only:
+        check_ntfs(g, root)
+    state = ntfs_state(g, root)
+    _mount(g, mountpoints, read_only=read_only, report=report)
+    if not read_only:
+        _prove_writable(g)
+    return inspect_windows(g, root, esps=esps, mountpoints=mountpoints, state=state)
+
+
+def _inspect_other(
+    g: GuestFS, chosen: str, esps: Sequence[str], *, read_only: bool, report: Reporter
+) -> Inspection:
+    """Mount the filesystems of the system in `chosen` and describe it.  Raises InspectionError."""
     mountpoints = sorted(g.inspect_get_mountpoints(chosen), key=lambda m: len(m[0]))
     if "/" not in dict(mountpoints):  # its entry in fstab names something that is not there
         mountpoints.insert(0, ("/", chosen))
     _mount(g, mountpoints, read_only=read_only, report=report)
     if not read_only:
         _prove_writable(g)
-    kind = g.inspect_get_type(chosen)
-    guest = Inspection(
+    return Inspection(
         root=chosen,
-        type=kind,
+        type=g.inspect_get_type(chosen),
         distro=g.inspect_get_distro(chosen),
         arch=g.inspect_get_arch(chosen),
         major_version=g.inspect_get_major_version(chosen),
@@ -53,11 +117,7 @@ def inspect_guest(g: GuestFS, *, root: str, read_only: bool, report: Reporter) -
         mountpoints=tuple((mp, dev) for mp, dev in mountpoints),
         filesystems=tuple(sorted(g.list_filesystems())),
         applications=tuple(_applications(g.inspect_list_applications2(chosen))),
-        windows_systemroot=g.inspect_get_windows_systemroot(chosen) if kind == "windows" else "",
     )
-    report.log(Level.INFO, inspection_text(guest))
-    report.report("inspection", asdict(guest))
-    return guest
 
 
 def _product_name(g: GuestFS, name: str) -> str:

@@ -11,6 +11,8 @@ import pytest
 from conversions.pipeline.accelerator import choose_accelerator
 from conversions.pipeline.report import RecordingReporter
 from tests.appliance.phony import PhonyGuest, Tree
+from tests.appliance.phony_windows import PhonyWindows, launch_for_windows
+from tests.guests.windows import WindowsGuest
 
 DISK_BYTES = 200 << 20
 
@@ -49,3 +51,24 @@ def phony(appliance: guestfs.GuestFS, tmp_path: Path) -> Iterator[Callable[..., 
 
     yield make
     appliance.umount_all()
+
+
+@pytest.fixture(scope="session")
+def windows_appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[guestfs.GuestFS]:
+    """A running appliance with a disk for a Windows and a second one, left blank."""
+    g = launch_for_windows(tmp_path_factory.mktemp("windows"))
+    yield g
+    g.close()
+
+
+@pytest.fixture
+def windows(
+    windows_appliance: guestfs.GuestFS, tmp_path: Path
+) -> Iterator[Callable[..., PhonyWindows]]:
+    """Write a Windows guest to the disk."""
+
+    def make(guest: WindowsGuest, **options: object) -> PhonyWindows:
+        return PhonyWindows.make(windows_appliance, tmp_path, guest, **options)
+
+    yield make
+    windows_appliance.umount_all()
