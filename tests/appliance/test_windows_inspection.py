@@ -123,7 +123,7 @@ def test_a_bad_registry_file_is_named(
     phony = windows(W10.but(hives={name: content}))
     before = phony.checksum()
     with pytest.raises(HiveError, match=said) as caught:
-        phony.inspect(read_only=True)
+        phony.mount()
     assert name in caught.value.message
     assert caught.value.remedy
     assert phony.checksum() == before

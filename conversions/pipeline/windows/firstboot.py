@@ -168,8 +168,8 @@ def controller_script(layout: Layout) -> str:
     r"""Return firstboot.bat, which runs the queue.
 
     Attempts are counted in scripts-attempts\NAME, one line each; a script that asked for a retry
-    MAX_ATTEMPTS times moves to scripts-failed.  Each script has a shell of its own, which its "exit"
-    ends instead of this one.  A block is expanded once, hence the subroutine: its variables are
+    MAX_ATTEMPTS times moves to scripts-failed.  Each script has a shell of its own, so that "exit"
+    ends that one only.  A block is expanded once, hence the subroutine: its variables are
     read when they are needed.
     """
     return f"""\

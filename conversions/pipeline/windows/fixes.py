@@ -71,11 +71,10 @@ def extend_device_path(software: Hive, report: Reporter) -> None:
     value = key.get("DevicePath")
     if value is None:
         return
-    if value.type in (SZ, EXPAND_SZ) and DRIVERS_IN_PATH.encode("utf-16-le") not in value.data:
-        data = value.data.removesuffix(b"\0\0") if len(value.data) % 2 == 0 else value.data
-        key.set(
-            "DevicePath", Value(value.type, data + (DRIVERS_IN_PATH + "\0").encode("utf-16-le"))
-        )
+    added = DRIVERS_IN_PATH.encode("utf-16-le")
+    if value.type in (SZ, EXPAND_SZ) and added not in value.data:
+        data = value.data.removesuffix(b"\0\0") + added + b"\0\0"
+        key.set("DevicePath", Value(value.type, data))
 
 
 def rtc_is_utc(system: Hive, control_set: str, report: Reporter) -> tuple[bool, str]:
