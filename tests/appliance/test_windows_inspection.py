@@ -9,8 +9,8 @@ import pytest
 
 from conversions.pipeline.errors import ConversionError, InspectionError
 from conversions.pipeline.windows.registry import HiveError
-from tests.appliance.phony_windows import PhonyWindows
 from tests.guests.hives import empty_hive
+from tests.guests.phony_windows import PhonyWindows
 from tests.guests.windows import (
     GUESTS,
     K3R2,

@@ -176,6 +176,7 @@ class Key:
             return found
         g, path = self._hive.g, f"{self.path}\\{name}".lstrip("\\")
         node = g.hivex_node_add_child(self._node, name) if self._hive.write else 0
+        self._hive.edited = True
         return Key(self._hive, node, path)
 
     def delete(self) -> None:
@@ -191,6 +192,7 @@ class Hive:
     def __init__(self, g: GuestFS, name: str, changes: Changes, *, write: bool) -> None:
         self.g = g
         self.write = write
+        self.edited = False
         self._name = name
         self._changes = changes
         self.root = Key(self, g.hivex_root(), "")
@@ -213,6 +215,7 @@ class Hive:
 
     def record(self, what: str, path: str) -> None:
         """Note an edit."""
+        self.edited = True
         self._changes.record(f"registry: {what}", f"{self._name}\\{path}")
 
 
@@ -257,8 +260,9 @@ class Registry:
                 )
             g.hivex_open(path, write=write, unsafe=not write)
             self._open = name
-            yield Hive(g, name, self._changes, write=write)
-            if write:
+            hive = Hive(g, name, self._changes, write=write)
+            yield hive
+            if write and hive.edited:  # writing back changes the file in any case
                 g.hivex_commit(None)
         except RuntimeError as error:
             raise hive_error(g, name, path, error, write=write) from error
