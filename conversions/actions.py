@@ -26,7 +26,9 @@ from conversions.models import (
     Inspection,
     LogLine,
 )
+from conversions.pipeline.commit import keep_if_begun
 from conversions.pipeline.job import Job
+from conversions.pipeline.report import EventReporter
 from conversions.pipeline.steps import Step
 from conversions.routing import News, group_name
 from inventory.models import SourceVM
@@ -333,6 +335,8 @@ def clean_up_after(conversion: Conversion) -> list[str]:
     removed = []
     work = work_dir(conversion)
     if work.exists():
+        # A commit into the source's own disks that was begun is finished, never dropped.
+        keep_if_begun(work, EventReporter(lambda event: logger.info("%s", event)))
         shutil.rmtree(work, ignore_errors=True)
         removed.append(str(work))
     allowed = {Path(folder).resolve() for folder in settings.TARGET_DIRS}

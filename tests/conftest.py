@@ -46,26 +46,23 @@ def direct_backend() -> None:
 def build_sample(cache_dir: Path) -> Callable[..., Path]:
     """Build a sample guest's OVA (minutes), or take it from an earlier run of the same builder.
 
-    Options are those of script/sample-ova: build_sample(layout="plain", initramfs="vmware").
+    Options are those of the builder: build_sample("debian", layout="plain").
     """
     folder = REPOSITORY / "tests/guests"
-    sources = b"".join((folder / name).read_bytes() for name in ("common.py", "debian.py"))
-    key = hashlib.sha256(sources).hexdigest()[:12]
+    sources = sorted([*folder.glob("*.py"), *folder.glob("el9/*")])
+    key = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
-    def build(**options: str) -> Path:
-        ova = cache_dir / "-".join(["debian12", *options.values(), f"{key}.ova"])
+    def build(builder: str, **options: str) -> Path:
+        ova = cache_dir / "-".join(["sample", builder, *options.values(), f"{key}.ova"])
         if not ova.exists():
             arguments = [f"--{name}={value}" for name, value in options.items()]
-            # The unpacked Debian is the same for all of them.
-            rootfs = cache_dir / f"rootfs-{key}.tar"
-            subprocess.run(
-                [sys.executable, "-m", "tests.guests.debian", ova, "--rootfs", rootfs, *arguments],
-                cwd=REPOSITORY,
-                check=True,
-            )
+            # The unpacked system is the same for all of a builder.
+            rootfs = cache_dir / f"sample-rootfs-{builder}-{key}.tar"
+            command = [sys.executable, "-m", f"tests.guests.{builder}", ova, "--rootfs", rootfs]
+            subprocess.run([*command, *arguments], cwd=REPOSITORY, check=True)
         return ova
 
-    for outdated in [*cache_dir.glob("debian12-*.ova"), *cache_dir.glob("rootfs-*.tar")]:
+    for outdated in cache_dir.glob("sample-*"):
         if key not in outdated.name:
             outdated.unlink()
     return build

@@ -26,6 +26,8 @@ from typing import Any
 from tests.browser.console import PYTHON, Console
 
 TRUTH_SECONDS = 60
+STEP_SECONDS = 1.5
+WEB_STEP_SECONDS = 20
 READY_SECONDS = 300
 RUN_SECONDS = 900
 ENDED = ("done", "warned", "failed", "stopped", "lost")
@@ -87,6 +89,10 @@ class Drill:
         self.rows = models.Conversion.objects
         self.vms = SourceVM.objects
         self.failures = 0
+
+    def slow_down(self, seconds: float) -> None:
+        """Make each step of the engines to come last so long at least."""
+        (self.console.var / "step-seconds").write_text(str(seconds))
 
     def import_machine(self) -> Any:
         """Register the OVA from the import folder and wait until it is ready."""
@@ -154,6 +160,7 @@ def _environment(pid: int) -> str:
 def drill(run: Drill, victims: list[str], steps: list[str]) -> None:
     """Kill each victim in each step."""
     vm = run.import_machine()
+    run.slow_down(STEP_SECONDS)
     for victim in victims:
         if victim == "web":
             kill_web_in_one_run(run, vm, steps)
@@ -165,6 +172,7 @@ def drill(run: Drill, victims: list[str], steps: list[str]) -> None:
                 os.kill(pid, signal.SIGKILL)
             run.wait(row, TRUTH_SECONDS)
             run.check(f"{victim} in {step}", row, ("failed", "lost"), began)
+    run.slow_down(0)
     row = run.wait(run.start(vm), RUN_SECONDS)
     print(f"{'retry':28} {row.status}")
     run.failures += row.status not in ("done", "warned")
@@ -172,6 +180,8 @@ def drill(run: Drill, victims: list[str], steps: list[str]) -> None:
 
 def kill_web_in_one_run(run: Drill, vm: Any, steps: list[str]) -> None:
     """Kill the web process in each step of one conversion, which goes on and ends well."""
+    # The web process starts again after a pause that grows; each step has to outlast it.
+    run.slow_down(WEB_STEP_SECONDS)
     row = run.start(vm)
     for step in steps:
         run.wait(row, RUN_SECONDS, steps=(step,))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from conversions.pipeline import cli
 from conversions.pipeline.report import EventReporter
 from conversions.pipeline.steps import Step
 
-SECONDS = 1.5
+# How long a step lasts at least; the drill writes it.
+FILE = Path(os.environ["V2VWEB_VAR"]) / "step-seconds"
 _step = EventReporter.step
 
 
@@ -19,7 +22,7 @@ _step = EventReporter.step
 def slow_step(reporter: EventReporter, step: Step) -> Iterator[None]:
     """Announce the step, wait, then do it."""
     with _step(reporter, step):
-        time.sleep(SECONDS)
+        time.sleep(float(FILE.read_text()))
         yield
 
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from conversions.pipeline import stop
 from conversions.pipeline.errors import ConversionError, JobError
-from conversions.pipeline.job import Input, Job, Mode, Target, WindowsOptions
+from conversions.pipeline.job import Customize, Input, Job, Key, Mode, Target, WindowsOptions
 from conversions.pipeline.networks import parse_map
+from conversions.pipeline.passwords import crypted
 from conversions.pipeline.report import EventReporter, Level, json_lines
 from conversions.pipeline.text_log import text_lines
 from conversions.pipeline.windows.static_ip import parse_static_ip
@@ -28,8 +29,8 @@ EXIT_ERROR = 1
 EXIT_STOPPED = 143
 _CAPABILITIES = (
     "v2vweb", "libguestfs-rewrite", "mac-option",
-    "input:ova", "output:disk", "output:local", "convert:linux", "convert:windows",
-    "block-driver-option",
+    "in-place", "input:ova", "input:disk", "input:libvirt", "output:disk", "output:local",
+    "convert:linux", "convert:windows", "block-driver-option",
 )  # fmt: skip
 
 
@@ -137,9 +138,11 @@ def _job(options: argparse.Namespace) -> Job:
         return Job.from_json(text)
     if not options.source:
         raise JobError("No source was given.", remedy="Write: -i ova FILE -o local -os FOLDER")
-    if len(options.source) != 1:
-        raise JobError(f"-i ova takes one file or folder; {len(options.source)} were given.")
-    mode = Mode.INSPECT if options.inspect else Mode.REHEARSE if options.rehearse else Mode.COPY
+    if len(options.source) != 1 and options.i != "disk":
+        raise JobError(f"-i {options.i} takes one source; {len(options.source)} were given.")
+    mode = next(
+        (m for m in (Mode.INSPECT, Mode.REHEARSE, Mode.IN_PLACE) if getattr(options, m)), Mode.COPY
+    )
     compressed = _output_options(options.oo)
     target = None
     if mode is Mode.COPY and not options.print_source:
@@ -155,7 +158,13 @@ def _job(options: argparse.Namespace) -> Job:
         )
     return Job(
         mode=Mode.INSPECT if options.print_source else mode,
-        source=Input(kind=options.i, location=options.source[0]),
+        source=Input(
+            kind=options.i,
+            location=options.source[0],
+            more=tuple(options.source[1:]),
+            format=getattr(options, "if"),
+            connection=options.ic,
+        ),
         target=target,
         name=options.on,
         root=options.root,
@@ -163,11 +172,73 @@ def _job(options: argparse.Namespace) -> Job:
             options.network, options.bridge, [m for m in options.mac if m[17:21] != ":ip:"]
         ),
         windows=_windows(options),
+        customize=_customize(options),
+        keys=tuple(_key(value) for value in options.key),
+        fsck=not options.no_fsck,
+        guest_agent=not options.no_guest_agent,
+        keep_nic_names=not options.no_keep_nic_names,
+        define=options.define,
         trim=not options.no_fstrim,
         memory_mib=options.memsize,
         vcpus=options.smp,
         trace=options.trace,
     )
+
+
+def _customize(options: argparse.Namespace) -> Customize:
+    """Read the wishes for the guest; files are read here, passwords made unreadable."""
+    try:
+        keys = tuple(_ssh_key(value) for value in options.ssh_inject)
+        scripts = tuple(Path(path).read_text() for path in options.firstboot)
+        password = _password_hash(options.root_password) if options.root_password else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"A file with wishes for the guest cannot be read: {error}.") from error
+    return Customize(
+        hostname=options.hostname or "",
+        timezone=options.timezone or "",
+        root_password_hash=password,
+        ssh_keys=keys,
+        install=tuple(name for value in options.install for name in value.split(",")),
+        uninstall=tuple(name for value in options.uninstall for name in value.split(",")),
+        firstboot=(*scripts, *options.firstboot_command),
+    )
+
+
+def _key(value: str) -> Key:
+    """Read ID:key:PASSPHRASE or ID:file:PATH, of which the first line counts."""
+    fields = value.split(":")
+    if len(fields) != 3 or fields[1] not in ("key", "file") or not fields[0]:
+        raise JobError(
+            "--key takes ID:key:PASSPHRASE or ID:file:PATH, where ID is all, a device or a UUID.",
+            remedy="A passphrase with a colon has to be in a file."
+            + (" Clevis is not available with this libguestfs." if "clevis" in fields else ""),
+        )
+    if fields[1] == "key":
+        return Key(selector=fields[0], passphrase=fields[2])
+    try:
+        text = Path(fields[2]).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"The key file {fields[2]} cannot be read: {error}.") from error
+    return Key(selector=fields[0], passphrase=text.split("\n")[0])
+
+
+def _ssh_key(value: str) -> str:
+    user, _, rest = value.partition(":")
+    kind, _, text = rest.partition(":")
+    if user != "root" or kind not in ("file", "string"):
+        raise JobError(f"--ssh-inject {value}: write root:file:PATH or root:string:KEY.")
+    return (Path(text).read_text() if kind == "file" else text).strip()
+
+
+def _password_hash(value: str) -> str:
+    """Return what goes into /etc/shadow for password:TEXT, file:PATH, locked or disabled."""
+    kind, _, text = value.partition(":")
+    if kind in ("locked", "disabled"):
+        return "!" if kind == "locked" else "*"
+    if kind not in ("password", "file"):
+        raise JobError("--root-password takes password:TEXT, file:PATH, locked or disabled.")
+    plain = text if kind == "password" else Path(text).read_text().split("\n")[0]
+    return crypted(plain)
 
 
 def _output_options(values: Sequence[str]) -> bool:
@@ -212,6 +283,9 @@ def _print_source(job: Job, layout: str) -> int:
             job.source.location,
             work_dir=Path(folder),
             warn=lambda line: print(f"v2vweb: warning: {line}", file=sys.stderr),
+            more=job.source.more,
+            format=job.source.format,
+            connection=job.source.connection,
         ).read()
     layouts: Mapping[str, Callable[[], str]] = {
         "current": lambda: (
@@ -231,8 +305,10 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("source", nargs="*", help="the OVA: a file, a folder or an .ovf")
-    add("-i", choices=["ova"], default="ova", help="kind of source")
+    add("source", nargs="*", help="the OVA, the disk images or the domain")
+    add("-i", choices=["ova", "disk", "libvirt"], default="ova", help="kind of source")
+    add("-ic", metavar="URI", help="libvirt host of the domain (qemu:///system)")
+    add("-if", metavar="FORMAT", help="format of the disks of -i disk; else detected")
     add("-o", choices=["local", "disk"], default="local", help="kind of target")
     add("-os", metavar="FOLDER", help="target folder")
     add("-of", choices=["qcow2", "raw"], default="qcow2", help="format of the target disks")
@@ -280,6 +356,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--smp", type=int, metavar="N", help="vCPUs of the appliance")
     add("--inspect", action="store_true", help="only look inside the guest")
     add("--rehearse", action="store_true", help="convert, then throw the result away")
+    add("--in-place", action="store_true", help="convert the source's own disks")
+    add("--define", action="store_true", help="with --in-place: define the domain anew as well")
+    add(
+        "--key",
+        metavar="ID:key:TEXT|ID:file:PATH",
+        action="append",
+        default=[],
+        help="opens an encrypted device; ID is all, /dev/sda2 or a UUID",
+    )
+    add("--no-fsck", action="store_true", help="check no filesystem before and after")
+    add("--no-guest-agent", action="store_true", help="arrange no QEMU guest agent")
+    add("--no-keep-nic-names", action="store_true", help="let names of network cards change")
+    _add_wishes(parser)
     add(
         "--print-source",
         nargs="?",
@@ -294,3 +383,18 @@ def _parser() -> argparse.ArgumentParser:
     add("-v", "--verbose", action="store_true", help="also debug messages")
     add("-x", dest="trace", action="store_true", help="also libguestfs' calls and messages")
     return parser
+
+
+def _add_wishes(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("wishes for the guest").add_argument
+    add("--hostname", help="its host name")
+    add("--timezone", metavar="AREA/PLACE", help="its time zone")
+    add("--root-password", metavar="password:TEXT|file:PATH|locked|disabled", help="of root")
+    for option, metavar, text in (
+        ("--ssh-inject", "root:file:PATH|root:string:KEY", "a key that lets root in"),
+        ("--install", "PACKAGE,...", "install at the first start"),
+        ("--uninstall", "PACKAGE,...", "remove at once"),
+        ("--firstboot", "FILE", "a script of the first start"),
+        ("--firstboot-command", "LINE", "a line of shell of the first start"),
+    ):
+        add(option, metavar=metavar, action="append", default=[], help=text)

@@ -11,8 +11,8 @@ from typing import Any
 
 from conversions.pipeline.commands import run
 from conversions.pipeline.errors import TargetError
+from conversions.pipeline.host_files import allocated, fsync_path
 from conversions.pipeline.job import Target
-from conversions.pipeline.outputs.local import allocated, fsync_path
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
 from conversions.pipeline.types import TargetDisk
@@ -58,12 +58,59 @@ def convert_command(disk: TargetDisk, target: Target) -> list[str]:
     return [*command, disk.overlay.path, disk.part_path]
 
 
-def data_bytes(overlay: str, report: Reporter) -> int:
-    """Return how many bytes of an overlay and its source hold data; the base of the progress."""
+def data_bytes(overlay: str, report: Reporter, *, max_depth: int | None = None) -> int:
+    """Return how many bytes of an overlay and its source hold data; the base of the progress.
+
+    With `max_depth` 0 only those of the overlay itself.
+    """
     text = run(
         ["qemu-img", "map", "--output=json", "-f", "qcow2", overlay], report, level=Level.DEBUG
     )
-    return sum(int(e["length"]) for e in json.loads(text) if e["data"] and not e["zero"])
+    return sum(
+        int(e["length"])
+        for e in json.loads(text)
+        if e["data"] and not e["zero"] and (max_depth is None or e["depth"] <= max_depth)
+    )
+
+
+class CopyProgress:
+    """Reports how much of one disk is done, from what qemu-img prints, and how fast it went."""
+
+    def __init__(self, sd: str, total_bytes: int, report: Reporter) -> None:
+        self._parser = ProgressParser(total_bytes)
+        self._sd = sd
+        self._report = report
+        self._begun = self._last = time.monotonic()
+        report.progress(sd, 0, self._parser.total)
+
+    def feed(self, chunk: bytes) -> None:
+        """Take output of qemu-img; report four times a second at most."""
+        done = self._parser.feed(chunk)
+        if time.monotonic() - self._last >= _MIN_SECONDS:
+            self._last = time.monotonic()
+            self._report.progress(self._sd, done, self._parser.total)
+
+    def result(self, disk: TargetDisk, total_bytes: int) -> dict[str, Any]:
+        """Say that all is written, and return the report's record of the disk."""
+        seconds = time.monotonic() - self._begun
+        self._report.progress(self._sd, self._parser.total, self._parser.total)
+        size = allocated(Path(disk.part_path))
+        rate = total_bytes / seconds if seconds else 0.0
+        self._report.log(
+            Level.INFO,
+            f"Disk {self._sd}: {human(total_bytes)} of data written in {seconds:.1f} s "
+            f"({human(rate)}/s), {human(size)} allocated.",
+        )
+        return {
+            "disk": self._sd,
+            "path": disk.final_path,
+            "format": disk.format,
+            "virtual_bytes": disk.overlay.virtual_size_bytes,
+            "data_bytes": total_bytes,
+            "allocated_bytes": size,
+            "seconds": round(seconds, 1),
+            "rate": round(rate),
+        }
 
 
 def copy_disks(disks: Sequence[TargetDisk], target: Target, report: Reporter) -> None:
@@ -79,44 +126,17 @@ def copy_disks(disks: Sequence[TargetDisk], target: Target, report: Reporter) ->
 
 
 def _copy_disk(disk: TargetDisk, target: Target, report: Reporter) -> dict[str, Any]:
-    sd = disk.overlay.sd
     total = data_bytes(disk.overlay.path, report)
-    parser = ProgressParser(total)
-    begun = last = time.monotonic()
-    report.progress(sd, 0, parser.total)
-
-    def on_output(chunk: bytes) -> None:
-        nonlocal last
-        done = parser.feed(chunk)
-        if time.monotonic() - last >= _MIN_SECONDS:
-            last = time.monotonic()
-            report.progress(sd, done, parser.total)
-
-    run(convert_command(disk, target), report, on_output=on_output)
+    progress = CopyProgress(disk.overlay.sd, total, report)
+    run(convert_command(disk, target), report, on_output=progress.feed)
     part = Path(disk.part_path)
     fsync_path(part)
-    seconds = time.monotonic() - begun
-    report.progress(sd, parser.total, parser.total)
-    size = allocated(part)
+    result = progress.result(disk, total)
+    size = result["allocated_bytes"]
     if target.allocation == "preallocated" and size < disk.overlay.virtual_size_bytes:
         raise TargetError(
             f"{disk.final_path} was to be preallocated with "
             f"{human(disk.overlay.virtual_size_bytes)}, but occupies {human(size)}.",
             remedy="Choose sparse allocation, or another file system for the target.",
         )
-    rate = total / seconds if seconds else 0.0
-    report.log(
-        Level.INFO,
-        f"Disk {sd}: {human(total)} of data copied in {seconds:.1f} s ({human(rate)}/s), "
-        f"{human(size)} allocated.",
-    )
-    return {
-        "disk": sd,
-        "path": disk.final_path,
-        "format": disk.format,
-        "virtual_bytes": disk.overlay.virtual_size_bytes,
-        "data_bytes": total,
-        "allocated_bytes": size,
-        "seconds": round(seconds, 1),
-        "rate": round(rate),
-    }
+    return result

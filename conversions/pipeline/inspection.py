@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from conversions.pipeline.appliance import GuestFS
+from conversions.pipeline.decrypt import find_encrypted
 from conversions.pipeline.errors import InspectionError
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.types import Application, Inspection
@@ -32,6 +33,7 @@ def inspect_guest(g: GuestFS, *, root: str, read_only: bool, report: Reporter) -
     found = _find_roots(g, report)
     if not found:
         raise _nothing_found(g)
+    found = without_snapshots(found)
     chosen = choose_root([(r.device, r.product_name) for r in found], root)
     if len(found) > 1:
         listing = ", ".join(r.device for r in found)
@@ -46,7 +48,7 @@ def inspect_guest(g: GuestFS, *, root: str, read_only: bool, report: Reporter) -
 
 
 @dataclass(frozen=True, slots=True)
-class _Root:
+class Root:
     """A filesystem that holds a system."""
 
     device: str
@@ -54,14 +56,14 @@ class _Root:
     type: str
 
 
-def _find_roots(g: GuestFS, report: Reporter) -> list[_Root]:
+def _find_roots(g: GuestFS, report: Reporter) -> list[Root]:
     """Return the systems that libguestfs finds; when it fails, the Windows that can be seen.
 
     Raises InspectionError when it fails and there is none.
     """
     try:
         return [
-            _Root(r, g.inspect_get_product_name(r), g.inspect_get_type(r)) for r in g.inspect_os()
+            Root(r, g.inspect_get_product_name(r), g.inspect_get_type(r)) for r in g.inspect_os()
         ]
     except RuntimeError as error:
         g.umount_all()
@@ -73,7 +75,7 @@ def _find_roots(g: GuestFS, report: Reporter) -> list[_Root]:
                 "source to see whether it boots.",
             ) from error
         report.log(Level.WARNING, f"libguestfs could not inspect the disks: {error} (ignored).")
-        return [_Root(r, "Windows", "windows") for r in roots]
+        return [Root(r, "Windows", "windows") for r in roots]
 
 
 def _inspect_windows(
@@ -131,6 +133,23 @@ def _product_name(g: GuestFS, name: str) -> str:
     return name
 
 
+def without_snapshots(roots: Sequence[Root]) -> list[Root]:
+    """Return the roots without btrfs snapshots of a system that is there itself.
+
+    The plain device is the subvolume that boots; what snapper keeps lies below .snapshots.
+    """
+    kept = [r for r in roots if "/.snapshots/" not in r.device] or list(roots)
+    plain = [r for r in kept if not r.device.startswith("btrfsvol:")]
+
+    def is_twin(root: Root) -> bool:
+        return any(
+            root.device.startswith(f"btrfsvol:{p.device}/") and root.product_name == p.product_name
+            for p in plain
+        )
+
+    return [r for r in kept if not is_twin(r)]
+
+
 def choose_root(roots: Sequence[tuple[str, str]], choice: str) -> str:
     """Return the root to convert; `roots` are (device, product name).  Raises InspectionError."""
     devices = [device for device, _name in roots]
@@ -155,19 +174,19 @@ def choose_root(roots: Sequence[tuple[str, str]], choice: str) -> str:
 
 
 def _nothing_found(g: GuestFS) -> InspectionError:
-    found = dict(g.list_filesystems())
-    encrypted = sorted(dev for dev, kind in found.items() if kind in ("crypto_LUKS", "BitLocker"))
-    if encrypted:
+    if encrypted := find_encrypted(g):
         return InspectionError(
-            f"No operating system was found; {', '.join(encrypted)} is encrypted.",
-            remedy="Encrypted guests cannot be opened yet: decrypt it on the source first.",
+            "No operating system was found; encrypted and without a key: "
+            f"{', '.join(device.label for device in encrypted)}.",
+            remedy="Give the key for each of them.",
             code="E-ENCRYPTED",
         )
-    seen = ", ".join(f"{dev} ({kind})" for dev, kind in sorted(found.items())) or "none"
+    found = sorted(g.list_filesystems())
+    seen = ", ".join(f"{dev} ({kind})" for dev, kind in found) or "none"
     return InspectionError(
         f"No operating system was found on the disks. Filesystems: {seen}.",
-        remedy="The disks may be blank, encrypted or damaged; start the machine on its source "
-        "to see whether it boots.",
+        remedy="The disks may be blank or damaged; start the machine on its source to see whether "
+        "it boots.",
         code="E-NO-ROOT",
     )
 

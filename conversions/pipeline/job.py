@@ -14,19 +14,31 @@ from conversions.pipeline.errors import JobError
 
 
 class Mode(StrEnum):
-    """copy makes a converted VM; inspect only looks; rehearse converts and throws away."""
+    """copy makes a converted VM; inspect only looks; rehearse converts and throws away.
+
+    in_place changes the source's own disks, at once, after everything has succeeded in overlays.
+    """
 
     COPY = "copy"
     INSPECT = "inspect"
     REHEARSE = "rehearse"
+    IN_PLACE = "in_place"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """Where the source is: kind "ova" and the path of an OVA file, directory or .ovf."""
+    """Where the source is.
+
+    Kind "ova": the path of an OVA file, directory or .ovf.  Kind "disk": the path of an image, and
+    of others in `more`; `format` is stated for all of them or None.  Kind "libvirt": the name or
+    UUID of a domain on the host `connection`.
+    """
 
     kind: str
     location: str
+    more: tuple[str, ...] = ()
+    format: str | None = None
+    connection: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +65,14 @@ class Target:
     allocation: Literal["sparse", "preallocated"] = "sparse"
     compressed: bool = False
     overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A passphrase, and what it opens: "all", a device such as /dev/sda2, or a UUID of LUKS."""
+
+    selector: str
+    passphrase: str = field(repr=False)
 
 
 _HOSTNAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62}[A-Za-z0-9])?"
@@ -164,7 +184,9 @@ class Job:
     VIRT_V2V_TMPDIR, LIBGUESTFS_CACHEDIR, TMPDIR or /var/tmp, in that order.  `root` is "single",
     "first" or a device of the guest such as /dev/sda2.  `name` renames the VM.  `guest_agent`
     arranges that the QEMU guest agent is installed at the first start; `keep_nic_names` that
-    network cards keep the names they are configured by.
+    network cards keep the names they are configured by.  `define` gives a domain converted in
+    place its new definition on its host.  `keys` open encrypted devices; they belong in no file
+    and no log.  `fsck` checks filesystems before and after.
     """
 
     mode: Mode
@@ -175,6 +197,9 @@ class Job:
     network_map: NetworkMap = field(default_factory=NetworkMap)
     customize: Customize = field(default_factory=Customize)
     windows: WindowsOptions = field(default_factory=WindowsOptions)
+    keys: tuple[Key, ...] = field(default=(), repr=False)
+    fsck: bool = True
+    define: bool = False
     guest_agent: bool = True
     keep_nic_names: bool = True
     trim: bool = True
@@ -193,6 +218,8 @@ class Job:
                 f"Root choice {self.root!r} is not known.",
                 remedy="Use single, first or a device of the guest such as /dev/sda2.",
             )
+        if self.mode is Mode.IN_PLACE:
+            self._check_in_place()
         target = self.target
         if target is None:
             return
@@ -200,6 +227,17 @@ class Job:
             raise JobError("Compression needs format qcow2; raw was asked for.")
         if target.compressed and target.allocation == "preallocated":
             raise JobError("Compression and preallocation exclude each other.")
+
+    def _check_in_place(self) -> None:
+        if self.source.kind not in ("disk", "libvirt"):
+            raise JobError(
+                f"A source of kind {self.source.kind} cannot be converted in place.",
+                remedy="Disks on this host and domains of a libvirt host can; copy the others.",
+            )
+        if self.target is not None:
+            raise JobError("In place there is no target: the disks stay where they are.")
+        if self.define and self.source.kind != "libvirt":
+            raise JobError("Only a domain of a libvirt host can be defined again.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as plain JSON values."""
@@ -227,7 +265,9 @@ class Job:
             values["mode"] = Mode(values.get("mode", ""))
         except ValueError as error:
             raise JobError(f"Mode {values.get('mode')!r} is not known.") from error
-        values["source"] = Input(**_strict(Input, values.get("source"), "source"))
+        source = _strict(Input, values.get("source"), "source")
+        source["more"] = tuple(source.get("more", ()))
+        values["source"] = Input(**source)
         if values.get("target") is not None:
             values["target"] = Target(**_strict(Target, values["target"], "target"))
         if "network_map" in values:
@@ -235,6 +275,7 @@ class Job:
             macs = mapping.get("macs", {})
             mapping["macs"] = {mac: (kind, name) for mac, (kind, name) in macs.items()}
             values["network_map"] = NetworkMap(**mapping)
+        values["keys"] = tuple(Key(**_strict(Key, k, "keys")) for k in values.get("keys", ()))
         if "customize" in values:
             wishes = _strict(Customize, values["customize"], "customize")
             plain: dict[str, Any] = {
@@ -265,6 +306,7 @@ def _windows_options(data: Any) -> WindowsOptions:
     return WindowsOptions(**values | {"static_ips": tuple(addresses)})
 
 
+# Types as the compiler writes them.
 _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "str | None": (str, type(None)),
@@ -273,14 +315,14 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "tuple[str, ...]": (list, tuple),
     "Mapping[str, str]": (dict,),
     "Mapping[str, tuple[str, str]]": (dict,),
-    'Literal["virtio-blk", "virtio-scsi"]': (str,),
-    'Literal["qcow2", "raw"]': (str,),
-    'Literal["sparse", "preallocated"]': (str,),
+    "Literal['virtio-blk', 'virtio-scsi']": (str,),
+    "Literal['qcow2', 'raw']": (str,),
+    "Literal['sparse', 'preallocated']": (str,),
 }
 _VALUES = {
-    "block_driver": ("virtio-blk", "virtio-scsi"),
-    "format": ("qcow2", "raw"),
-    "allocation": ("sparse", "preallocated"),
+    "Literal['virtio-blk', 'virtio-scsi']": ("virtio-blk", "virtio-scsi"),
+    "Literal['qcow2', 'raw']": ("qcow2", "raw"),
+    "Literal['sparse', 'preallocated']": ("sparse", "preallocated"),
 }
 
 
@@ -298,6 +340,6 @@ def _strict(cls: type, data: Any, where: str) -> dict[str, Any]:
             not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed)
         ):
             raise JobError(f"{where}.{key} must be {known[key]}, not {value!r}.")
-        if key in _VALUES and value not in _VALUES[key]:
-            raise JobError(f"{where}.{key} must be one of {', '.join(_VALUES[key])}.")
+        if value not in _VALUES.get(known[key], (value,)):
+            raise JobError(f"{where}.{key} must be one of {', '.join(_VALUES[known[key]])}.")
     return dict(data)

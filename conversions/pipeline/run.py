@@ -8,15 +8,16 @@ from conversions.pipeline.appliance import Appliance
 from conversions.pipeline.concerns import collect_concerns
 from conversions.pipeline.context import Context
 from conversions.pipeline.convert import pick_converter
-from conversions.pipeline.disk_copy import copy_disks
+from conversions.pipeline.decrypt import unlock
 from conversions.pipeline.firmware import detect_boot_disk, is_uefi_target
+from conversions.pipeline.fsck import check_filesystems, has_old_counters
 from conversions.pipeline.inspection import inspect_guest
 from conversions.pipeline.job import Job, Mode
 from conversions.pipeline.networks import map_nics
 from conversions.pipeline.outputs import output_for
 from conversions.pipeline.overlay import create_overlays
 from conversions.pipeline.report import Reporter
-from conversions.pipeline.source import fingerprint, open_source, report_unchanged
+from conversions.pipeline.source import fingerprint, open_source, refuse_changed, report_unchanged
 from conversions.pipeline.space import check_guest_space, estimate_targets, mountpoint_stats
 from conversions.pipeline.steps import Step
 from conversions.pipeline.target_buses import assign_target_buses
@@ -28,15 +29,16 @@ from conversions.pipeline.work import work_folder
 def convert(job: Job, report: Reporter) -> None:
     """Run one job to its end.
 
-    Copies, rehearses or inspects as `job.mode` says.  The source is only ever read.  Raises
-    ConversionError or SourceError; whatever was made is removed then.
+    Copies, rehearses, inspects or changes in place as `job.mode` says.  Except in place the source
+    is only ever read.  Raises ConversionError or SourceError; whatever was made is removed then.
     """
-    copying = job.mode is Mode.COPY
+    copying = job.mode in (Mode.COPY, Mode.IN_PLACE)
     changing = job.mode is not Mode.INSPECT
+    trimming = changing and job.trim and job.mode is not Mode.IN_PLACE
     with ExitStack() as stack:
         with report.step(Step.REQUEST):
             work = stack.enter_context(work_folder(job, report))
-            output = output_for(job, report)
+            output = output_for(job, work, report)
             report.report("request", {"mode": job.mode, "output": output.describe()})
         with report.step(Step.SOURCE):
             source = open_source(job, work, report)
@@ -54,6 +56,11 @@ def convert(job: Job, report: Reporter) -> None:
         with report.step(Step.LAUNCH):
             g = appliance.launch()
         with report.step(Step.INSPECTION):
+            unlock(g, job.keys, read_only=not changing, report=report)
+            if changing and job.fsck:
+                check_filesystems(
+                    g, g.list_filesystems(), when="before", strict=True, report=report
+                )
             guest = inspect_guest(g, root=job.root, read_only=not changing, report=report)
         with report.step(Step.SPACE):
             stats = mountpoint_stats(g, report)
@@ -69,12 +76,19 @@ def convert(job: Job, report: Reporter) -> None:
             collect_concerns(context, stats)
             guestcaps = pick_converter(guest).convert(context)
             boot_disk = detect_boot_disk(g, guest, overlays)
-        if changing and job.trim:
+        if trimming:
             with report.step(Step.TRIM):
                 trim_filesystems(g, report)
         else:
-            report.skip(Step.TRIM, "inspect mode" if not changing else "turned off")
+            report.skip(
+                Step.TRIM, "turned off" if changing and job.trim is False else f"{job.mode} mode"
+            )
         with report.step(Step.CLOSE):
+            if changing and job.fsck and not has_old_counters(guest):
+                g.umount_all()
+                check_filesystems(
+                    g, g.list_filesystems(), when="after", strict=False, report=report
+                )
             appliance.shutdown()
         with report.step(Step.TARGET_BUSES):
             disks = output.target_disks(source, overlays, estimates)
@@ -89,7 +103,9 @@ def convert(job: Job, report: Reporter) -> None:
             )
         if copying:
             with report.step(Step.COPY):
-                copy_disks(disks, output.target, report)
+                if job.mode is Mode.IN_PLACE:
+                    refuse_changed(source, before)
+                output.copy(disks, report)
             with report.step(Step.METADATA):
                 output.write_metadata(targets, meta)
         else:
@@ -97,6 +113,7 @@ def convert(job: Job, report: Reporter) -> None:
             for step in (Step.COPY, Step.METADATA):
                 report.skip(step, f"{job.mode} mode: nothing is written")
         with report.step(Step.FINISH):
-            report_unchanged(source, before, report)
+            if job.mode is not Mode.IN_PLACE:
+                report_unchanged(source, before, report)
             if copying:
                 targets.commit()

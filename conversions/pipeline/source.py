@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from conversions.pipeline.errors import TargetError
 from conversions.pipeline.job import Job
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
@@ -29,6 +30,9 @@ def open_source(job: Job, work: Path, report: Reporter) -> Source:
         job.source.location,
         work_dir=work,
         warn=lambda text: report.log(Level.WARNING, text),
+        more=job.source.more,
+        format=job.source.format,
+        connection=job.source.connection,
     )
     report.log(Level.INFO, f"Source: {reader.describe()}")
     source = reader.read()
@@ -70,6 +74,18 @@ def fingerprint(source: Source) -> Fingerprint:
                 digest.update(stream.read(_SAMPLE_BYTES))
         result[name] = (state.st_size, state.st_mtime_ns, digest.hexdigest())
     return result
+
+
+def refuse_changed(source: Source, before: Fingerprint) -> None:
+    """Raise TargetError when the source is not what it was at the start."""
+    after = fingerprint(source)
+    if changed := sorted(name for name in before if after.get(name) != before[name]):
+        raise TargetError(
+            f"{', '.join(changed)} changed while the guest was being converted; nothing was "
+            "written into it.",
+            remedy="See that nothing uses the machine's disks, and convert it again.",
+            code="E-SOURCE-CHANGED",
+        )
 
 
 def report_unchanged(source: Source, before: Fingerprint, report: Reporter) -> None:

@@ -17,17 +17,27 @@ from typing import IO
 from conversions.pipeline.errors import Stopped
 
 _asked = threading.Event()
+_too_late = threading.Event()
 _reason = ""
 
 
 def is_stopping() -> bool:
-    """Tell whether a stop has been asked for."""
-    return _asked.is_set()
+    """Tell whether a stop has been asked for, in time."""
+    return _asked.is_set() and not _too_late.is_set()
+
+
+def no_return() -> None:
+    """Take no stop any more: what follows can be finished but not undone.
+
+    Raises Stopped when one has been asked for before.
+    """
+    check_stop()
+    _too_late.set()
 
 
 def check_stop() -> None:
     """Raise Stopped once a stop has been asked for; called between pieces of work."""
-    if _asked.is_set():
+    if is_stopping():
         raise Stopped(f"Stopped: {_reason}. The source is unchanged.")
 
 
@@ -62,7 +72,7 @@ def join_or_stop(worker: threading.Thread) -> None:
     """Wait for the pipeline's thread; after a stop kill children until it has left."""
     while worker.is_alive():
         worker.join(0.2)
-        if _asked.is_set() and worker.is_alive():
+        if is_stopping() and worker.is_alive():
             kill_children()
 
 

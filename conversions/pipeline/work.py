@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from conversions.pipeline.commit import keep_if_begun
 from conversions.pipeline.errors import HostError
 from conversions.pipeline.job import Job
 from conversions.pipeline.report import Level, Reporter
@@ -51,6 +52,7 @@ def work_folder(job: Job, report: Reporter) -> Iterator[Path]:
     try:
         yield folder
     finally:
+        keep_if_begun(folder, report)
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
             report.log(Level.WARNING, f"The work folder {folder} could not be removed (ignored).")

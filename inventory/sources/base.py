@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -50,11 +50,32 @@ def disk_uri(disk: SourceDisk) -> str:
     return "json:" + json.dumps({"driver": disk.format, "file": node}, separators=(",", ":"))
 
 
-def reader_for(kind: str, location: str, *, work_dir: Path, warn: Warn) -> SourceReader:
-    """Return the reader for an input kind ("ova").  Raises SourceError for an unknown kind."""
+def reader_for(
+    kind: str,
+    location: str,
+    *,
+    work_dir: Path,
+    warn: Warn,
+    more: Sequence[str] = (),
+    format: str | None = None,
+    connection: str | None = None,
+) -> SourceReader:
+    """Return the reader for an input kind.  Raises SourceError for an unknown kind.
+
+    "ova": `location` is a file or folder.  "disk": it is an image, `more` are the other disks and
+    `format` is that of all.  "libvirt": it is a domain of the host `connection`.
+    """
+    from inventory.sources.disk import DiskReader
     from inventory.sources.errors import SourceError
+    from inventory.sources.libvirt_host import LibvirtReader
     from inventory.sources.ova import OvaReader
 
     if kind == "ova":
         return OvaReader(Path(location), work_dir=work_dir, warn=warn)
-    raise SourceError("E-INPUT-KIND", f"Input kind {kind!r} is not known; ova is.")
+    if kind == "disk":
+        return DiskReader([Path(p) for p in (location, *more)], format=format, warn=warn)
+    if kind == "libvirt":
+        return LibvirtReader(connection or "qemu:///system", location, warn=warn)
+    raise SourceError(
+        "E-INPUT-KIND", f"Input kind {kind!r} is not known; ova, disk and libvirt are."
+    )

@@ -30,7 +30,7 @@ def test_an_uploaded_machine_boots_on_virtio_once_converted(
     open_page: Callable[..., Page],
     results_dir: Path,
 ) -> None:
-    ova = build_sample(layout=layout)
+    ova = build_sample("debian", layout=layout)
     page = open_page("operators")
     shots = Screenshots(page, results_dir / f"main-job-{layout}")
 

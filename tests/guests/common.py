@@ -86,7 +86,7 @@ OVF = Template("""<?xml version="1.0" encoding="UTF-8"?>
         <rasd:Connection>nat</rasd:Connection><rasd:ElementName>Ethernet 1</rasd:ElementName>
         <rasd:InstanceID>7</rasd:InstanceID><rasd:ResourceSubType>$nic</rasd:ResourceSubType>
         <rasd:ResourceType>10</rasd:ResourceType></Item>
-      <vmw:Config ovf:required="false" vmw:key="firmware" vmw:value="bios"/>
+      <vmw:Config ovf:required="false" vmw:key="firmware" vmw:value="$firmware"/>
     </VirtualHardwareSection>
   </VirtualSystem>
 </Envelope>
@@ -102,6 +102,7 @@ class ExportedVm:
     os_id: int
     os_type: str
     nic: str
+    firmware: str = "bios"
 
 
 @contextmanager
@@ -158,6 +159,7 @@ def pack_ova(raw: Path, ova: Path, vm: ExportedVm, tmp: Path) -> None:
         os_id=vm.os_id,
         os_type=vm.os_type,
         nic=vm.nic,
+        firmware=vm.firmware,
     )
     (tmp / f"{vm.name}.ovf").write_text(descriptor)
     manifest = "".join(f"SHA256({n})= {sha256(tmp / n)}\n" for n in (f"{vm.name}.ovf", disk))

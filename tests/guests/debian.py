@@ -29,10 +29,11 @@ from tests.guests import common
 
 PACKAGES = (
     "linux-image-amd64,grub-pc,systemd-sysv,udev,ifupdown,isc-dhcp-client,"
-    "initramfs-tools,iproute2,kmod,lvm2,open-vm-tools,login,passwd,dbus"
+    "initramfs-tools,iproute2,kmod,lvm2,open-vm-tools,login,passwd,dbus,grub-efi-amd64-bin"
 )
 BOOT_START = 2048  # sectors of 512 bytes; room for GRUB's core image before it
 BOOT_SECTORS = 2 * 1024 * 512
+ESP_TYPE = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 GRUB_DEFAULTS = """GRUB_DEFAULT=0
 GRUB_TIMEOUT=0
 GRUB_CMDLINE_LINUX_DEFAULT=""
@@ -69,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
             os_id=96,
             os_type="debian11_64Guest",
             nic="E1000",
+            firmware="efi" if options.layout == "uefi" else "bios",
         )
         common.pack_ova(raw, ova, vm, tmp)
     print(f"{ova} ({ova.stat().st_size} bytes)")
@@ -86,7 +88,7 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     add("ova", nargs="?", type=Path, default=Path("debian12.ova"), help="default: %(default)s")
     add("--name", default="debian12", help="the machine's name (%(default)s)")
     add("--size-gib", type=int, default=4, help="capacity of its disk (%(default)s)")
-    add("--layout", choices=("lvm", "plain"), default="lvm", help="where / is (%(default)s)")
+    add("--layout", choices=("lvm", "plain", "uefi"), default="lvm", help="(%(default)s)")
     add("--initramfs", choices=("vmware", "default"), default="vmware", help="(%(default)s)")
     add("--payload-mib", type=int, default=0, help="random data to copy (none)")
     add("--rootfs", type=Path, help="take the unpacked Debian from this tar; made if absent")
@@ -104,6 +106,9 @@ def build_rootfs(tar: Path) -> None:
 
 def partition(g: guestfs.GuestFS, layout: str) -> None:
     """Partition the disk, make the file systems and mount them."""
+    if layout == "uefi":
+        partition_for_uefi(g)
+        return
     g.part_init("/dev/sda", "mbr")
     g.part_add("/dev/sda", "p", BOOT_START, BOOT_START + BOOT_SECTORS - 1)
     g.part_add("/dev/sda", "p", BOOT_START + BOOT_SECTORS, -1)
@@ -119,6 +124,19 @@ def partition(g: guestfs.GuestFS, layout: str) -> None:
     g.mount("/dev/sda1", "/boot")
 
 
+def partition_for_uefi(g: guestfs.GuestFS) -> None:
+    """Make an EFI system partition and one for /, which holds /boot."""
+    g.part_init("/dev/sda", "gpt")
+    g.part_add("/dev/sda", "p", BOOT_START, BOOT_START + BOOT_SECTORS // 4 - 1)
+    g.part_add("/dev/sda", "p", BOOT_START + BOOT_SECTORS // 4, -BOOT_START)
+    g.part_set_gpt_type("/dev/sda", 1, ESP_TYPE)
+    g.mkfs("vfat", "/dev/sda1")
+    g.mkfs("ext4", "/dev/sda2", label="ROOT")
+    g.mount("/dev/sda2", "/")
+    g.mkdir_p("/boot/efi")
+    g.mount("/dev/sda1", "/boot/efi")
+
+
 def root_device(layout: str) -> str:
     """Name the device of / in the guest."""
     return "/dev/vg0/root" if layout == "lvm" else "/dev/sda2"
@@ -127,9 +145,10 @@ def root_device(layout: str) -> str:
 def install(g: guestfs.GuestFS, rootfs: Path, layout: str, initramfs: str) -> None:
     """Put Debian on the mounted file systems and make it boot from a SCSI disk."""
     g.tar_in(str(rootfs), "/", xattrs=True)
+    boot = "/boot/efi vfat umask=0077" if layout == "uefi" else "/boot ext4 defaults"
     g.write(
         "/etc/fstab",
-        f"{root_device(layout)} / ext4 errors=remount-ro 0 1\n/dev/sda1 /boot ext4 defaults 0 2\n",
+        f"{root_device(layout)} / ext4 errors=remount-ro 0 1\n/dev/sda1 {boot} 0 2\n",
     )
     g.write("/etc/hostname", "vmware-debian\n")
     g.write("/etc/network/interfaces", INTERFACES)
@@ -141,7 +160,11 @@ def install(g: guestfs.GuestFS, rootfs: Path, layout: str, initramfs: str) -> No
         g.write("/etc/initramfs-tools/conf.d/driver-policy", "MODULES=list\n")
         g.write("/etc/initramfs-tools/modules", "mptspi\nsd_mod\next4\nata_piix\ndm_mod\n")
         g.sh("update-initramfs -u -k all")
-    g.sh("grub-install --target=i386-pc --recheck /dev/sda")
+    if layout == "uefi":
+        g.sh("grub-install --target=x86_64-efi --no-nvram")
+    else:
+        # The appliance's kernel may call the disk something else.
+        g.sh('grub-install --target=i386-pc --recheck "$(grub-probe --target=disk /boot)"')
     g.sh("update-grub")
 
 

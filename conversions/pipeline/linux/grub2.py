@@ -26,6 +26,8 @@ _ID = re.compile(r"(?:\$\{?menuentry_id_option\}?|--id)[ =]+['\"]?([^'\"\s{]+)")
 _LINUX = re.compile(r"^\s*linux(?:16|efi)?\s+(\S+)")
 _INITRD = re.compile(r"^\s*initrd(?:16|efi)?\s+(.*)$")
 _MODULE = re.compile(r"^\s*module2?\s+(?:--\S+\s+)*(\S+)")
+# A path, perhaps after a device; $2 alone is the argument of a function of the menu.
+_PATH = re.compile(r"(?:\([^)]*\)|\$\{?\w+\}?)?/.")
 _GRUB_DEFAULT = re.compile(r"(?m)^\s*GRUB_DEFAULT=(['\"]?)([^'\"\n#]*)\1")
 # The line of the menu that holds when no other entry was asked for, for once or saved.
 _SET_DEFAULT = re.compile(r"(?m)^(\s*set default=)\"(?!\$)([^\"\n]*)\"")
@@ -106,7 +108,7 @@ def parse_menu(text: str, prefix: str) -> list[BootEntry]:
             initrd = images[-1] if images else None
         depth += _opened(line)
         if head and depth <= head_depth:
-            if vmlinuz and vmlinuz[:1] in "/($":
+            if vmlinuz and _PATH.match(vmlinuz):
                 entries.append(
                     BootEntry(
                         title=head[0],

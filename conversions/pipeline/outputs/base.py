@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from conversions.pipeline.job import Target
+from conversions.pipeline.report import Reporter
 from conversions.pipeline.types import Overlay, TargetDisk, TargetMeta
 from inventory.sources.types import Source
 
@@ -51,6 +52,10 @@ class Output(Protocol):
 
     def check_space(self, estimates: Mapping[str, int], overlays: Sequence[Overlay]) -> None:
         """Refuse a target without room.  Raises TargetError with both numbers."""
+        ...
+
+    def copy(self, disks: Sequence[TargetDisk], report: Reporter) -> None:
+        """Write every disk.  Raises CommandError, TargetError, Stopped."""
         ...
 
     def preview(self, meta: TargetMeta) -> None:

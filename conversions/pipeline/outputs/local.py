@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from conversions.pipeline.disk_copy import copy_disks
 from conversions.pipeline.errors import TargetError
+from conversions.pipeline.host_files import allocated, fsync_path
 from conversions.pipeline.job import Target
 from conversions.pipeline.outputs.base import Targets
 from conversions.pipeline.outputs.libvirt_xml import domain_xml
@@ -39,15 +41,6 @@ def safe_name(name: str) -> str:
             remedy="Give a shorter name.",
         )
     return stem
-
-
-def fsync_path(path: Path) -> None:
-    """Wait until a file or a folder is on stable storage."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class LocalTargets:
@@ -92,11 +85,6 @@ class LocalTargets:
 def part_of(final: Path) -> Path:
     """Return the name a file has until it is complete."""
     return final.with_name(final.name + ".part")
-
-
-def allocated(path: Path) -> int:
-    """Return the bytes a file really occupies."""
-    return path.stat().st_blocks * 512
 
 
 class LocalOutput:
@@ -184,6 +172,10 @@ class LocalOutput:
                 f"up to {human(need)} needed ({human(RESERVE_BYTES)} of it in reserve).",
                 remedy="Free some space there or choose another folder.",
             )
+
+    def copy(self, disks: Sequence[TargetDisk], report: Reporter) -> None:
+        """Convert each overlay into a file of the folder."""
+        copy_disks(disks, self.target, report)
 
     def preview(self, meta: TargetMeta) -> None:
         """Report the libvirt XML that would be written."""

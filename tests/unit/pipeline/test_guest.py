@@ -181,6 +181,9 @@ submenu 'Advanced options' $menuentry_id_option 'gnulinux-advanced-1' {
 \t\tlinux\t/vmlinuz-6.1.0-1-amd64 root=UUID=1 ro
 \t}
 }
+menuentry "$bls_title" "$bls_linux" {
+\tlinux $2 $4
+}
 menuentry 'Windows' {
 \tchainloader +1
 }

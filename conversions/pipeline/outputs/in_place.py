@@ -1,0 +1,155 @@
+"""Output of in-place mode: the source's own disks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from conversions.pipeline import stop
+from conversions.pipeline.commands import run
+from conversions.pipeline.commit import finish_commit, locked, write_journal
+from conversions.pipeline.disk_copy import CopyProgress, data_bytes
+from conversions.pipeline.errors import CommandError, TargetError
+from conversions.pipeline.host_files import allocated
+from conversions.pipeline.job import Job, Target
+from conversions.pipeline.outputs.base import Targets
+from conversions.pipeline.outputs.libvirt_xml import domain_xml
+from conversions.pipeline.outputs.local import safe_name
+from conversions.pipeline.report import Level, Reporter
+from conversions.pipeline.sizes import human
+from conversions.pipeline.types import Overlay, TargetDisk, TargetMeta
+from inventory.sources.libvirt_host import define_domain
+from inventory.sources.types import Source
+
+_RESERVE_BYTES = 256 << 20
+
+
+class InPlaceTargets:
+    """Stands for the disks themselves, which `commit` leaves as they are by then."""
+
+    def __init__(self, disks: Sequence[TargetDisk], report: Reporter) -> None:
+        self.disks = disks
+        self.metadata_part = self.metadata_final = Path("/dev/null")
+        self._report = report
+
+    def commit(self) -> None:
+        """Report the disks."""
+        paths = [Path(disk.final_path) for disk in self.disks]
+        created = [{"path": str(path), "bytes": allocated(path)} for path in paths]
+        self._report.report("files", {"created": created, "removed": []})
+
+
+class InPlaceOutput:
+    """The source's own disks as the target."""
+
+    def __init__(self, job: Job, work: Path, report: Reporter) -> None:
+        self.target = Target(kind="in_place")
+        self._job = job
+        self._work = work
+        self._report = report
+
+    def describe(self) -> str:
+        """Return one line for messages."""
+        return "the source's own disks"
+
+    def name_for(self, source: Source) -> str:
+        """Return the name asked for, else the source's."""
+        return safe_name(self._job.name or source.name)
+
+    def target_disks(
+        self, source: Source, overlays: Sequence[Overlay], estimates: Mapping[str, int]
+    ) -> tuple[TargetDisk, ...]:
+        """Return the source's disks."""
+        del source
+        return tuple(
+            TargetDisk(
+                overlay=overlay,
+                final_path=overlay.source_uri,
+                part_path=overlay.source_uri,
+                format=overlay.source_format,
+                estimated_bytes=estimates.get(overlay.sd),
+            )
+            for overlay in overlays
+        )
+
+    @contextmanager
+    def prepare(self, source: Source, overlays: Sequence[Overlay]) -> Iterator[Targets]:
+        """Lock the disks.  Raises TargetError."""
+        disks = self.target_disks(source, overlays, {})
+        with locked([Path(disk.final_path) for disk in disks], self._report):
+            for disk in disks:
+                refuse_open(disk, self._report)
+            yield InPlaceTargets(disks, self._report)
+
+    def check_space(self, estimates: Mapping[str, int], overlays: Sequence[Overlay]) -> None:
+        """Nothing yet: how much the disks grow is known once everything is changed."""
+
+    def copy(self, disks: Sequence[TargetDisk], report: Reporter) -> None:
+        """Commit the overlays into the disks.  Raises TargetError before anything is written."""
+        for disk in disks:
+            check_room(disk)
+        totals = {d.overlay.path: data_bytes(d.overlay.path, report, max_depth=0) for d in disks}
+        meters = {d.overlay.path: CopyProgress(d.overlay.sd, totals[d.overlay.path], report)
+                  for d in disks}  # fmt: skip
+        stop.no_return()
+        report.log(Level.INFO, "Writing the changes into the disks; from here on nothing stops it.")
+        write_journal(self._work, disks)
+        finish_commit(
+            self._work, report, progress=lambda overlay, chunk: meters[overlay].feed(chunk)
+        )
+        report.report(
+            "copy",
+            [meters[d.overlay.path].result(d, totals[d.overlay.path]) for d in disks],
+        )
+
+    def preview(self, meta: TargetMeta) -> None:
+        """Report the definition that suits the converted guest."""
+        self._report.report("libvirt_xml", {"xml": domain_xml(meta)})
+
+    def write_metadata(self, targets: Targets, meta: TargetMeta) -> None:
+        """Offer the definition, and give it to the host if that is wanted."""
+        del targets
+        xml = domain_xml(meta)
+        self._report.report("libvirt_xml", {"xml": xml})
+        if not self._job.define:
+            self._report.log(
+                Level.INFO,
+                "The definition of the machine is unchanged; the one that suits the converted "
+                "guest is in the report.",
+            )
+            return
+        uri = self._job.source.connection or "qemu:///system"
+        define_domain(uri, xml, replacing=self._job.source.location)
+        self._report.log(Level.INFO, f"{meta.name} is defined anew on {uri}.")
+        self._report.report("metadata", [{"path": uri, "kind": "libvirt domain"}])
+
+
+def refuse_open(disk: TargetDisk, report: Reporter) -> None:
+    """Raise TargetError when a machine has the disk open: qemu locks what it uses."""
+    command = ["qemu-img", "info", "-f", disk.format, disk.final_path]
+    try:
+        run(command, report, level=Level.DEBUG)
+    except CommandError as error:
+        raise TargetError(
+            f"{disk.final_path} is in use: {error}.",
+            remedy="Shut the machine down, and see that nothing else has the disk open.",
+            code="E-IN-USE",
+        ) from error
+
+
+def check_room(disk: TargetDisk) -> None:
+    """Raise TargetError when the disk could not grow by all that the overlay holds."""
+    path = Path(disk.final_path)
+    if path.is_block_device():
+        return
+    growth = allocated(Path(disk.overlay.path))
+    stats = os.statvfs(path.parent)
+    free = stats.f_bavail * stats.f_frsize
+    if free < growth + _RESERVE_BYTES:
+        raise TargetError(
+            f"{path} cannot be changed: it may grow by {human(growth)}, and {human(free)} is free "
+            f"in {path.parent} ({human(_RESERVE_BYTES)} of it kept in reserve).",
+            remedy="Free some space there.",
+        )

@@ -1,0 +1,240 @@
+"""libvirt's domain XML as a Source; the one reader for files of it and for hosts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lxml import etree
+
+from inventory.sources.base import Warn
+from inventory.sources.errors import DescriptorError
+from inventory.sources.ovf_xml import parse_xml
+from inventory.sources.types import (
+    Controller,
+    CpuTopology,
+    Firmware,
+    Nic,
+    Removable,
+    RemovableType,
+    Source,
+    SourceDisk,
+    VnetType,
+)
+
+_BUS = {"ide": Controller.IDE, "sata": Controller.SATA, "virtio": Controller.VIRTIO_BLK}
+_UNITS = {"b": 1, "bytes": 1, "KB": 1000, "k": 1 << 10, "KiB": 1 << 10, "MB": 10**6,
+          "M": 1 << 20, "MiB": 1 << 20, "GB": 10**9, "G": 1 << 30, "GiB": 1 << 30,
+          "TB": 10**12, "T": 1 << 40, "TiB": 1 << 40}  # fmt: skip
+_DEFAULT_MEMORY_BYTES = 1 << 30
+_NO_MAC = "00:00:00:00:00:00"
+_SLOT = re.compile(r"(?:sr(?P<number>\d{1,4})|(?:xv|[hsvf])d(?P<letters>[a-z]{1,3}))")
+_FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx", "qed", "luks")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A volume of a pool: where it lies and what it is."""
+
+    path: str
+    format: str
+
+
+FindVolume = Callable[[str, str], Volume | None]
+"""Takes the names of a pool and a volume; None when that volume is no file."""
+
+
+def parse_domain(data: bytes, warn: Warn, find_volume: FindVolume) -> Source:
+    """Return the machine a domain describes.
+
+    Raises DescriptorError: E-XML-..., E-LV-TYPE, E-LV-NAME, E-LV-NODISK.
+    """
+    root = parse_xml(data)
+    if root.tag != "domain":
+        raise DescriptorError("E-LV-TYPE", f"The XML describes a {root.tag!r}, not a domain.")
+    hypervisor = root.get("type", "").strip()
+    name = (root.findtext("name") or "").strip()
+    if not hypervisor or not name:
+        missing = "type" if not hypervisor else "name"
+        raise DescriptorError(f"E-LV-{missing.upper()}", f"The domain has no {missing}.")
+    if root.find("devices/hostdev") is not None:
+        warn("The domain uses devices of its host (hostdev); they are left out.")
+    if root.find("devices/interface[@type='direct']") is not None:
+        warn("The domain has a NIC of type direct; it is left out.")
+    topology = _topology(root)
+    return Source(
+        name=name,
+        original_name=name,
+        hypervisor=hypervisor,
+        memory_bytes=_memory(root, warn),
+        vcpus=_vcpus(root, topology),
+        disks=_disks(root, warn, find_volume),
+        removables=_removables(root, warn),
+        nics=_nics(root),
+        firmware=_firmware(root),
+        uefi_secureboot=root.find(
+            "os/firmware/feature[@name='secure-boot'][@enabled='yes']"
+        ) is not None,
+        genid=(root.findtext("genid") or "").strip() or None,
+        cpu_vendor=(root.findtext("cpu/vendor") or "").strip() or None,
+        cpu_model=(root.findtext("cpu/model") or "").strip() or None,
+        cpu_topology=topology,
+        features=tuple(str(child.tag) for child in root.findall("features/*")),
+        display=_display(root, warn),
+        sound=_attribute(root, "devices/sound", "model") or None,
+    )  # fmt: skip
+
+
+def _attribute(parent: etree._Element, path: str, name: str) -> str:
+    element = parent.find(path)
+    return (element.get(name, "") if element is not None else "").strip()
+
+
+def _number(text: str | None) -> int | None:
+    plain = (text or "").strip()
+    return int(plain) if plain.isdecimal() and len(plain) < 20 else None
+
+
+def _memory(root: etree._Element, warn: Warn) -> int:
+    element = root.find("memory")
+    value = _number(element.text) if element is not None else None
+    if element is None or value is None:
+        return _DEFAULT_MEMORY_BYTES
+    unit = element.get("unit", "KiB")
+    if unit not in _UNITS:
+        warn(f"The unit of the memory, {unit!r}, is not known; KiB is taken.")
+    return value * _UNITS.get(unit, 1 << 10)
+
+
+def _topology(root: etree._Element) -> CpuTopology | None:
+    element = root.find("cpu/topology")
+    if element is None:
+        return None
+    sockets, cores, threads = (_number(element.get(n)) for n in ("sockets", "cores", "threads"))
+    if not sockets or not cores or not threads:
+        return None
+    return CpuTopology(sockets=sockets, cores=cores, threads=threads)
+
+
+def _vcpus(root: etree._Element, topology: CpuTopology | None) -> int:
+    stated = _number(root.findtext("vcpu"))
+    if stated:
+        return stated
+    return topology.sockets * topology.cores * topology.threads if topology else 1
+
+
+def _firmware(root: etree._Element) -> Firmware:
+    stated = _attribute(root, "os", "firmware")
+    if stated:
+        return {"bios": Firmware.BIOS, "efi": Firmware.UEFI}.get(stated, Firmware.UNKNOWN)
+    by_flash = _attribute(root, "os/loader", "type") == "pflash"
+    return Firmware.UEFI if by_flash else Firmware.UNKNOWN
+
+
+def _display(root: etree._Element, warn: Warn) -> str | None:
+    kind = _attribute(root, "devices/graphics", "type")
+    if kind in ("", "vnc", "spice"):
+        return kind or None
+    warn(f"A display of type {kind!r} has no counterpart on the target; it is left out.")
+    return None
+
+
+def _controller(root: etree._Element, disk: etree._Element) -> Controller | None:
+    bus = _attribute(disk, "target", "bus")
+    if bus == "scsi":
+        virtio = root.find("devices/controller[@model='virtio-scsi']") is not None
+        return Controller.VIRTIO_SCSI if virtio else Controller.SCSI
+    return _BUS.get(bus)
+
+
+def _disks(root: etree._Element, warn: Warn, find_volume: FindVolume) -> tuple[SourceDisk, ...]:
+    found = [d for d in root.findall("devices/disk") if d.get("device", "disk") == "disk"]
+    disks: list[SourceDisk] = []
+    for number, element in enumerate(found):
+        volume = _volume_of(element, warn, find_volume)
+        if volume is None:
+            warn(f"Disk {number + 1} of the domain is left out: it is neither a file nor a device.")
+            continue
+        disks.append(
+            SourceDisk(
+                id=len(disks),
+                controller=_controller(root, element),
+                path=volume.path,
+                format=volume.format,
+            )
+        )
+    if not disks:
+        raise DescriptorError(
+            "E-LV-NODISK",
+            f"The domain has no disk that can be read; {len(found)} were named.",
+            remedy="Disks that are files, block devices or volumes of such pools can be read.",
+        )
+    return tuple(disks)
+
+
+def _volume_of(element: etree._Element, warn: Warn, find_volume: FindVolume) -> Volume | None:
+    stated = _attribute(element, "driver", "type") or "raw"
+    fmt = "raw" if stated == "aio" else stated
+    if fmt not in _FORMATS:
+        warn(f"A disk's format {fmt!r} is not known; the disk is left out.")
+        return None
+    kind = element.get("type", "")
+    if kind == "volume":
+        return find_volume(
+            _attribute(element, "source", "pool"), _attribute(element, "source", "volume")
+        )
+    path = _attribute(element, "source", {"file": "file", "block": "dev"}.get(kind, "none"))
+    # Anything else than a path, such as json:{...}, would be a word of command to qemu.
+    return Volume(path=path, format=fmt) if path.startswith("/") else None
+
+
+def _removables(root: etree._Element, warn: Warn) -> tuple[Removable, ...]:
+    kinds = {"cdrom": RemovableType.CDROM, "floppy": RemovableType.FLOPPY}
+    result = []
+    for element in root.findall("devices/disk"):
+        if kind := kinds.get(element.get("device", "")):
+            target = _attribute(element, "target", "dev")
+            match = _SLOT.fullmatch(target)
+            if target and match is None:
+                warn(f"The place of the drive {target!r} is not understood.")
+            result.append(
+                Removable(
+                    type=kind,
+                    controller=_controller(root, element),
+                    slot=_slot(match) if match else None,
+                )
+            )
+    return tuple(result)
+
+
+def _slot(match: re.Match[str]) -> int:
+    if match["number"]:
+        return int(match["number"])
+    slot = 0
+    for letter in match["letters"]:
+        slot = slot * 26 + ord(letter) - ord("a") + 1
+    return slot - 1
+
+
+def _nics(root: etree._Element) -> tuple[Nic, ...]:
+    result = []
+    for index, element in enumerate(root.findall("devices/interface")):
+        kind = element.get("type")
+        source = element.find("source")
+        if kind not in ("network", "bridge") or source is None:
+            continue
+        vnet = source.get("network", source.get("bridge"))
+        if vnet is None:
+            continue
+        mac = _attribute(element, "mac", "address").lower()
+        result.append(
+            Nic(
+                # The drivers for VMware leave the name empty.
+                vnet=vnet or f"eth{index}",
+                vnet_type=VnetType.NETWORK if kind == "network" else VnetType.BRIDGE,
+                mac=mac if mac and mac != _NO_MAC else None,
+                model=_attribute(element, "model", "type") or None,
+            )
+        )
+    return tuple(result)

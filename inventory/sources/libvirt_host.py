@@ -1,0 +1,151 @@
+"""Reading domains of a libvirt host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import libvirt
+from lxml import etree
+
+from inventory.sources.base import Warn
+from inventory.sources.domain_xml import Volume, parse_domain
+from inventory.sources.errors import SourceError
+from inventory.sources.types import Source
+from inventory.sources.uris import checked_uri
+
+# A domain being shut down may still write.
+_BUSY = {
+    libvirt.VIR_DOMAIN_RUNNING: "running",
+    libvirt.VIR_DOMAIN_BLOCKED: "running",
+    libvirt.VIR_DOMAIN_PAUSED: "paused",
+    libvirt.VIR_DOMAIN_SHUTDOWN: "being shut down",
+    libvirt.VIR_DOMAIN_PMSUSPENDED: "suspended",
+}
+
+
+class LibvirtError(SourceError):
+    """A libvirt host or a domain of it cannot be used."""
+
+
+@contextmanager
+def connection(uri: str, *, read_only: bool = True) -> Iterator[libvirt.virConnect]:
+    """Connect to a host.  Raises LibvirtError for a refused address and for one without answer."""
+    plain = checked_uri(uri)
+    # The library prints every error by itself otherwise.
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+    try:
+        link = (libvirt.openReadOnly if read_only else libvirt.open)(plain)
+    except libvirt.libvirtError as error:
+        raise LibvirtError(
+            "E-LV-CONNECT",
+            f"There is no connection to {plain}: {error}.",
+            remedy="Check that libvirt runs there, and that this user may connect to it.",
+        ) from error
+    try:
+        yield link
+    finally:
+        link.close()
+
+
+def find_domain(link: libvirt.virConnect, name: str) -> libvirt.virDomain:
+    """Return a domain by its UUID or its name.  Raises LibvirtError."""
+    for look_up in (link.lookupByUUIDString, link.lookupByName):
+        try:
+            return look_up(name)
+        except libvirt.libvirtError:
+            continue
+    raise LibvirtError(
+        "E-LV-NODOM",
+        f"The host {link.getURI()} has no domain {name!r}.",
+        remedy="Check the spelling; virsh list --all on the host shows them.",
+    )
+
+
+def refuse_busy(domain: libvirt.virDomain) -> None:
+    """Raise LibvirtError unless the domain is shut off."""
+    state = domain.state()[0]
+    if state in _BUSY:
+        raise LibvirtError(
+            "E-LV-RUNNING",
+            f"The domain {domain.name()} is {_BUSY[state]}; its disks change while they are read.",
+            remedy="Shut it down from inside, and try again.",
+        )
+
+
+class LibvirtReader:
+    """Reads one domain of a host whose disks can be opened on this machine."""
+
+    def __init__(self, uri: str, domain: str, *, warn: Warn) -> None:
+        self._uri = uri
+        self._domain = domain
+        self._warn = warn
+
+    def describe(self) -> str:
+        """Return one line for messages."""
+        return f"domain {self._domain} of {self._uri}"
+
+    def read(self) -> Source:
+        """Return the domain as a source; it must be shut off.  Raises SourceError."""
+        with connection(self._uri) as link:
+            domain = find_domain(link, self._domain)
+            refuse_busy(domain)
+
+            def find_volume(pool: str, volume: str) -> Volume | None:
+                return volume_of(link, pool, volume)
+
+            xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+            source = parse_domain(xml.encode(), self._warn, find_volume)
+        for disk in source.disks:
+            if not Path(disk.path).exists():
+                raise LibvirtError(
+                    "E-LV-DISK",
+                    f"Disk {disk.path} of {source.name} cannot be opened on this machine.",
+                    remedy="Domains whose disks lie on this machine or on storage that it shares "
+                    "can be read.",
+                )
+        return source
+
+    def verify(self, progress: Callable[[int, int], None]) -> list[dict[str, str]]:
+        """Return nothing: a domain carries no digests."""
+        del progress
+        return []
+
+
+def volume_of(link: libvirt.virConnect, pool: str, volume: str) -> Volume | None:
+    """Return where a volume lies; None when it is no file.  Raises LibvirtError."""
+    try:
+        found = link.storagePoolLookupByName(pool).storageVolLookupByName(volume)
+        root = etree.fromstring(found.XMLDesc().encode())
+    except libvirt.libvirtError as error:
+        raise LibvirtError(
+            "E-LV-VOLUME", f"Volume {volume!r} of pool {pool!r} cannot be read: {error}."
+        ) from error
+    if root.get("type", "file") not in ("file", "block"):
+        return None
+    fmt = root.find("target/format")
+    return Volume(path=found.path(), format=fmt.get("type", "raw") if fmt is not None else "raw")
+
+
+def define_domain(uri: str, xml: str, *, replacing: str) -> None:
+    """Give a domain another definition; it keeps its UUID.  Raises LibvirtError."""
+    with connection(uri, read_only=False) as link:
+        old = find_domain(link, replacing)
+        refuse_busy(old)
+        root = etree.fromstring(xml.encode())
+        name = root.find("name")
+        if name is None or name.text != old.name():
+            raise LibvirtError("E-LV-DEFINE", f"The new definition of {old.name()} renames it.")
+        uuid = etree.Element("uuid")
+        uuid.text = old.UUIDString()
+        name.addnext(uuid)
+        try:
+            link.defineXML(etree.tostring(root, encoding="unicode"))
+        except libvirt.libvirtError as error:
+            raise LibvirtError(
+                "E-LV-DEFINE",
+                f"{uri} refuses the new definition: {error}.",
+                remedy="The disks are converted; the XML is in the report: adapt it and define it "
+                "by hand.",
+            ) from error

@@ -1,0 +1,139 @@
+"""In-place mode on a whole disk with a phony guest, by the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import guestfs
+import pytest
+
+from conversions.pipeline.accelerator import choose_accelerator
+from tests.appliance.phony import DEBIAN, Program, Tree, write_tar
+
+MIB = 1 << 20
+FSTAB = "/dev/sda1 / ext2 defaults 0 1\n"
+# The whole way through takes seconds; kills fall into every part of it.
+KILLS = 6
+
+
+def build_disk(disk: Path, tree: Tree) -> None:
+    """Make a disk with one partition that holds the tree."""
+    write_tar(disk.with_suffix(".tar"), tree)
+    g = guestfs.GuestFS(python_return_dict=False, close_on_exit=False)
+    g.set_backend("direct")
+    g.set_backend_settings([] if choose_accelerator().kvm else ["force_tcg"])
+    g.disk_create(str(disk), "raw", 300 * MIB)
+    g.add_drive_opts(str(disk), format="raw", cachemode="unsafe")
+    g.launch()
+    g.part_disk("/dev/sda", "mbr")
+    g.mkfs("ext2", "/dev/sda1")
+    g.mount("/dev/sda1", "/")
+    g.tar_in(str(disk.with_suffix(".tar")), "/")
+    g.umount_all()
+    g.shutdown()
+    g.close()
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A disk to be converted, with files that name it."""
+    disk = tmp_path_factory.mktemp("in-place") / "template.raw"
+    build_disk(disk, {**DEBIAN, "/etc/fstab": FSTAB})
+    return disk
+
+
+@pytest.fixture
+def disk(template: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "disk.raw"
+    subprocess.run(["cp", "--sparse=always", str(template), str(copy)], check=True)
+    return copy
+
+
+@pytest.fixture
+def start(repository: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start the engine on a disk in place; its work folder is in the test's own."""
+    work = tmp_path / "work"
+    work.mkdir()
+
+    def run(disk: Path, *options: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "conversions.pipeline", "--events", "--in-place"]
+        return subprocess.Popen(
+            [*command, "-i", "disk", "-if", "raw", str(disk), *options],
+            cwd=repository,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "VIRT_V2V_TMPDIR": str(work)},
+        )
+
+    return run
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def is_converted(disk: Path) -> bool:
+    """Tell whether the converted text is there; the disk of this guest has it in one place."""
+    return b"/dev/vda1 / ext2" in disk.read_bytes()
+
+
+def test_a_disk_is_converted_where_it_lies(
+    disk: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """M-3 and T138's aim: the result is in the disk, and nothing else is left."""
+    engine = start(disk)
+    out, _ = engine.communicate(timeout=600)
+    events = [json.loads(line) for line in out.splitlines()]
+    assert engine.returncode == 0, out[-3000:]
+    assert is_converted(disk)
+    reports = {e["name"]: e["data"] for e in events if e["type"] == "report"}
+    assert str(disk) in reports["libvirt_xml"]["xml"]
+    assert reports["files"]["created"][0]["path"] == str(disk)
+    assert sorted(p.name for p in disk.parent.iterdir()) == ["disk.raw", "work"]
+    assert list((disk.parent / "work").iterdir()) == []
+
+
+def test_a_failure_leaves_the_disk_as_it_was(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """T139, better: the state is known."""
+    disk = tmp_path / "failing.raw"
+    build_disk(disk, {**DEBIAN, "/usr/sbin/update-initramfs": Program("exit 1")})
+    before = digest(disk)
+    engine = start(disk)
+    out, _ = engine.communicate(timeout=600)
+    assert engine.returncode == 1
+    assert json.loads(out.splitlines()[-1])["code"] == "E-INITRAMFS"
+    assert digest(disk) == before
+
+
+def test_kills_leave_the_disk_unchanged_or_converted(
+    disk: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """Kill -9 at any moment; what was begun is finished by the next start."""
+    before = digest(disk)
+    chance = random.Random(7)
+    for _ in range(KILLS):
+        engine = start(disk)
+        time.sleep(chance.uniform(0.5, 25))
+        engine.send_signal(signal.SIGKILL)
+        engine.communicate()
+        if digest(disk) == before:
+            continue
+        engine = start(disk)  # finishes what was begun, and finds nothing more to do
+        engine.communicate(timeout=600)
+        assert is_converted(disk)
+        return
+    engine = start(disk)
+    engine.communicate(timeout=600)
+    assert engine.returncode == 0
+    assert is_converted(disk)
