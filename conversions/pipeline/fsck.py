@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from conversions.pipeline.appliance import GuestFS
+from conversions.pipeline.appliance_shell import kernel_name, run_in_appliance
 from conversions.pipeline.errors import GuestError
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.types import Inspection
@@ -34,14 +35,16 @@ def check_filesystems(
             g.umount_all()
         except RuntimeError as error:
             report.log(Level.DEBUG, f"{device} was not mounted before its check: {error}")
-        text = _run(g, _CHECKS[kind].format(device))
-        damaged = not text.rstrip().endswith("status=0")
+        name = kernel_name(g, device)
+        status, text = run_in_appliance(g, _CHECKS[kind].format(name))
+        text = text.replace(name, device)
+        damaged = status != 0
         results.append({"filesystem": device, "type": kind, "when": when, "clean": not damaged})
         if not damaged:
             report.log(Level.INFO, f"{device} ({kind}) is clean.")
             continue
         report.log(Level.DEBUG, text)
-        lines = [line for line in text.split("\n") if line.strip()][:-1][-_TAIL_LINES:]
+        lines = [line for line in text.split("\n") if line.strip()][-_TAIL_LINES:]
         message = f"The filesystem {device} ({kind}) is damaged: {' / '.join(lines)}."
         if strict:
             report.report("fsck", results)
@@ -57,8 +60,3 @@ def check_filesystems(
 def has_old_counters(guest: Inspection) -> bool:
     """Tell whether today's programs misjudge the counters that the guest's XFS keeps."""
     return guest.distro in ("rhel", "centos") and guest.major_version == 7
-
-
-def _run(g: GuestFS, command: str) -> str:
-    """Run a line of shell in the appliance itself and return what it wrote, status last."""
-    return str(g.debug("sh", [f"{command}; echo status=$?"]))

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterable
 
+from conversions.pipeline.appliance_shell import layers_below
 from conversions.pipeline.context import Context
 from conversions.pipeline.errors import GuestError
 from conversions.pipeline.linux.cpio import InitramfsError, list_initramfs
@@ -23,8 +24,15 @@ REQUIRED = {
     BlockBus.VIRTIO_SCSI: ("virtio_pci", "virtio_scsi", "sd_mod"),
     BlockBus.IDE: (),
 }
-# What the old initramfs mounted the root with has to be in the new one as well.
-KEPT = ("ext4", "ext3", "xfs", "btrfs", "dm_mod", "dm_crypt", "raid1", "raid456", "md_mod")
+# What a layer below the root filesystem (see layers_below) is opened with.
+LAYER_DRIVERS = {
+    "lvm": ("dm_mod",),
+    "crypt": ("dm_mod", "dm_crypt"),
+    "raid0": ("md_mod", "raid0"),
+    "raid1": ("md_mod", "raid1"),
+    "raid10": ("md_mod", "raid10"),
+    **dict.fromkeys(("raid4", "raid5", "raid6"), ("md_mod", "raid456")),
+}
 # Order matters to old kernels, which number devices as drivers come.
 ADDED = ("virtio", "virtio_ring", "virtio_blk", "virtio_scsi", "virtio_net", "virtio_pci", "xts",
          "bochs_drm", "bochs")  # fmt: skip
@@ -80,9 +88,21 @@ def ensure_initramfs(
     c.report.log(Level.INFO, f"{kernel.initrd} lacks {lacks}; it has to be rebuilt.")
     if not c.change:
         return f"{kernel.initrd} lacks {lacks} and will be rebuilt with it"
-    needed = [*required, *(m for m in KEPT if m in held and m in kernel.modules)]
-    _rebuild(c, files, family, kernel, needed)
+    # What the old initramfs mounted the root with has to be in the new one as well.
+    kept = [m for m in _root_drivers(c) if m in held and m in kernel.modules]
+    _rebuild(c, files, family, kernel, [*required, *kept])
     return f"{kernel.initrd} was rebuilt with {lacks}"
+
+
+def _root_drivers(c: Context) -> set[str]:
+    """Return the drivers of the root filesystem and of every layer below it."""
+    root = c.guest.root
+    if root.startswith("btrfsvol:"):
+        root = root.removeprefix("btrfsvol:").rpartition("/")[0]
+    layers = layers_below(c.g, root)
+    return {dict(c.guest.filesystems).get(c.guest.root, "")}.union(
+        *(LAYER_DRIVERS.get(layer, ()) for layer in layers)
+    )
 
 
 def initramfs_modules(c: Context, initrd: str) -> tuple[str, ...]:

@@ -1,0 +1,42 @@
+"""Commands in the appliance itself, not in the guest: for what libguestfs has no call for."""
+
+from __future__ import annotations
+
+import re
+
+from conversions.pipeline.appliance import GuestFS
+
+_DISK = re.compile(r"/dev/[hsv]d([a-z]+)(\d*)")
+
+
+def run_in_appliance(g: GuestFS, command: str) -> tuple[int, str]:
+    """Run a line of shell there; return its status and what it wrote."""
+    text = str(g.debug("sh", [f"{command}; printf '\\nstatus=%d' $?"]))
+    output, _, status = text.rstrip().rpartition("\nstatus=")
+    return int(status), output
+
+
+def kernel_name(g: GuestFS, device: str) -> str:
+    """Return what the appliance's kernel calls a disk or partition at the moment.
+
+    The kernel numbers disks as it finds them; libguestfs translates the names given to its calls,
+    but not those inside a command.
+    """
+    match = _DISK.fullmatch(device)
+    if not match:
+        return device
+    number = 0
+    for letter in match[1]:
+        number = number * 26 + ord(letter) - ord("a") + 1
+    _, text = run_in_appliance(
+        g, "cd /dev/disk/by-path && for p in *; do echo $p $(readlink -f $p); done | sort -V"
+    )
+    disks = [words[1] for line in text.split("\n")
+             if len(words := line.split()) == 2 and "-part" not in words[0]]  # fmt: skip
+    return disks[number - 1] + match[2] if number <= len(disks) else device
+
+
+def layers_below(g: GuestFS, device: str) -> set[str]:
+    """Return what a filesystem's device lies on, in lsblk's words: part, lvm, crypt, raid1 ..."""
+    status, text = run_in_appliance(g, f"lsblk -n -s -o TYPE '{kernel_name(g, device)}'")
+    return {line.strip() for line in text.split("\n") if line.strip()} if status == 0 else set()
