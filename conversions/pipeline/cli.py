@@ -17,7 +17,7 @@ from typing import Any
 
 from conversions.pipeline import stop
 from conversions.pipeline.errors import ConversionError, JobError
-from conversions.pipeline.job import Customize, Input, Job, Key, Mode
+from conversions.pipeline.job import Customize, Input, Job, Key, Mode, WindowsOptions
 from conversions.pipeline.networks import parse_map
 from conversions.pipeline.output_kinds import KINDS
 from conversions.pipeline.passwords import crypted
@@ -30,6 +30,7 @@ from conversions.pipeline.target_options import (
     wants_option_help,
 )
 from conversions.pipeline.text_log import text_lines
+from conversions.pipeline.windows.static_ip import parse_static_ip
 from inventory.sources.errors import SourceError
 
 EXIT_ERROR = 1
@@ -38,7 +39,7 @@ _CAPABILITIES = (
     "v2vweb", "libguestfs-rewrite", "io/oo", "mac-option", "parallel-option", "in-place",
     "input:ova", "input:disk", "input:libvirt",
     *(f"output:{name}" for kind in KINDS.values() for name in (kind.name, *kind.aliases)),
-    "convert:linux",
+    "convert:linux", "convert:windows", "block-driver-option",
 )  # fmt: skip
 
 
@@ -168,7 +169,10 @@ def _job(options: argparse.Namespace) -> Job:
         copy=copy_options_from(options),
         name=options.on,
         root=options.root,
-        network_map=parse_map(options.network, options.bridge, options.mac),
+        network_map=parse_map(
+            options.network, options.bridge, [m for m in options.mac if m[17:21] != ":ip:"]
+        ),
+        windows=_windows(options),
         customize=_customize(options),
         keys=tuple(_key(value) for value in options.key),
         fsck=not options.no_fsck,
@@ -238,6 +242,22 @@ def _password_hash(value: str) -> str:
     return crypted(plain)
 
 
+def _windows(options: argparse.Namespace) -> WindowsOptions:
+    """Collect the options for Windows guests.  Raises JobError."""
+    if len(options.block_driver) > 1:
+        raise JobError("--block-driver was given more than once.")
+    return WindowsOptions(
+        virtio_win=options.virtio_win or "",
+        virt_tools=options.virt_tools or "",
+        block_driver=options.block_driver[0] if options.block_driver else "virtio-blk",
+        emulated_devices=options.emulated_devices,
+        sibling_drivers=options.sibling_drivers,
+        disable_vmware=options.disable_vmware,
+        remove_boot_keys=options.remove_boot_keys,
+        static_ips=tuple(parse_static_ip(m) for m in options.mac if m[17:21] == ":ip:"),
+    )
+
+
 def _print_source(job: Job, layout: str) -> int:
     """Print the source in one of the three layouts."""
     import tempfile
@@ -280,7 +300,38 @@ def _parser() -> argparse.ArgumentParser:
     add_target_options(parser)
     add("-n", "--network", metavar="IN:OUT", action="append", default=[], help="map a network")
     add("-b", "--bridge", metavar="IN:OUT", action="append", default=[], help="map a bridge")
-    add("--mac", metavar="MAC:network|bridge:NAME", action="append", default=[], help="map a NIC")
+    add(
+        "--mac",
+        metavar="MAC:network|bridge:NAME",
+        action="append",
+        default=[],
+        help="map a NIC; MAC:ip:ADDRESS[,GATEWAY[,PREFIX[,DNS...]]] fixes a Windows address",
+    )
+    add("--virtio-win", metavar="PATH", help="ISO or folder with drivers for Windows guests")
+    add("--virt-tools", metavar="FOLDER", help="rhsrvany.exe and other tools for Windows guests")
+    add(
+        "--block-driver",
+        choices=["virtio-blk", "virtio-scsi"],
+        action="append",
+        default=[],
+        help="what Windows guests find their disks with",
+    )
+    add(
+        "--emulated-devices",
+        action="store_true",
+        help="let a Windows guest without drivers run on IDE, slowly",
+    )
+    add(
+        "--sibling-drivers",
+        action="store_true",
+        help="take drivers of an older Windows where there are none of its own",
+    )
+    add("--disable-vmware", action="store_true", help="turn off VMware's services in Windows")
+    add(
+        "--remove-boot-keys",
+        action="store_true",
+        help="let Windows delete the boot driver's temporary entries at its first start",
+    )
     add("--root", default="single", metavar="single|first|/dev/...", help="which system to take")
     add("--no-fstrim", action="store_true", help="copy unused blocks too")
     add("-m", "--memsize", type=int, metavar="MIB", help="memory of the appliance")

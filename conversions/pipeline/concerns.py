@@ -17,6 +17,7 @@ from conversions.pipeline.linux.hypervisors import VMWARE_UNINSTALLER, foreign_p
 from conversions.pipeline.report import Level
 from conversions.pipeline.space import shortages
 from conversions.pipeline.types import Concern, ConcernLevel, Inspection, MountpointStats
+from conversions.pipeline.windows.concerns import windows_concerns
 
 _RAW_DISK = re.compile(r"(?m)^\s*(/dev/(?:[hsv]|xv)d[a-z]+\d*)\s")
 
@@ -43,6 +44,8 @@ def _concerns(c: Context, files: GuestFiles, stats: Sequence[MountpointStats]) -
             meaning="The conversion writes new files, such as an initramfs, and would fail.",
             remedy="Delete files or an old kernel in the guest on its source, and export again.",
         )
+    if guest.type == "windows":
+        yield from windows_concerns(c)
     if guest.type == "linux":
         yield from _hypervisor_software(files, guest)
         yield from _disk_names(files)

@@ -12,6 +12,7 @@ from conversions.pipeline.linux.convert import LinuxConverter
 from conversions.pipeline.linux.families import family_of
 from conversions.pipeline.report import Level
 from conversions.pipeline.types import Guestcaps, Inspection
+from conversions.pipeline.windows.convert import WindowsConverter
 
 
 class Converter(Protocol):
@@ -27,11 +28,13 @@ class Converter(Protocol):
 
 def is_supported(guest: Inspection) -> bool:
     """Tell whether there is a converter for the guest."""
-    return family_of(guest) is not None
+    return guest.type == "windows" or family_of(guest) is not None
 
 
 def pick_converter(guest: Inspection) -> Converter:
     """Return the converter for the guest; for a guest without one, one that refuses to change."""
+    if guest.type == "windows":
+        return WindowsConverter()
     return LinuxConverter() if is_supported(guest) else NoConverter()
 
 

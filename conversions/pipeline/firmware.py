@@ -30,15 +30,18 @@ def is_uefi_target(source: Source, guest: Inspection, report: Reporter) -> bool:
 def detect_boot_disk(g: GuestFS, guest: Inspection, overlays: Sequence[Overlay]) -> int | None:
     """Return the index of the disk the firmware starts, None when it cannot be told.
 
-    The first disk with GRUB in its first sector; else the disk of /boot, or of / without one.
-    Only Linux is asked: a Windows disk can carry the remains of a boot loader that it never uses.
+    Linux: the first disk with GRUB in its first sector; else that of /boot, or of / without one.
+    Windows: that of the EFI system partition, or of /.  Only Linux is asked for GRUB: a Windows
+    disk can carry the remains of a boot loader that it never uses.
     """
-    if guest.type != "linux":
-        return None
-    for index, device in enumerate(g.list_devices()[: len(overlays)]):
-        if b"GRUB" in g.pread_device(device, 512, 0):
-            return index
     mounted = dict(guest.mountpoints)
-    match = _PARTITION.fullmatch(mounted.get("/boot", mounted.get("/", "")))
+    if guest.type == "windows":
+        place = guest.uefi_esps[0] if guest.uefi_esps else mounted.get("/", "")
+    else:
+        for index, device in enumerate(g.list_devices()[: len(overlays)]):
+            if b"GRUB" in g.pread_device(device, 512, 0):
+                return index
+        place = mounted.get("/boot", mounted.get("/", ""))
+    match = _PARTITION.fullmatch(place)
     names = [overlay.sd for overlay in overlays]
     return names.index(match[1]) if match and match[1] in names else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from conversions.pipeline.appliance import GuestFS
@@ -12,6 +12,12 @@ from conversions.pipeline.decrypt import find_encrypted
 from conversions.pipeline.errors import InspectionError
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.types import Application, Inspection
+from conversions.pipeline.windows.inspection import (
+    check_ntfs,
+    find_windows_roots,
+    inspect_windows,
+    ntfs_state,
+)
 
 _ESP_GUID = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 _BIOS_BOOT_GUID = "21686148-6449-6E6F-744E-656564454649"
@@ -24,24 +30,81 @@ def inspect_guest(g: GuestFS, *, root: str, read_only: bool, report: Reporter) -
     asked.  Raises InspectionError.
     """
     esps = find_esps(g)
-    roots = list(g.inspect_os())
-    if not roots:
+    found = _find_roots(g, report)
+    if not found:
         raise _nothing_found(g)
-    named = without_snapshots([(r, g.inspect_get_product_name(r)) for r in roots])
-    chosen = choose_root(named, root)
-    if len(named) > 1:
-        found = ", ".join(device for device, _name in named)
-        report.log(Level.INFO, f"Several systems found ({found}); taking {chosen}.")
+    found = without_snapshots(found)
+    chosen = choose_root([(r.device, r.product_name) for r in found], root)
+    if len(found) > 1:
+        listing = ", ".join(r.device for r in found)
+        report.log(Level.INFO, f"Several systems found ({listing}); taking {chosen}.")
+    if next(r for r in found if r.device == chosen).type == "windows":
+        guest = _inspect_windows(g, chosen, esps, read_only=read_only, report=report)
+    else:
+        guest = _inspect_other(g, chosen, esps, read_only=read_only, report=report)
+    report.log(Level.INFO, inspection_text(guest))
+    report.report("inspection", asdict(guest))
+    return guest
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A filesystem that holds a system."""
+
+    device: str
+    product_name: str
+    type: str
+
+
+def _find_roots(g: GuestFS, report: Reporter) -> list[Root]:
+    """Return the systems that libguestfs finds; when it fails, the Windows that can be seen.
+
+    Raises InspectionError when it fails and there is none.
+    """
+    try:
+        return [
+            Root(r, g.inspect_get_product_name(r), g.inspect_get_type(r)) for r in g.inspect_os()
+        ]
+    except RuntimeError as error:
+        g.umount_all()
+        roots = find_windows_roots(g)
+        if not roots:
+            raise InspectionError(
+                f"The disks could not be inspected: {error}.",
+                remedy="A partition table or filesystem may be damaged; start the machine on its "
+                "source to see whether it boots.",
+            ) from error
+        report.log(Level.WARNING, f"libguestfs could not inspect the disks: {error} (ignored).")
+        return [Root(r, "Windows", "windows") for r in roots]
+
+
+def _inspect_windows(
+    g: GuestFS, root: str, esps: Sequence[str], *, read_only: bool, report: Reporter
+) -> Inspection:
+    """Mount the Windows in `root` and describe it.  Raises InspectionError, HiveError."""
+    mountpoints = [("/", root)]
+    if not read_only:
+        check_ntfs(g, root)
+    state = ntfs_state(g, root)
+    _mount(g, mountpoints, read_only=read_only, report=report)
+    if not read_only:
+        _prove_writable(g)
+    return inspect_windows(g, root, esps=esps, mountpoints=mountpoints, state=state)
+
+
+def _inspect_other(
+    g: GuestFS, chosen: str, esps: Sequence[str], *, read_only: bool, report: Reporter
+) -> Inspection:
+    """Mount the filesystems of the system in `chosen` and describe it.  Raises InspectionError."""
     mountpoints = sorted(g.inspect_get_mountpoints(chosen), key=lambda m: len(m[0]))
     if "/" not in dict(mountpoints):  # its entry in fstab names something that is not there
         mountpoints.insert(0, ("/", chosen))
     _mount(g, mountpoints, read_only=read_only, report=report)
     if not read_only:
         _prove_writable(g)
-    kind = g.inspect_get_type(chosen)
-    guest = Inspection(
+    return Inspection(
         root=chosen,
-        type=kind,
+        type=g.inspect_get_type(chosen),
         distro=g.inspect_get_distro(chosen),
         arch=g.inspect_get_arch(chosen),
         major_version=g.inspect_get_major_version(chosen),
@@ -56,11 +119,7 @@ def inspect_guest(g: GuestFS, *, root: str, read_only: bool, report: Reporter) -
         mountpoints=tuple((mp, dev) for mp, dev in mountpoints),
         filesystems=tuple(sorted(g.list_filesystems())),
         applications=tuple(_applications(g.inspect_list_applications2(chosen))),
-        windows_systemroot=g.inspect_get_windows_systemroot(chosen) if kind == "windows" else "",
     )
-    report.log(Level.INFO, inspection_text(guest))
-    report.report("inspection", asdict(guest))
-    return guest
 
 
 def _product_name(g: GuestFS, name: str) -> str:
@@ -74,18 +133,18 @@ def _product_name(g: GuestFS, name: str) -> str:
     return name
 
 
-def without_snapshots(roots: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def without_snapshots(roots: Sequence[Root]) -> list[Root]:
     """Return the roots without btrfs snapshots of a system that is there itself.
 
     The plain device is the subvolume that boots; what snapper keeps lies below .snapshots.
     """
-    kept = [r for r in roots if "/.snapshots/" not in r[0]] or list(roots)
-    plain = [r for r in kept if not r[0].startswith("btrfsvol:")]
+    kept = [r for r in roots if "/.snapshots/" not in r.device] or list(roots)
+    plain = [r for r in kept if not r.device.startswith("btrfsvol:")]
 
-    def is_twin(root: tuple[str, str]) -> bool:
+    def is_twin(root: Root) -> bool:
         return any(
-            root[0].startswith(f"btrfsvol:{device}/") and root[1] == product
-            for device, product in plain
+            root.device.startswith(f"btrfsvol:{p.device}/") and root.product_name == p.product_name
+            for p in plain
         )
 
     return [r for r in kept if not is_twin(r)]

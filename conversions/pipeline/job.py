@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import Any, Literal
 
 from conversions.pipeline.errors import JobError
@@ -153,6 +154,67 @@ class Customize:
                     raise JobError(f"This is no {what}{shown}.")
 
 
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaticIp:
+    """A fixed address for the network card with this MAC, in lower case with colons.
+
+    `gateway` is "" for none, `prefix` None for what Windows takes by itself.  A card has as many
+    addresses as there are entries for it.
+    """
+
+    mac: str
+    address: str
+    gateway: str = ""
+    prefix: int | None = None
+    name_servers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what is no address.  Raises JobError."""
+        if not _MAC.fullmatch(self.mac):
+            raise JobError(
+                f"{self.mac[:80]!r} is no MAC address.", remedy="Write it as 00:11:22:33:44:55."
+            )
+        version = 0
+        for text in (self.address, *filter(None, [self.gateway]), *self.name_servers):
+            try:
+                address = ip_address(text)
+            except ValueError as error:
+                raise JobError(
+                    f"{text[:80]!r}, given for {self.mac}, is no IP address.",
+                    remedy="Write an IPv4 or IPv6 address.",
+                ) from error
+            version = version or address.version
+        bits = 32 if version == 4 else 128
+        if self.prefix is not None and not 0 <= self.prefix <= bits:
+            raise JobError(
+                f"Prefix length {self.prefix} of {self.address} is not within 0 and {bits}."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowsOptions:
+    """Wishes for Windows guests; "" means not given.
+
+    `virtio_win` is an ISO or a folder with drivers, `virt_tools` a folder with the programs of the
+    first start.  `emulated_devices` lets a guest without drivers run on IDE and an emulated network
+    card instead of refusing it, `sibling_drivers` lets it take those of an older sibling.
+    `disable_vmware` turns the services of VMware Tools off, `remove_boot_keys` deletes the
+    temporary entries of the boot driver after the first start.
+    """
+
+    virtio_win: str = ""
+    virt_tools: str = ""
+    block_driver: Literal["virtio-blk", "virtio-scsi"] = "virtio-blk"
+    emulated_devices: bool = False
+    sibling_drivers: bool = False
+    disable_vmware: bool = False
+    remove_boot_keys: bool = False
+    static_ips: tuple[StaticIp, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One conversion, rehearsal or inspection.
@@ -174,6 +236,7 @@ class Job:
     network_map: NetworkMap = field(default_factory=NetworkMap)
     copy: CopyOptions = field(default_factory=CopyOptions)
     customize: Customize = field(default_factory=Customize)
+    windows: WindowsOptions = field(default_factory=WindowsOptions)
     keys: tuple[Key, ...] = field(default=(), repr=False)
     fsck: bool = True
     define: bool = False
@@ -258,10 +321,28 @@ class Job:
                 k: tuple(v) if isinstance(v, list) else v for k, v in wishes.items()
             }
             values["customize"] = Customize(**plain)
+        if "windows" in values:
+            values["windows"] = _windows_options(values["windows"])
         try:
             return cls(**values)
         except TypeError as error:
             raise JobError(f"The job is incomplete: {error}.") from error
+
+
+def _windows_options(data: Any) -> WindowsOptions:
+    """Build WindowsOptions from parsed JSON.  Raises JobError."""
+    values = _strict(WindowsOptions, data, "windows")
+    entries = values.get("static_ips", ())
+    if not isinstance(entries, list | tuple):
+        raise JobError("windows.static_ips must be a list.")
+    addresses = []
+    for entry in entries:
+        one = _strict(StaticIp, entry, "windows.static_ips")
+        try:
+            addresses.append(StaticIp(**one | {"name_servers": tuple(one.get("name_servers", ()))}))
+        except TypeError as error:
+            raise JobError(f"An entry of windows.static_ips is incomplete: {error}.") from error
+    return WindowsOptions(**values | {"static_ips": tuple(addresses)})
 
 
 # Types as the compiler writes them.
@@ -276,11 +357,13 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "Mapping[str, tuple[str, ...]]": (dict,),
     "int": (int,),
     "Literal['none', 'quick', 'full']": (str,),
+    "Literal['virtio-blk', 'virtio-scsi']": (str,),
     "Literal['qcow2', 'raw']": (str,),
     "Literal['sparse', 'preallocated']": (str,),
 }
 _VALUES = {
     "Literal['none', 'quick', 'full']": ("none", "quick", "full"),
+    "Literal['virtio-blk', 'virtio-scsi']": ("virtio-blk", "virtio-scsi"),
     "Literal['qcow2', 'raw']": ("qcow2", "raw"),
     "Literal['sparse', 'preallocated']": ("sparse", "preallocated"),
 }

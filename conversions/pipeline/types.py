@@ -59,6 +59,7 @@ class Inspection:
     windows_software_hive: str = ""
     windows_system_hive: str = ""
     windows_current_control_set: str = ""
+    windows_ntfs_state: str = ""
 
     @property
     def is_uefi(self) -> bool:

@@ -11,8 +11,16 @@ import pytest
 from conversions.pipeline.accelerator import choose_accelerator
 from conversions.pipeline.report import RecordingReporter
 from tests.appliance.phony import PhonyGuest, Tree
+from tests.guests.phony_windows import PhonyWindows
+from tests.guests.windows import WindowsGuest
+from tests.unit.pipeline.windows.conftest import (  # noqa: F401  fixtures
+    first_start_tools,
+    virtio_win,
+    virtio_win_iso,
+)
 
 DISK_BYTES = 200 << 20
+WINDOWS_DISK_BYTES = 176 << 20
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,3 +57,50 @@ def phony(appliance: guestfs.GuestFS, tmp_path: Path) -> Iterator[Callable[..., 
 
     yield make
     appliance.umount_all()
+
+
+@pytest.fixture(scope="session")
+def windows_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the disk for a Windows is on this host."""
+    return tmp_path_factory.mktemp("windows") / "disk.raw"
+
+
+@pytest.fixture(scope="session")
+def windows_appliance(windows_disk: Path) -> Iterator[guestfs.GuestFS]:
+    """A running appliance with a disk for a Windows and a second one, left blank."""
+    g = guestfs.GuestFS(python_return_dict=False, close_on_exit=False)
+    g.set_backend("direct")
+    g.set_backend_settings([] if choose_accelerator().kvm else ["force_tcg"])
+    g.set_network(False)
+    g.set_smp(2)
+    second = windows_disk.with_name("second.raw")
+    for disk, size in ((windows_disk, WINDOWS_DISK_BYTES), (second, 64 << 20)):
+        g.disk_create(str(disk), "raw", size)
+        g.add_drive_opts(str(disk), format="raw", cachemode="unsafe")
+    g.launch()
+    yield g
+    g.close()
+
+
+@pytest.fixture
+def windows(
+    windows_appliance: guestfs.GuestFS,
+    windows_disk: Path,
+    virtio_win: Path,  # noqa: F811
+    first_start_tools: Path,  # noqa: F811
+    tmp_path: Path,
+) -> Iterator[Callable[[WindowsGuest], PhonyWindows]]:
+    """Write a Windows guest to the disk."""
+
+    def make(guest: WindowsGuest) -> PhonyWindows:
+        return PhonyWindows.make(
+            windows_appliance,
+            tmp_path,
+            guest,
+            drivers=virtio_win,
+            tools=first_start_tools,
+            disk=windows_disk,
+        )
+
+    yield make
+    windows_appliance.umount_all()

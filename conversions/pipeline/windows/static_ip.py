@@ -1,0 +1,162 @@
+"""Fixed addresses of a guest's network cards, by MAC, set again at the first start.
+
+The card on the target is new hardware to Windows: it comes up with DHCP, and the address stays
+with the old card, which is not there any more but still configured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+from conversions.pipeline.errors import JobError
+from conversions.pipeline.job import StaticIp
+
+_WAIT_SECONDS, _WAIT_ROUNDS = 5, 60
+
+
+def parse_static_ip(value: str) -> StaticIp:
+    """Read MAC:ip:ADDRESS[,GATEWAY[,PREFIX[,NAMESERVER...]]].  Raises JobError."""
+    mac, text = value[:17].lower().replace("-", ":"), value[21:]
+    parts = text.split(",")
+    address, gateway, prefix, *servers = [*parts, *[""] * (3 - len(parts))]
+    if prefix and not (prefix.isascii() and prefix.isdigit()):
+        raise JobError(
+            f"--mac {value!r}: prefix length {prefix!r} is not a number.",
+            remedy="Write --mac MAC:ip:ADDRESS,GATEWAY,PREFIX,NAMESERVER with a prefix such as 24.",
+        )
+    return StaticIp(
+        mac=mac,
+        address=address,
+        gateway=gateway,
+        prefix=int(prefix) if prefix else None,
+        name_servers=tuple(s for s in servers if s),
+    )
+
+
+def powershell(entries: Sequence[StaticIp], *, wait_for_netkvm: bool) -> str:
+    """Return the script for Windows 8 and later."""
+    wait = f"""\
+foreach ($round in 1..{_WAIT_ROUNDS}) {{
+    $ready = Get-NetAdapter -Physical | Where-Object {{ $_.DriverFileName -eq 'netkvm.sys' }}
+    if ($ready) {{ break }}
+    Start-Sleep -Seconds {_WAIT_SECONDS}
+}}
+"""
+    parts = [_POWERSHELL_HEAD, wait if wait_for_netkvm else ""]
+    for mac in dict.fromkeys(e.mac for e in entries):
+        mine = [e for e in entries if e.mac == mac]
+        parts.append(_adapter_block(mac.replace(":", "-").upper(), mine))
+    return "".join(parts) + "exit 0\n"
+
+
+# Old cards keep their address in the registry, and Windows then finds it taken.
+_POWERSHELL_HEAD = """\
+function Clear-OldAddress($address) {
+    $present = @(Get-NetAdapter | ForEach-Object { $_.InterfaceGuid })
+    $folder = 'HKLM:\\SYSTEM\\CurrentControlSet\\Services\\Tcpip\\Parameters\\Interfaces'
+    foreach ($key in Get-ChildItem -Path $folder) {
+        if ($present -contains $key.PSChildName) { continue }
+        $values = Get-ItemProperty -Path $key.PSPath
+        if (@($values.IPAddress) -notcontains $address) { continue }
+        Write-Output "$address is taken from the absent card $($key.PSChildName)"
+        foreach ($name in 'IPAddress', 'SubnetMask', 'DefaultGateway', 'NameServer') {
+            Remove-ItemProperty -Path $key.PSPath -Name $name -ErrorAction SilentlyContinue
+        }
+        Set-ItemProperty -Path $key.PSPath -Name EnableDHCP -Value 1
+    }
+}
+"""
+
+
+def _adapter_block(mac: str, entries: Sequence[StaticIp]) -> str:
+    lines = [
+        f"$card = Get-NetAdapter -Physical | Where-Object {{ $_.MacAddress -eq '{mac}' }} | "
+        "Select-Object -First 1",
+        "if ($card) {",
+    ]
+    for e in entries:
+        gateway = f" -DefaultGateway '{e.gateway}'" if e.gateway else ""
+        prefix = f" -PrefixLength {e.prefix}" if e.prefix is not None else ""
+        lines += [
+            f"    Write-Output 'Setting {e.address} on {mac}'",
+            f"    Clear-OldAddress '{e.address}'",
+            "    New-NetIPAddress -InterfaceIndex $card.ifIndex "
+            f"-IPAddress '{e.address}'{gateway}{prefix}",
+        ]
+    if servers := list(dict.fromkeys(s for e in entries for s in e.name_servers)):
+        listing = ", ".join(f"'{s}'" for s in servers)
+        lines.append(
+            "    Set-DnsClientServerAddress -InterfaceIndex $card.ifIndex "
+            f"-ServerAddresses @({listing})"
+        )
+    return "\n".join([*lines, "}", ""])
+
+
+def netsh(entries: Sequence[StaticIp]) -> str:
+    """Return the batch script for Windows before 8, which lacks the cmdlets.
+
+    Waits for each card in turn; its connection's name is found by the MAC.
+    """
+    macs = list(dict.fromkeys(e.mac for e in entries))
+    calls = "\n".join(f"call :card {mac.upper()} :set{n}" for n, mac in enumerate(macs))
+    blocks = []
+    for n, mac in enumerate(macs):
+        mine = [e for e in entries if e.mac == mac]
+        blocks.append("\n".join([f":set{n}", *_netsh_lines(mine), "exit /b 0"]))
+    return f"""\
+@echo off
+setlocal EnableExtensions
+{calls}
+exit /b 0
+
+:card
+set "ROUND=0"
+:look
+set "CARD="
+for /f "tokens=2 delims==" %%n in ('wmic nic where "MACAddress='%~1' and NetConnectionID is not null" get NetConnectionID /value') do for /f "delims=" %%m in ("%%n") do set "CARD=%%m"
+if defined CARD goto :found
+set /a ROUND+=1
+if %ROUND% GEQ {_WAIT_ROUNDS} exit /b 0
+ping -n {_WAIT_SECONDS + 1} 127.0.0.1 >nul
+goto :look
+:found
+echo Setting the addresses of %CARD% (%~1)
+call %~2
+exit /b 0
+
+{chr(10).join(blocks)}
+"""  # noqa: E501  one command of the script is this long
+
+
+def _netsh_lines(entries: Sequence[StaticIp]) -> list[str]:
+    """Return netsh's commands for one card: the first IPv4 address replaces DHCP."""
+    lines, seen_v4 = [], False
+    servers: dict[type, int] = {}
+    for e in entries:
+        address = ip_address(e.address)
+        if isinstance(address, IPv6Address):
+            length = f"/{e.prefix}" if e.prefix is not None else ""
+            lines.append(f'netsh interface ipv6 add address "%CARD%" {address}{length}')
+            if e.gateway:
+                lines.append(f'netsh interface ipv6 add route ::/0 "%CARD%" {e.gateway}')
+        else:
+            verb = "add address" if seen_v4 else "set address"
+            source = "" if seen_v4 else "static "
+            gateway = f" {e.gateway} 1" if e.gateway and e.prefix is not None else ""
+            lines.append(f'netsh interface ip {verb} "%CARD%" {source}{address}{_mask(e)}{gateway}')
+            seen_v4 = True
+        for server in e.name_servers:
+            family = type(ip_address(server))
+            place = servers[family] = servers.get(family, 0) + 1
+            kind = "ip" if family is IPv4Address else "ipv6"
+            verb = "set dns" if place == 1 else "add dns"
+            source = "static " if place == 1 else ""
+            lines.append(f'netsh interface {kind} {verb} "%CARD%" {source}{server}')
+    return lines
+
+
+def _mask(entry: StaticIp) -> str:
+    if entry.prefix is None:
+        return ""
+    return f" {ip_network(f'0.0.0.0/{entry.prefix}').netmask}"

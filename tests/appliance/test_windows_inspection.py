@@ -1,0 +1,148 @@
+"""What inspection finds in Windows guests, and what it refuses: rows T7 to T11, bad hives."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import pytest
+
+from conversions.pipeline.errors import ConversionError, InspectionError
+from conversions.pipeline.windows.registry import HiveError
+from tests.guests.hives import empty_hive
+from tests.guests.phony_windows import PhonyWindows
+from tests.guests.windows import (
+    GUESTS,
+    K3R2,
+    K22,
+    K25,
+    SYSTEM32,
+    W7_32,
+    W10,
+    W11,
+    XP32,
+    WindowsGuest,
+    pe_stub,
+)
+
+Make = Callable[[WindowsGuest], PhonyWindows]
+
+
+@pytest.mark.parametrize(
+    ("guest", "expected", "libguestfs", "name"),
+    [
+        pytest.param(W11, "win11", "win10", "Windows 11 Home", id="11"),
+        pytest.param(K25, "win2k25", "win2k16", "Windows Server 2025 Datacenter", id="2025"),
+    ],
+)
+def test_t7_versions_that_libguestfs_does_not_know(
+    windows: Make, guest: WindowsGuest, expected: str, libguestfs: str, name: str
+) -> None:
+    phony = windows(guest)
+    found = phony.inspect()
+    assert (found.type, found.osinfo, found.product_name) == ("windows", expected, name)
+    assert phony.g.inspect_get_osinfo(phony.root) == libguestfs
+
+
+@pytest.mark.parametrize(
+    ("guest", "arch", "version"),
+    [
+        pytest.param(XP32, "i386", (5, 1), id="xp"),
+        pytest.param(K3R2, "x86_64", (5, 2), id="2003r2"),
+        pytest.param(W7_32, "i386", (6, 1), id="7"),
+        pytest.param(K22, "x86_64", (10, 0), id="2022"),
+    ],
+)
+def test_t8_facts_of_each_age(
+    windows: Make, guest: WindowsGuest, arch: str, version: tuple[int, int]
+) -> None:
+    found = windows(guest).mount()
+    assert found.arch == arch
+    assert (found.major_version, found.minor_version) == version
+    assert found.windows_systemroot == "/Windows"
+    assert found.windows_current_control_set == "ControlSet001"
+    assert found.windows_system_hive == f"{SYSTEM32}/Config/SYSTEM"
+    assert found.windows_software_hive == f"{SYSTEM32}/Config/SOFTWARE"
+    assert found.hostname == "PHONY-PC"
+    assert [a.name for a in found.applications] == ["Test1", "Test2", "Test3", "Test4"]
+
+
+def test_every_fixture_is_recognised_by_our_own_look(windows: Make) -> None:
+    expected = {"xp32": "winxp", "2k3r2": "win2k3r2", "2k8": "win2k8", "w7-32": "win7",
+                "2k12r2": "win2k12r2", "w10": "win10", "w11": "win11", "2k22": "win2k22",
+                "2k25": "win2k25"}  # fmt: skip
+    assert {name: windows(guest).mount().osinfo for name, guest in GUESTS.items()} == expected
+
+
+def test_t9_a_blank_second_disk_does_not_end_inspection(windows: Make) -> None:
+    drive_c = struct.pack("<IQ", 0x12345678, 1 << 20)
+    phony = windows(W10.but(system={"MountedDevices": {"\\DosDevices\\C:": drive_c}}))
+    found = phony.inspect()
+    assert found.osinfo == "win10"
+    assert found.mountpoints == (("/", phony.root),)
+    assert any("unrecognised disk label" in line for line in phony.log("warning"))
+    assert phony.g.is_zero_device("/dev/sdb")
+
+
+def test_t10_the_control_set_in_use_is_the_selected_one(windows: Make) -> None:
+    guest = W10.but(system={"Select": {"Current": 2}, "ControlSet002\\Control": {}})
+    assert windows(guest).mount().windows_current_control_set == "ControlSet002"
+
+
+def test_t11_a_hibernated_guest_is_refused_and_left_alone(windows: Make) -> None:
+    phony = windows(W10.but(files={"/hiberfil.sys": b"hibr" + bytes(4092)}))
+    before = phony.checksum()
+    with pytest.raises(InspectionError, match="Fast Startup") as caught:
+        phony.inspect()
+    assert caught.value.code == "E-NTFS-HIBERNATED"
+    assert "powercfg /h off" in caught.value.remedy
+    assert phony.checksum() == before
+    assert phony.inspect(read_only=True).windows_ntfs_state == "hibernated"
+    assert phony.g.is_file("/hiberfil.sys")
+
+
+def test_a_guest_of_another_processor_is_told_by_its_programs(windows: Make) -> None:
+    arm = W11.but(files={f"{SYSTEM32}/cmd.exe": pe_stub(0xAA64)})
+    assert windows(arm).mount().arch == "aarch64"
+
+
+@pytest.mark.parametrize("name", ["SYSTEM", "SOFTWARE"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param(None, "missing", id="missing"),
+        pytest.param(b"", "it is empty", id="empty"),
+        pytest.param(b"hello " * 2000, "does not begin like a registry file", id="foreign"),
+        pytest.param(empty_hive()[:5000], "damaged or cut off", id="truncated"),
+        pytest.param(empty_hive()[:4096] + b"\xff" * 4096, "damaged or cut off", id="overwritten"),
+    ],
+)
+def test_a_bad_registry_file_is_named(
+    windows: Make, name: str, content: bytes | None, said: str
+) -> None:
+    phony = windows(W10.but(hives={name: content}))
+    before = phony.checksum()
+    with pytest.raises(HiveError, match=said) as caught:
+        phony.mount()
+    assert name in caught.value.message
+    assert caught.value.remedy
+    assert phony.checksum() == before
+
+
+def test_a_folder_without_windows_is_no_guest(windows: Make) -> None:
+    phony = windows(W10)
+    phony.g.mount(phony.root, "/")
+    phony.g.rm(f"{SYSTEM32}/cmd.exe")
+    phony.g.umount("/")
+    with pytest.raises(ConversionError, match="No operating system"):
+        phony.inspect()
+
+
+def test_t96_a_locked_volume_is_said_to_be_encrypted(windows: Make) -> None:
+    phony = windows(W10)
+    phony.g.pwrite_device(phony.root, b"-FVE-FS-", 3)
+    before = phony.checksum()
+    with pytest.raises(InspectionError) as caught:
+        phony.inspect()
+    assert caught.value.code == "E-ENCRYPTED"
+    assert phony.checksum() == before
