@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -54,12 +55,14 @@ def build_sample(cache_dir: Path) -> Callable[..., Path]:
 
     def build(builder: str, **options: str) -> Path:
         ova = cache_dir / "-".join(["sample", builder, *options.values(), f"{key}.ova"])
-        if not ova.exists():
-            arguments = [f"--{name}={value}" for name, value in options.items()]
-            # The unpacked system is the same for all of a builder.
-            rootfs = cache_dir / f"sample-rootfs-{builder}-{key}.tar"
-            command = [sys.executable, "-m", f"tests.guests.{builder}", ova, "--rootfs", rootfs]
-            subprocess.run([*command, *arguments], cwd=REPOSITORY, check=True)
+        # Of tests that run side by side one builds; the unpacked system is the same for all OVAs.
+        with (cache_dir / "build.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not ova.exists():
+                arguments = [f"--{name}={value}" for name, value in options.items()]
+                rootfs = cache_dir / f"sample-rootfs-{builder}-{key}.tar"
+                command = [sys.executable, "-m", f"tests.guests.{builder}", ova, "--rootfs", rootfs]
+                subprocess.run([*command, *arguments], cwd=REPOSITORY, check=True)
         return ova
 
     for outdated in cache_dir.glob("sample-*"):
