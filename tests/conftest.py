@@ -50,10 +50,13 @@ def build_sample(cache_dir: Path) -> Callable[..., Path]:
     Options are those of the builder: build_sample("debian", layout="plain").
     """
     folder = REPOSITORY / "tests/guests"
-    sources = sorted([*folder.glob("*.py"), *folder.glob("el9/*")])
-    key = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+
+    def key_of(builder: str) -> str:
+        sources = sorted([folder / "common.py", *folder.glob(f"{builder}*"), *folder.glob("el9/*")])
+        return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
     def build(builder: str, **options: str) -> Path:
+        key = key_of(builder)
         ova = cache_dir / "-".join(["sample", builder, *options.values(), f"{key}.ova"])
         # Of tests that run side by side one builds; the unpacked system is the same for all OVAs.
         with (cache_dir / "build.lock").open("w") as lock:
@@ -65,7 +68,8 @@ def build_sample(cache_dir: Path) -> Callable[..., Path]:
                 subprocess.run([*command, *arguments], cwd=REPOSITORY, check=True)
         return ova
 
+    keys = {key_of(path.stem) for path in folder.glob("*.py")}
     for outdated in cache_dir.glob("sample-*"):
-        if key not in outdated.name:
-            outdated.unlink()
+        if not any(key in outdated.name for key in keys):
+            outdated.unlink(missing_ok=True)
     return build

@@ -68,7 +68,7 @@ def test_a_uefi_guest_boots_on_virtio(
     ova = build_sample("debian", layout="uefi")
     reports = convert(repository, ova, tmp_path)
     assert "/boot/efi/EFI/BOOT/BOOTX64.EFI" in changed_paths(reports)
-    assert "<loader" in (tmp_path / "debian12.xml").read_text()
+    assert '<os firmware="efi">' in (tmp_path / "debian12.xml").read_text()
     console = results_dir / "debian-uefi-boot.log"
     guest = boot_guest([tmp_path / "debian12-sda"], is_uefi=True, console=console)
     assert (guest["root"], guest["nic"]) == ("/dev/vda2", "virtio_net")
