@@ -27,10 +27,12 @@ from conversions.models import (
     LogLine,
 )
 from conversions.pipeline.commit import keep_if_begun
+from conversions.pipeline.errors import HostError
 from conversions.pipeline.job import Job
 from conversions.pipeline.report import EventReporter
 from conversions.pipeline.steps import Step
 from conversions.routing import News, group_name
+from conversions.secrets import take_secrets, with_secrets
 from inventory.models import SourceVM
 from v2vweb.celery import send
 
@@ -38,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 Status = Conversion.Status
 StepStatus = ConversionStep.Status
+RETRIED = (Status.FAILED, Status.STOPPED, Status.LOST)
 # Warnings of these steps are about the host, not about the result.
 _HOST_STEPS = (Step.REQUEST, Step.HANDLE, Step.LAUNCH)
 # Two threads of one worker must not both see its last free place.
@@ -48,13 +51,16 @@ def start_conversion(
     vm: SourceVM, job: Job, *, user: Any, retry_of: Conversion | None = None
 ) -> Conversion:
     """Ask for a run of the engine; a worker takes it as soon as one has room."""
+    values, sealed = take_secrets(job)
+    del values["work_dir"]
     with transaction.atomic():
         conversion = Conversion.objects.create(
             vm=vm,
             vm_name=vm.name,
             name=job.name or vm.name,
             mode=job.mode,
-            job={k: v for k, v in job.to_dict().items() if k != "work_dir"},
+            job=values,
+            sealed_secrets=sealed,
             created_by=user,
             retry_of=retry_of,
         )
@@ -76,8 +82,12 @@ def retry_conversion(conversion: Conversion, *, user: Any) -> Conversion:
     """Ask for the same once more, with the same settings.  Raises ValueError without a machine."""
     if conversion.vm is None or conversion.vm.status != SourceVM.Status.READY:
         raise ValueError("the machine is gone")
-    job = Job.from_dict(conversion.job)
-    return start_conversion(conversion.vm, job, user=user, retry_of=conversion)
+    return start_conversion(conversion.vm, job_of(conversion), user=user, retry_of=conversion)
+
+
+def job_of(conversion: Conversion) -> Job:
+    """Return the job of a run, with its secrets.  Raises JobError, ValueError."""
+    return with_secrets(conversion.job, conversion.sealed_secrets)
 
 
 def stop_conversion(conversion: Conversion, *, user: Any, force: bool = False) -> bool:
@@ -309,6 +319,10 @@ def finish_conversion(conversion: Conversion, status: str, result: dict[str, str
                 reports=conversion.reports,
                 finished_at=timezone.now(),
                 pid=None,
+                # A retry of what failed needs them; what is done needs them no more.
+                sealed_secrets=""
+                if status in (Status.DONE, Status.WARNED)
+                else F("sealed_secrets"),
                 revision=F("revision") + 1,
             )
         )
@@ -334,9 +348,7 @@ def clean_up_after(conversion: Conversion) -> list[str]:
     """
     removed = []
     work = work_dir(conversion)
-    if work.exists():
-        # A commit into the source's own disks that was begun is finished, never dropped.
-        keep_if_begun(work, EventReporter(lambda event: logger.info("%s", event)))
+    if work.exists() and _finish_begun_commit(conversion, work):
         shutil.rmtree(work, ignore_errors=True)
         removed.append(str(work))
     allowed = {Path(folder).resolve() for folder in settings.TARGET_DIRS}
@@ -349,6 +361,21 @@ def clean_up_after(conversion: Conversion) -> list[str]:
         files = conversion.reports.setdefault("files", {"created": [], "removed": []})
         files["removed"] = [*files["removed"], *removed]
     return removed
+
+
+def _finish_begun_commit(conversion: Conversion, work: Path) -> bool:
+    """Finish writing into the source's own disks where that was begun; tell if the folder may go.
+
+    It is kept when that fails, for the next start of the worker.
+    """
+    try:
+        if keep_if_begun(work, EventReporter(lambda event: logger.info("%s", event))):
+            conversion.reports["commit"] = {"state": "finished"}
+    except HostError as error:
+        logger.error("%s: %s %s", conversion, error.message, error.remedy)
+        conversion.reports["commit"] = {"state": "unfinished", "message": error.message}
+        return False
+    return True
 
 
 def work_dir(conversion: Conversion) -> Path:

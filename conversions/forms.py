@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy
 from conversions.models import Inspection
 from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import Input, Job, Mode, NetworkMap, Target
+from conversions.sections import sections_for
 from inventory.models import SourceVM
 from inventory.sources.types import Nic, VnetType, disk_letters
 
@@ -82,7 +83,8 @@ class ConvertForm(forms.Form):
         self.vm = vm
         self.inspection = inspection
         self.nics = vm.source.nics
-        super().__init__(data, initial=self.detected())
+        self.sections = sections_for(data, vm, inspection)
+        super().__init__(data, initial=self.own_values())
         folders = [str(path) for path in settings.TARGET_DIRS]
         self._choice("directory").choices = [(folder, folder) for folder in folders]
         self._choice("root").choices = [*ROOTS, *self._roots()]
@@ -103,7 +105,15 @@ class ConvertForm(forms.Form):
                 field.widget.attrs["class"] = "pf-v6-c-check__input"
 
     def detected(self) -> dict[str, Any]:
-        """Return what the form starts with, from the source and the settings."""
+        """Return what the whole form starts with, its sections included."""
+        values = self.own_values()
+        for section in self.sections:
+            for name, field in section.fields.items():
+                values[section.add_prefix(name)] = section.get_initial_for_field(field, name)
+        return values
+
+    def own_values(self) -> dict[str, Any]:
+        """Return what the fields of this form itself start with, from source and settings."""
         values: dict[str, Any] = {
             "name": suggested_name(self.vm),
             "directory": str(settings.TARGET_DIRS[0]),
@@ -126,6 +136,11 @@ class ConvertForm(forms.Form):
             {"nic": nic, "kind": self[f"nic{index}_kind"], "name": self[f"nic{index}_name"]}
             for index, nic in enumerate(self.nics)
         ]
+
+    def is_valid(self) -> bool:
+        """Tell whether everything fits, in all sections too."""
+        fits = [section.is_valid() for section in self.sections]
+        return super().is_valid() and all(fits)
 
     def clean_name(self) -> str:
         """Refuse names that could not be file names everywhere."""
@@ -162,7 +177,7 @@ class ConvertForm(forms.Form):
                     )
         if not self.errors:
             self._check_folder(values)
-        if not self.errors:
+        if not self.errors and all(section.is_valid() for section in self.sections):
             try:
                 self.job(Mode.COPY)
             except JobError as error:
@@ -192,7 +207,7 @@ class ConvertForm(forms.Form):
             allocation=values["allocation"],
             compressed=values["compressed"],
         )
-        return Job(
+        job = Job(
             mode=mode,
             source=Input(kind=self.vm.kind, location=self.vm.location),
             target=target if mode is Mode.COPY else None,
@@ -203,16 +218,19 @@ class ConvertForm(forms.Form):
             verify_digests=values["verify_digests"],
             memory_mib=values["memory_mib"],
         )
+        for section in self.sections:
+            job = section.apply(job)
+        return job
 
     def changes(self) -> list[tuple[str, str, str]]:
         """Return what was changed from the detected values: label, before, after."""
         found = []
-        for name, before in self.detected().items():
+        for name, before in self.own_values().items():
             after = self.cleaned_data.get(name)
             if after != before:
                 label = str(self.fields[name].label)
                 found.append((label, self._words(name, before), self._words(name, after)))
-        return found
+        return [*found, *(change for section in self.sections for change in section.changes())]
 
     def _words(self, name: str, value: Any) -> str:
         field = self.fields[name]

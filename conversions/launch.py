@@ -20,6 +20,7 @@ from conversions.forms import ConvertForm, suggested_name
 from conversions.models import Concern, Conversion, Inspection
 from conversions.pipeline.job import Input, Job, Mode
 from conversions.pipeline.outputs.libvirt_xml import preview_xml
+from conversions.sections.encryption import EncryptionSection, is_encrypted
 from conversions.space import needs
 from inventory.access import operator_required
 from inventory.machines import get_vm_for
@@ -47,7 +48,7 @@ def convert(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """
     vm = get_vm_for(request.user, uuid)
     if vm.status != SourceVM.Status.READY:
-        return _not_ready(request, vm)
+        return not_ready(request, vm)
     inspection = latest_inspection(vm)
     if request.method == "GET":
         return _show_form(request, ConvertForm(vm=vm, inspection=inspection))
@@ -131,21 +132,30 @@ def hidden_values(form: ConvertForm) -> list[tuple[str, str]]:
         if name == "override_reason" or value in (None, False):
             continue
         pairs.append((name, "on" if value is True else str(value)))
-    return pairs
+    return [*pairs, *(pair for section in form.sections for pair in section.hidden())]
 
 
-@require_POST
+@require_http_methods(["GET", "POST"])
 @operator_required
 def inspect(request: HttpRequest, uuid: UUID) -> HttpResponse:
-    """Start an inspection, or lead to the one that is under way."""
+    """Start an inspection, or lead to the one that is under way; GET asks for passphrases first."""
     vm = get_vm_for(request.user, uuid)
     if vm.status != SourceVM.Status.READY:
-        return _not_ready(request, vm)
+        return not_ready(request, vm)
     running = vm.conversions.active().filter(mode=Mode.INSPECT).first()
     if running is not None:
         messages.info(request, _("An inspection of this machine is under way already."))
         return redirect(running)
-    return redirect(start_conversion(vm, quick_job(vm, Mode.INSPECT), user=request.user))
+    job = quick_job(vm, Mode.INSPECT)
+    inspection = latest_inspection(vm)
+    if request.method == "GET" and not is_encrypted(vm, inspection):
+        return redirect(vm)
+    section = EncryptionSection(request.POST or None, vm=vm, inspection=inspection)
+    if request.method == "GET":
+        return render(request, "conversions/inspect.html", {"vm": vm, "section": section})
+    if section.is_valid():
+        job = section.apply(job)
+    return redirect(start_conversion(vm, job, user=request.user))
 
 
 @require_POST
@@ -154,7 +164,7 @@ def rehearse(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Start a rehearsal with the detected settings."""
     vm = get_vm_for(request.user, uuid)
     if vm.status != SourceVM.Status.READY:
-        return _not_ready(request, vm)
+        return not_ready(request, vm)
     return redirect(start_conversion(vm, quick_job(vm, Mode.REHEARSE), user=request.user))
 
 
@@ -170,7 +180,8 @@ def quick_job(vm: SourceVM, mode: Mode) -> Job:
     )
 
 
-def _not_ready(request: HttpRequest, vm: SourceVM) -> HttpResponse:
+def not_ready(request: HttpRequest, vm: SourceVM) -> HttpResponse:
+    """Say why a machine cannot be opened, on its page."""
     messages.error(
         request,
         _("%(name)s cannot be opened: %(state)s.")

@@ -57,6 +57,7 @@ class Conversion(models.Model):
     ACTIVE = [Status.WAITING, Status.RUNNING, Status.STOPPING]
     MODES = [
         (Mode.COPY, _("Conversion")),
+        (Mode.IN_PLACE, _("Conversion in place")),
         (Mode.REHEARSE, _("Rehearsal")),
         (Mode.INSPECT, _("Inspection")),
     ]
@@ -70,8 +71,10 @@ class Conversion(models.Model):
     name = models.CharField(_("name on the target"), max_length=255)
     mode = models.CharField(max_length=10, choices=MODES)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.WAITING)
-    # The Job as JSON, without work_dir; holds no secrets.
+    # The Job as JSON, without work_dir and secrets.
     job = models.JSONField()
+    # Its keys and password hashes, see secrets.py; gone once it is done.
+    sealed_secrets = models.TextField(blank=True, editable=False)
     retry_of = models.ForeignKey(
         "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="retries"
     )
@@ -107,6 +110,7 @@ class Conversion(models.Model):
         ordering = ["-created_at", "-pk"]
         permissions = [
             ("run_conversion", _("Can start and stop conversions")),
+            ("convert_in_place", _("Can change the disks of a source")),
             ("purge_conversion", _("Can purge conversions and their evidence")),
         ]
         indexes = [

@@ -15,6 +15,7 @@ import subprocess
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import IO, Any, cast
 
 from django.conf import settings
@@ -22,7 +23,6 @@ from django.utils import timezone
 
 from conversions import actions
 from conversions.models import Conversion, LogLine
-from conversions.pipeline.job import Job
 from conversions.pipeline.report import MAX_LINE
 from conversions.pipeline.steps import Step
 from conversions.processes import environment_for, kill_processes_of
@@ -118,7 +118,7 @@ class Supervisor:
         conversion = self.conversion
         folder = actions.work_dir(conversion)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        job = Job.from_dict({**conversion.job, "work_dir": str(folder)})
+        job = replace(actions.job_of(conversion), work_dir=str(folder))
         process = subprocess.Popen(
             settings.ENGINE_COMMAND,
             stdin=subprocess.PIPE,

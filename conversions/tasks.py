@@ -8,6 +8,7 @@ from typing import Any
 from celery import shared_task
 from celery.signals import worker_init, worker_shutting_down
 from django.conf import settings
+from django.db.models import Q
 from django.utils import timezone
 
 from conversions import actions
@@ -68,9 +69,10 @@ def on_worker_init(**_kwargs: Any) -> None:
     for conversion in Conversion.objects.on_worker().filter(worker=settings.WORKER_NAME):
         logger.warning("%s was left by a worker that is gone.", conversion)
         give_up(conversion)
-    lost = Conversion.objects.filter(worker=settings.WORKER_NAME, status=Conversion.Status.LOST)
-    for conversion in lost:
-        # Given up by another host, which could not reach the files here.
+    # Given up by another host, which could not reach the files here, or cut off in the middle of
+    # writing into the disks of a source.
+    left = Q(status=Conversion.Status.LOST) | Q(reports__commit__state="unfinished")
+    for conversion in Conversion.objects.filter(left, worker=settings.WORKER_NAME):
         kill_processes_of(conversion.uuid)
         if actions.clean_up_after(conversion):
             conversion.save(update_fields=["reports"])

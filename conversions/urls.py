@@ -2,13 +2,18 @@
 
 from django.urls import path
 
-from conversions import launch, pages, views
+from conversions import in_place, launch, pages, views
 
 urlpatterns = [
     path("", pages.overview, name="overview"),
     path("machines/<uuid:uuid>/inspect/", launch.inspect, name="inspect"),
     path("machines/<uuid:uuid>/rehearse/", launch.rehearse, name="rehearse"),
     path("machines/<uuid:uuid>/convert/", launch.convert, name="convert"),
+    path(
+        "machines/<uuid:uuid>/convert-in-place/",
+        in_place.convert_in_place,
+        name="convert_in_place",
+    ),
     path("conversions/", pages.conversions, name="conversions"),
     path("conversions/export.csv", pages.conversions_csv, name="conversions_csv"),
     path("conversions/export.json", pages.conversions_json, name="conversions_json"),

@@ -17,6 +17,7 @@ from conversions import live
 from conversions.actions import retry_conversion, stop_conversion, work_dir
 from conversions.live import LogFilter, get_conversion_for
 from conversions.models import Conversion, LogLine
+from conversions.pipeline.job import Mode
 from conversions.pipeline.steps import TITLES, Step
 from inventory.access import OPERATE, operator_required, viewer_required
 from inventory.models import SourceVM
@@ -155,6 +156,8 @@ def conversion_retry(request: HttpRequest, uuid: UUID) -> HttpResponse:
             _("This run cannot be retried: it is still active, or its machine is gone."),
         )
         return redirect(found)
+    if found.mode == Mode.IN_PLACE:  # it is confirmed anew each time
+        return redirect("convert_in_place", found.vm.uuid)
     if request.method == "POST":
         return redirect(retry_conversion(found, user=request.user))
     context = {"conversion": found, "settings_list": settings_list(found)}

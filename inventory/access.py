@@ -16,6 +16,7 @@ View = Callable[Concatenate[HttpRequest, P], HttpResponseBase]
 
 VIEW = "inventory.view_sourcevm"
 OPERATE = "conversions.run_conversion"
+IN_PLACE = "conversions.convert_in_place"
 PURGE = "conversions.purge_conversion"
 
 VIEWER_PERMISSIONS = (
@@ -35,6 +36,7 @@ OPERATOR_PERMISSIONS = (
 )
 ADMINISTRATOR_PERMISSIONS = (
     *OPERATOR_PERMISSIONS,
+    IN_PLACE,
     PURGE,
     "auth.add_user",
     "auth.change_user",
@@ -75,6 +77,11 @@ def operator_required(view: View[P]) -> View[P]:
     return _requires(OPERATE, view)
 
 
+def in_place_required(view: View[P]) -> View[P]:
+    """Let only those in who may change the disks of a source."""
+    return _requires(IN_PLACE, view)
+
+
 def _requires(permission: str, view: View[P]) -> View[P]:
     @wraps(view)
     def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
@@ -89,4 +96,9 @@ def missing_role(permission: str) -> str:
     """Return the sentence that says which role is missing and who can grant it."""
     if permission == VIEW:
         return _("Your account has no role yet. An administrator can make you a viewer.")
+    if permission == IN_PLACE:
+        return _(
+            "Changing the disks of a source needs the role Administrators, or that permission "
+            "alone. An administrator can grant it."
+        )
     return _("This needs the role Operators. An administrator can grant it.")

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_GET, require_http_methods
 
-from inventory.access import OPERATE, operator_required, viewer_required
+from inventory.access import IN_PLACE, OPERATE, operator_required, viewer_required
 from inventory.actions import forget_vm
 from inventory.listing import make_listing, render_list, search_words
 from inventory.models import SourceVM
@@ -40,7 +40,7 @@ FILTERS: list[tuple[str, Any, Q]] = [
     (
         "converted",
         gettext_lazy("Converted"),
-        Q(conversions__mode="copy", conversions__status__in=["done", "warned"]),
+        Q(conversions__mode__in=["copy", "in_place"], conversions__status__in=["done", "warned"]),
     ),
     ("gone", gettext_lazy("Files deleted"), Q(status=SourceVM.Status.GONE)),
     ("all", gettext_lazy("All"), Q()),
@@ -116,6 +116,7 @@ def machine(request: HttpRequest, uuid: UUID) -> HttpResponse:
     vm = get_vm_for(request.user, uuid)
     source = vm.source
     inspection = vm.inspections.select_related("conversion").first()
+    newest = vm.conversions.first()
     context = {
         "vm": vm,
         "source": source,
@@ -127,6 +128,8 @@ def machine(request: HttpRequest, uuid: UUID) -> HttpResponse:
         "active": vm.conversions.active(),
         "is_ready": vm.status == SourceVM.Status.READY,
         "may_operate": request.user.has_perm(OPERATE),
+        "may_change_disks": vm.kind != "ova" and request.user.has_perm(IN_PLACE),
+        "needs_key": newest is not None and newest.result.get("code") == "E-ENCRYPTED",
     }
     return render(request, "inventory/machine.html", context)
 

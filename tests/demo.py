@@ -19,6 +19,7 @@ from conversions.models import (
 )
 from conversions.pipeline.job import Input, Job, Mode, Target
 from conversions.pipeline.steps import Step
+from conversions.secrets import take_secrets
 from inventory.models import OvaUpload, SourceDisk, SourceNic, SourceVM
 from inventory.sources import types
 
@@ -265,22 +266,20 @@ def make_conversion(
     job = Job(
         mode=mode, source=Input(kind="ova", location=vm.location), target=target, name=vm.name
     )
-    data = Job.to_json(job)
+    data, _sealed = take_secrets(job)
     now = timezone.now()
     if status != "waiting":
         values.setdefault("started_at", now - timedelta(minutes=11))
         values.setdefault("worker", settings.WORKER_NAME)
     if status not in Conversion.ACTIVE:
         values.setdefault("finished_at", now)
-    import json
-
     conversion = Conversion.objects.create(
         vm=vm,
         vm_name=vm.name,
         name=vm.name,
         mode=mode,
         status=status,
-        job=json.loads(data),
+        job=data,
         created_by=user,
         **values,
     )

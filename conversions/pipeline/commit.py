@@ -112,13 +112,15 @@ def finish_commit(
         journal.unlink()
 
 
-def keep_if_begun(work: Path, report: Reporter) -> None:
-    """Finish a commit that was begun in a work folder, before the folder may go.
+def keep_if_begun(work: Path, report: Reporter) -> bool:
+    """Finish a commit that was begun in a work folder, before the folder may go; tell if it was.
 
     Raises HostError when it cannot be finished now; the folder has to stay then.
     """
+    begun = journal_of(work).exists()
     try:
         finish_commit(work, report)
+        return begun
     except (ConversionError, OSError, ValueError, KeyError) as error:
         raise HostError(
             f"The commit begun in {work} could not be finished: {error}.",

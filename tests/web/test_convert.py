@@ -217,7 +217,9 @@ def test_what_is_not_there_cannot_be_started(operator: Client, verb: str, status
 
 def test_starting_by_address_alone_is_refused(operator: Client) -> None:
     vm = make_vm()
-    assert operator.get(f"{vm.get_absolute_url()}inspect/").status_code == 405
+    operator.get(f"{vm.get_absolute_url()}inspect/")
+    assert operator.get(f"{vm.get_absolute_url()}rehearse/").status_code == 405
+    assert not Conversion.objects.exists()
 
 
 def job_for(vm: SourceVM, **changes: Any) -> Job:

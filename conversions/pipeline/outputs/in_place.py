@@ -107,9 +107,11 @@ class InPlaceOutput:
         stop.no_return()
         report.log(Level.INFO, "Writing the changes into the disks; from here on nothing stops it.")
         write_journal(self._work, disks)
+        report.report("commit", {"state": "begun"})
         finish_commit(
             self._work, report, progress=lambda overlay, chunk: meters[overlay].feed(chunk)
         )
+        report.report("commit", {"state": "finished"})
         results = []
         for disk in disks:
             meter, total = meters[disk.overlay.path], totals[disk.overlay.path]

@@ -1,0 +1,20 @@
+"""Parts of the convert form that only some machines have, one module each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from conversions.models import Inspection
+from conversions.sections.base import Section
+from conversions.sections.encryption import EncryptionSection
+from conversions.sections.guest import GuestSection
+from inventory.models import SourceVM
+
+SECTIONS: tuple[type[Section], ...] = (EncryptionSection, GuestSection)
+
+
+def sections_for(data: Any, vm: SourceVM, inspection: Inspection | None) -> list[Section]:
+    """Return the sections that suit a machine, filled with what was sent."""
+    return [
+        kind(data, vm=vm, inspection=inspection) for kind in SECTIONS if kind.suits(vm, inspection)
+    ]
