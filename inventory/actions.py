@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 
 from inventory import uploads
 from inventory.models import OvaUpload, SourceDisk, SourceNic, SourceVM
+from inventory.sources.disk import DiskReader
 from inventory.sources.errors import SourceError
 from inventory.sources.ova import OvaReader
 from inventory.sources.types import Source
@@ -22,6 +23,7 @@ from v2vweb.celery import send
 
 Status = OvaUpload.Status
 OPEN = (Status.RECEIVING, Status.CHECKING)
+DISK_SUFFIXES = (".qcow2", ".raw", ".img", ".vmdk", ".vdi", ".vhdx", ".vhd")
 
 
 class UploadRefusedError(Exception):
@@ -56,13 +58,19 @@ def create_upload(filename: str, size_bytes: int, *, user: Any) -> OvaUpload:
 def importable(name: str) -> Path:
     """Return the path of an entry of the import folder.  Raises UploadRefusedError.
 
-    It must be an OVA, a folder or an .ovf directly in that folder, and stay there after links.
+    It must be an OVA, a folder, an .ovf or a disk image directly in that folder, and stay there
+    after links.
     """
     top = Path(settings.IMPORT_DIR).resolve()
     path = (top / name).resolve()
     if not name or path == top or not path.is_relative_to(top) or not path.exists():
         raise UploadRefusedError(_("There is no %(name)s in the import folder.") % {"name": name})
     return path
+
+
+def is_disk_image(path: Path) -> bool:
+    """Tell whether a file is a disk by its name: one machine of one disk."""
+    return path.suffix.lower() in DISK_SUFFIXES and path.is_file()
 
 
 def register_import(name: str, *, user: Any) -> OvaUpload:
@@ -103,7 +111,7 @@ def store_machine(upload: OvaUpload, source: Source, *, status: str) -> SourceVM
     """Write the machine's row and those of its disks and network cards, replacing older ones."""
     values = {
         "name": source.name[:255],
-        "kind": "ova",
+        "kind": "disk" if source.hypervisor == "disk" else "ova",
         "location": upload.path,
         "status": status,
         "hypervisor": source.hypervisor,
@@ -234,8 +242,11 @@ def store_findings(upload: OvaUpload) -> None:
 def check_import(upload: OvaUpload) -> None:
     """Read and verify a file of the import folder and make it ready, or refuse it."""
     path = Path(upload.path)
-    reader = OvaReader(path, work_dir=path.parent, warn=_warn(upload))
-
+    reader: OvaReader | DiskReader
+    if is_disk_image(path):
+        reader = DiskReader([path], format=None, warn=_warn(upload))
+    else:
+        reader = OvaReader(path, work_dir=path.parent, warn=_warn(upload))
     stored_at = 0.0
 
     def progress(done: int, _total: int) -> None:
@@ -255,7 +266,7 @@ def check_import(upload: OvaUpload) -> None:
         refuse_upload(upload, error)
 
 
-def adopt(upload: OvaUpload, reader: OvaReader) -> None:
+def adopt(upload: OvaUpload, reader: OvaReader | DiskReader) -> None:
     """Give a checked upload's machine its full record and make both ready."""
     source = reader.read()
     with transaction.atomic():

@@ -21,7 +21,7 @@ from inventory.models import OvaUpload
 from inventory.tus import PREFIX
 
 SHOWN = 50
-_SUFFIXES = (".ova", ".ovf")
+_SUFFIXES = (".ova", ".ovf", *actions.DISK_SUFFIXES)
 
 
 @require_GET
@@ -69,7 +69,7 @@ def upload_context(request: HttpRequest) -> dict[str, Any]:
 
 
 def import_entries() -> list[dict[str, Any]]:
-    """Return the OVAs, descriptors and folders in the import folder, with what is known of them."""
+    """Return the OVAs, disks and folders in the import folder, with what is known of them."""
     top = Path(settings.IMPORT_DIR)
     if not top.is_dir():
         return []

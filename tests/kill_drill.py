@@ -1,12 +1,18 @@
 """Kill -9 parts of a real console in every step of a real conversion; check what is left.
 
     script/kill-drill OVA [--victims engine,worker,web] [--steps launch,copy,...]
+    script/kill-drill OVA --in-place 20
 
 After each kill: within a minute the row must tell the truth (failed, lost, or still running where
 only the web process died), and then the source must be as it was, no process of the conversion
 may live, the work and target folders must be empty; a retry is started at the end and must end
 well.  Each step is made to last a second at least, so that the kill falls into it.  Prints one line
 per kill; exits 1 when anything differs.
+
+--in-place converts the OVA's disk where it lies so many times, as that of a domain of the libvirt
+that runs on this host, kills the engine or the worker at a random moment, every other time while
+the disk is written, and checks that the disk is either unchanged (its digest) or converted (it
+starts on virtio).
 """
 
 from __future__ import annotations
@@ -14,10 +20,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -178,6 +186,92 @@ def drill(run: Drill, victims: list[str], steps: list[str]) -> None:
     run.failures += row.status not in ("done", "warned")
 
 
+DOMAIN = """<domain type='qemu'><name>{name}</name><memory unit='MiB'>1024</memory>
+<os><type arch='x86_64'>hvm</type></os><devices>
+<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{disk}'/>
+<target dev='sda' bus='sata'/></disk></devices></domain>"""
+
+
+class InPlaceDrill:
+    """A domain whose disk is put back before each conversion."""
+
+    def __init__(self, run: Drill, ova: Path) -> None:
+        import libvirt
+
+        self.run = run
+        self.pristine = run.console.var / "pristine.qcow2"
+        with tarfile.open(ova) as tar:
+            name = next(n for n in tar.getnames() if n.endswith(".vmdk"))
+            tar.extract(name, run.console.var, filter="data")
+        convert = ["qemu-img", "convert", "-O", "qcow2", run.console.var / name, self.pristine]
+        subprocess.run(convert, check=True)
+        self.digest = digest_of(self.pristine)
+        self.disk = run.console.var / "import" / "guest.qcow2"
+        self.host = libvirt.open("qemu:///system")
+        self.name = f"drill-{os.getpid()}"
+        self.domain = DOMAIN.format(name=self.name, disk=self.disk)
+
+    def start(self, vm: Any) -> Any:
+        """Put disk and definition back, and ask for a conversion."""
+        from conversions.actions import start_conversion
+        from conversions.pipeline.job import Input, Job, Mode
+
+        subprocess.run(["cp", "--reflink=auto", self.pristine, self.disk], check=True)
+        self.host.defineXML(self.domain)
+        source = Input(kind="libvirt", location=self.name, connection="qemu:///system")
+        return start_conversion(vm, Job(mode=Mode.IN_PLACE, source=source, define=True), user=None)
+
+    def kill_at_random(self, vm: Any, number: int, seconds: float) -> None:
+        """Convert once, kill something, and check the disk."""
+        row = self.start(vm)
+        victim = random.choice(["engine", "worker"])
+        if number % 2:
+            self.run.wait(row, RUN_SECONDS, steps=("copy",))
+            time.sleep(random.uniform(0, 1.5))
+        else:
+            time.sleep(random.uniform(0, seconds))
+        row.refresh_from_db()
+        step, began = row.step or "waiting", time.monotonic()
+        for pid in victims_of(self.run.console, victim):
+            os.kill(pid, signal.SIGKILL)
+        self.run.wait(row, RUN_SECONDS)
+        took = time.monotonic() - began
+        time.sleep(1)
+        print(f"{number:3} {victim:6} in {step:11} {row.status:8} after {took:5.1f} s  ", end="")
+        print(self.state_of_the_disk())
+        sys.stdout.flush()
+
+    def state_of_the_disk(self) -> str:
+        """Return "unchanged" or "converted"; count what is neither."""
+        from tests.guests.boot import GuestDidNotBootError, boot_guest
+
+        if digest_of(self.disk) == self.digest:
+            return "unchanged"
+        check = subprocess.run(["qemu-img", "check", "-q", self.disk], check=False)
+        try:
+            guest = boot_guest([self.disk])
+        except GuestDidNotBootError as error:
+            self.run.failures += 1
+            return f"CHANGED AND DOES NOT START: {error}"
+        self.run.failures += check.returncode not in (0, 3) or guest["nic"] != "virtio_net"
+        return f"converted: starts from {guest['root']} with {guest['nic']}"
+
+
+def drill_in_place(run: Drill, ova: Path, times: int) -> None:
+    """Convert once undisturbed, which tells how long it takes, then kill `times` times."""
+    vm = run.import_machine()
+    drill = InPlaceDrill(run, ova)
+    try:
+        row = run.wait(drill.start(vm), RUN_SECONDS)
+        seconds = row.elapsed.total_seconds()
+        print(f"undisturbed: {row.status} in {seconds:.1f} s, {drill.state_of_the_disk()}")
+        run.failures += row.status not in ("done", "warned")
+        for number in range(1, times + 1):
+            drill.kill_at_random(vm, number, seconds)
+    finally:
+        drill.host.lookupByName(drill.name).undefine()
+
+
 def kill_web_in_one_run(run: Drill, vm: Any, steps: list[str]) -> None:
     """Kill the web process in each step of one conversion, which goes on and ends well."""
     # The web process starts again after a pause that grows; each step has to outlast it.
@@ -210,6 +304,7 @@ def main() -> None:
     parser.add_argument("ova", type=Path)
     parser.add_argument("--victims", default="engine,worker,web")
     parser.add_argument("--steps", default="")
+    parser.add_argument("--in-place", type=int, metavar="TIMES")
     options = parser.parse_args()
     var = Path(tempfile.mkdtemp(prefix="v2vweb-", dir="/var/tmp"))
     ova = var / "drill.ova"
@@ -227,7 +322,10 @@ def main() -> None:
 
         run = Drill(console, ova)
         steps = options.steps.split(",") if options.steps else [s.value for s in Step]
-        drill(run, options.victims.split(","), steps)
+        if options.in_place:
+            drill_in_place(run, options.ova, options.in_place)
+        else:
+            drill(run, options.victims.split(","), steps)
     finally:
         console.stop()
         shutil.rmtree(var, ignore_errors=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 from conversions.pipeline.appliance import GuestFS
+from inventory.sources.types import disk_letters
 
+SUBVOLUME = "btrfsvol:"
 _DISK = re.compile(r"/dev/[hsv]d([a-z]+)(\d*)")
 
 
@@ -13,7 +15,7 @@ def run_in_appliance(g: GuestFS, command: str) -> tuple[int, str]:
     """Run a line of shell there; return its status and what it wrote."""
     text = str(g.debug("sh", [f"{command}; printf '\\nstatus=%d' $?"]))
     output, _, status = text.rstrip().rpartition("\nstatus=")
-    return int(status), output
+    return int(status or 1), output
 
 
 def kernel_name(g: GuestFS, device: str) -> str:
@@ -28,12 +30,32 @@ def kernel_name(g: GuestFS, device: str) -> str:
     number = 0
     for letter in match[1]:
         number = number * 26 + ord(letter) - ord("a") + 1
+    disks = _disks(g)
+    return disks[number - 1] + match[2] if number <= len(disks) else device
+
+
+def guest_name(g: GuestFS, mountable: str) -> str:
+    """Return a filesystem's name with the guest's own disk in it.
+
+    libguestfs 1.48 gives the subvolumes of btrfs with the kernel's names, and takes them so.
+    """
+    if not mountable.startswith(SUBVOLUME):
+        return mountable
+    device, slash, volume = mountable.removeprefix(SUBVOLUME + "/dev/").partition("/")
+    match = _DISK.fullmatch(f"/dev/{device}")
+    for number, disk in enumerate(_disks(g)):
+        if match and f"/dev/{device}" == disk + match[2]:
+            return f"{SUBVOLUME}/dev/sd{disk_letters(number)}{match[2]}{slash}{volume}"
+    return mountable
+
+
+def _disks(g: GuestFS) -> list[str]:
+    """Return the kernel's names of the disks in the order in which they were given."""
     _, text = run_in_appliance(
         g, "cd /dev/disk/by-path && for p in *; do echo $p $(readlink -f $p); done | sort -V"
     )
-    disks = [words[1] for line in text.split("\n")
-             if len(words := line.split()) == 2 and "-part" not in words[0]]  # fmt: skip
-    return disks[number - 1] + match[2] if number <= len(disks) else device
+    return [words[1] for line in text.split("\n")
+            if len(words := line.split()) == 2 and "-part" not in words[0]]  # fmt: skip
 
 
 def layers_below(g: GuestFS, device: str) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from conversions.pipeline.appliance import GuestFS
-from conversions.pipeline.appliance_shell import kernel_name, run_in_appliance
+from conversions.pipeline.appliance_shell import SUBVOLUME, kernel_name, run_in_appliance
 from conversions.pipeline.errors import GuestError
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.types import Inspection
@@ -28,7 +28,7 @@ def check_filesystems(
     """
     results: list[dict[str, Any]] = []
     for device, kind in filesystems:
-        if kind not in _CHECKS or device.startswith("btrfsvol:"):
+        if kind not in _CHECKS or device.startswith(SUBVOLUME):
             continue
         try:
             g.mount_options("", device, "/")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from conversions.pipeline.appliance import GuestFS
+from conversions.pipeline.appliance_shell import SUBVOLUME, guest_name
 from conversions.pipeline.decrypt import find_encrypted
 from conversions.pipeline.errors import InspectionError
 from conversions.pipeline.report import Level, Reporter
@@ -34,12 +35,13 @@ def inspect_guest(g: GuestFS, *, root: str, read_only: bool, report: Reporter) -
     if not found:
         raise _nothing_found(g)
     found = without_snapshots(found)
-    chosen = choose_root([(r.device, r.product_name) for r in found], root)
+    device = choose_root([(r.device, r.product_name) for r in found], root)
+    chosen = next(r for r in found if r.device == device)
     if len(found) > 1:
         listing = ", ".join(r.device for r in found)
-        report.log(Level.INFO, f"Several systems found ({listing}); taking {chosen}.")
-    if next(r for r in found if r.device == chosen).type == "windows":
-        guest = _inspect_windows(g, chosen, esps, read_only=read_only, report=report)
+        report.log(Level.INFO, f"Several systems found ({listing}); taking {device}.")
+    if chosen.type == "windows":
+        guest = _inspect_windows(g, device, esps, read_only=read_only, report=report)
     else:
         guest = _inspect_other(g, chosen, esps, read_only=read_only, report=report)
     report.log(Level.INFO, inspection_text(guest))
@@ -49,9 +51,10 @@ def inspect_guest(g: GuestFS, *, root: str, read_only: bool, report: Reporter) -
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A filesystem that holds a system."""
+    """A filesystem that holds a system; `mountable` is what libguestfs calls it."""
 
     device: str
+    mountable: str
     product_name: str
     type: str
 
@@ -63,7 +66,8 @@ def _find_roots(g: GuestFS, report: Reporter) -> list[Root]:
     """
     try:
         return [
-            Root(r, g.inspect_get_product_name(r), g.inspect_get_type(r)) for r in g.inspect_os()
+            Root(guest_name(g, r), r, g.inspect_get_product_name(r), g.inspect_get_type(r))
+            for r in g.inspect_os()
         ]
     except RuntimeError as error:
         g.umount_all()
@@ -75,7 +79,7 @@ def _find_roots(g: GuestFS, report: Reporter) -> list[Root]:
                 "source to see whether it boots.",
             ) from error
         report.log(Level.WARNING, f"libguestfs could not inspect the disks: {error} (ignored).")
-        return [Root(r, "Windows", "windows") for r in roots]
+        return [Root(r, r, "Windows", "windows") for r in roots]
 
 
 def _inspect_windows(
@@ -93,9 +97,10 @@ def _inspect_windows(
 
 
 def _inspect_other(
-    g: GuestFS, chosen: str, esps: Sequence[str], *, read_only: bool, report: Reporter
+    g: GuestFS, root: Root, esps: Sequence[str], *, read_only: bool, report: Reporter
 ) -> Inspection:
-    """Mount the filesystems of the system in `chosen` and describe it.  Raises InspectionError."""
+    """Mount the filesystems of the system in `root` and describe it.  Raises InspectionError."""
+    chosen = root.mountable
     mountpoints = sorted(g.inspect_get_mountpoints(chosen), key=lambda m: len(m[0]))
     if "/" not in dict(mountpoints):  # its entry in fstab names something that is not there
         mountpoints.insert(0, ("/", chosen))
@@ -103,7 +108,7 @@ def _inspect_other(
     if not read_only:
         _prove_writable(g)
     return Inspection(
-        root=chosen,
+        root=root.device,
         type=g.inspect_get_type(chosen),
         distro=g.inspect_get_distro(chosen),
         arch=g.inspect_get_arch(chosen),
@@ -116,8 +121,8 @@ def _inspect_other(
         osinfo=g.inspect_get_osinfo(chosen),
         hostname=g.inspect_get_hostname(chosen),
         uefi_esps=tuple(esps),
-        mountpoints=tuple((mp, dev) for mp, dev in mountpoints),
-        filesystems=tuple(sorted(g.list_filesystems())),
+        mountpoints=tuple((mp, guest_name(g, dev)) for mp, dev in mountpoints),
+        filesystems=tuple(sorted((guest_name(g, d), kind) for d, kind in g.list_filesystems())),
         applications=tuple(_applications(g.inspect_list_applications2(chosen))),
     )
 
@@ -139,11 +144,12 @@ def without_snapshots(roots: Sequence[Root]) -> list[Root]:
     The plain device is the subvolume that boots; what snapper keeps lies below .snapshots.
     """
     kept = [r for r in roots if "/.snapshots/" not in r.device] or list(roots)
-    plain = [r for r in kept if not r.device.startswith("btrfsvol:")]
+    plain = [r for r in kept if not r.device.startswith(SUBVOLUME)]
 
     def is_twin(root: Root) -> bool:
         return any(
-            root.device.startswith(f"btrfsvol:{p.device}/") and root.product_name == p.product_name
+            root.device.startswith(f"{SUBVOLUME}{p.device}/")
+            and root.product_name == p.product_name
             for p in plain
         )
 

@@ -181,7 +181,7 @@ class FolderGuest:
         text = arguments[0]
         if " 755 " in text:
             self.protected.add("/Program Files/Guestfs")
-        return " 0755 " if self.protected else " 0777 "
+        return (" 0755 " if self.protected else " 0777 ") + "\nstatus=0"
 
     # --- files
 

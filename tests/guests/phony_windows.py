@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from conversions.pipeline.appliance_shell import kernel_name, run_in_appliance
 from conversions.pipeline.concerns import collect_concerns
 from conversions.pipeline.context import Context
 from conversions.pipeline.convert import pick_converter
@@ -95,8 +96,8 @@ class PhonyWindows:
     def everybody_may_not_write(self, path: str) -> bool:
         """Tell whether NTFS lets only the owner and his group write a file."""
         self.g.umount_all()
-        command = f"ntfssecaudit -v {self.root} '{path}' 2>&1"
-        text = self.g.debug("sh", [command])
+        device = kernel_name(self.g, self.root)
+        _status, text = run_in_appliance(self.g, f"ntfssecaudit -v {device} '{path}' 2>&1")
         self.g.mount(self.root, "/")
         return " 0755" in text or "0755 " in text or "mode 755" in text
 

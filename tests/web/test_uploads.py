@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,30 @@ def test_the_import_folder_is_registered_in_place(
     with django_capture_on_commit_callbacks(execute=True):
         forget_vm(vm, user="ada")
     assert file.exists()
+
+
+def test_a_disk_of_the_import_folder_is_a_machine(signed_in: Client, settings: Settings) -> None:
+    disk = Path(settings.IMPORT_DIR) / "db01.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "1G"], check=True)
+    assert "db01.qcow2" in signed_in.get("/sources/").content.decode()
+    signed_in.post("/sources/import/", {"name": "db01.qcow2"})
+    check_upload(str(OvaUpload.objects.get().uuid))
+    vm = SourceVM.objects.get()
+    assert (vm.kind, vm.status, vm.name, vm.disk_bytes) == ("disk", "ready", "db01", 1 << 30)
+    assert "db01.qcow2" in signed_in.get(vm.get_absolute_url()).content.decode()
+
+
+def test_a_disk_that_leads_elsewhere_is_refused(signed_in: Client, settings: Settings) -> None:
+    folder = Path(settings.IMPORT_DIR)
+    (folder / "secret.raw").write_bytes(bytes(1 << 20))
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw"]
+    subprocess.run([*create, "-b", folder / "secret.raw", folder / "evil.qcow2"], check=True)
+    signed_in.post("/sources/import/", {"name": "evil.qcow2"})
+    upload = OvaUpload.objects.get()
+    check_upload(str(upload.uuid))
+    upload.refresh_from_db()
+    assert upload.status == "refused"
+    assert not SourceVM.objects.exists()
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../uploads", "/etc/passwd", "out", "missing"])

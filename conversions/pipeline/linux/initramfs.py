@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterable
 
-from conversions.pipeline.appliance_shell import layers_below
+from conversions.pipeline.appliance_shell import SUBVOLUME, layers_below
 from conversions.pipeline.context import Context
 from conversions.pipeline.errors import GuestError
 from conversions.pipeline.linux.cpio import InitramfsError, list_initramfs
@@ -97,8 +97,8 @@ def ensure_initramfs(
 def _root_drivers(c: Context) -> set[str]:
     """Return the drivers of the root filesystem and of every layer below it."""
     root = c.guest.root
-    if root.startswith("btrfsvol:"):
-        root = root.removeprefix("btrfsvol:").rpartition("/")[0]
+    if root.startswith(SUBVOLUME):
+        root = "/".join(root.removeprefix(SUBVOLUME).split("/")[:3])
     layers = layers_below(c.g, root)
     return {dict(c.guest.filesystems).get(c.guest.root, "")}.union(
         *(LAYER_DRIVERS.get(layer, ()) for layer in layers)

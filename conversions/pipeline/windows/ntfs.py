@@ -6,6 +6,7 @@ import shlex
 import struct
 
 from conversions.pipeline.appliance import GuestFS
+from conversions.pipeline.appliance_shell import kernel_name, run_in_appliance
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.windows.registry import Changes
 
@@ -33,13 +34,17 @@ def protect_folder(g: GuestFS, root: str, folder: str, report: Reporter, changes
 
     Files written from here are open to everybody.
     """
-    command = f"ntfssecaudit -r {shlex.quote(root)} 755 {shlex.quote(folder)} 2>&1"
+    device = shlex.quote(kernel_name(g, root))
+    command = f"ntfssecaudit -r {device} 755 {shlex.quote(folder)} 2>&1"
     try:
-        g.debug("sh", [command])
-        changes.record("written by administrators only", folder)
+        status, text = run_in_appliance(g, command)
     except RuntimeError as error:
-        report.log(
-            Level.WARNING,
-            f"{folder} of the guest could not be protected: {error}. Every user of the guest may "
-            "change the scripts of its first start (ignored).",
-        )
+        status, text = 1, str(error)
+    if status == 0:
+        changes.record("written by administrators only", folder)
+        return
+    report.log(
+        Level.WARNING,
+        f"{folder} of the guest could not be protected: {text.strip()[-300:]}. Every user of the "
+        "guest may change the scripts of its first start (ignored).",
+    )
