@@ -12,9 +12,10 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from conversions.inputs import input_of
 from conversions.models import Inspection
 from conversions.pipeline.errors import JobError
-from conversions.pipeline.job import Input, Job, Mode, NetworkMap, Target
+from conversions.pipeline.job import Job, Mode, NetworkMap, Target
 from conversions.sections import sections_for
 from inventory.models import SourceVM
 from inventory.sources.types import Nic, VnetType, disk_letters
@@ -209,7 +210,7 @@ class ConvertForm(forms.Form):
         )
         job = Job(
             mode=mode,
-            source=Input(kind=self.vm.kind, location=self.vm.location),
+            source=input_of(self.vm),
             target=target if mode is Mode.COPY else None,
             name=values["name"],
             root=values["root"],
@@ -272,7 +273,7 @@ class ConvertForm(forms.Form):
 
     def _has_digests(self) -> bool:
         upload = self.vm.upload
-        return upload is None or bool(upload.digests)
+        return bool(upload and upload.digests)
 
     def _choice(self, name: str) -> forms.ChoiceField:
         field = self.fields[name]

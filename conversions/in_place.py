@@ -90,7 +90,7 @@ def convert_in_place(request: HttpRequest, uuid: UUID) -> HttpResponse:
     vm = get_vm_for(request.user, uuid)
     if vm.kind not in KINDS:
         raise Http404(_("Only disks of this server and of libvirt hosts convert in place."))
-    if vm.status != SourceVM.Status.READY:
+    if vm.refusal:
         return not_ready(request, vm)
     inspection = latest_inspection(vm)
     form = InPlaceForm(request.POST or None, vm=vm, inspection=inspection)

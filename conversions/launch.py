@@ -17,8 +17,9 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from conversions.actions import start_conversion
 from conversions.forms import ConvertForm, suggested_name
+from conversions.inputs import input_of
 from conversions.models import Concern, Conversion, Inspection
-from conversions.pipeline.job import Input, Job, Mode
+from conversions.pipeline.job import Job, Mode
 from conversions.pipeline.outputs.libvirt_xml import preview_xml
 from conversions.sections.encryption import EncryptionSection, is_encrypted
 from conversions.space import needs
@@ -47,7 +48,7 @@ def convert(request: HttpRequest, uuid: UUID) -> HttpResponse:
     The button pressed says which: edit, review, start or rehearse.
     """
     vm = get_vm_for(request.user, uuid)
-    if vm.status != SourceVM.Status.READY:
+    if vm.refusal:
         return not_ready(request, vm)
     inspection = latest_inspection(vm)
     if request.method == "GET":
@@ -140,7 +141,7 @@ def hidden_values(form: ConvertForm) -> list[tuple[str, str]]:
 def inspect(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Start an inspection, or lead to the one that is under way; GET asks for passphrases first."""
     vm = get_vm_for(request.user, uuid)
-    if vm.status != SourceVM.Status.READY:
+    if vm.refusal:
         return not_ready(request, vm)
     running = vm.conversions.active().filter(mode=Mode.INSPECT).first()
     if running is not None:
@@ -163,7 +164,7 @@ def inspect(request: HttpRequest, uuid: UUID) -> HttpResponse:
 def rehearse(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Start a rehearsal with the detected settings."""
     vm = get_vm_for(request.user, uuid)
-    if vm.status != SourceVM.Status.READY:
+    if vm.refusal:
         return not_ready(request, vm)
     return redirect(start_conversion(vm, quick_job(vm, Mode.REHEARSE), user=request.user))
 
@@ -172,7 +173,7 @@ def quick_job(vm: SourceVM, mode: Mode) -> Job:
     """Return a job with the detected settings for a mode that writes nothing."""
     return Job(
         mode=mode,
-        source=Input(kind=vm.kind, location=vm.location),
+        source=input_of(vm),
         name=suggested_name(vm),
         # Digests were checked when the file arrived; a look inside need not read it all again.
         verify_digests=False,
@@ -182,9 +183,5 @@ def quick_job(vm: SourceVM, mode: Mode) -> Job:
 
 def not_ready(request: HttpRequest, vm: SourceVM) -> HttpResponse:
     """Say why a machine cannot be opened, on its page."""
-    messages.error(
-        request,
-        _("%(name)s cannot be opened: %(state)s.")
-        % {"name": vm.name, "state": vm.get_status_display().lower()},
-    )
+    messages.error(request, vm.refusal)
     return redirect(vm)

@@ -17,11 +17,13 @@ View = Callable[Concatenate[HttpRequest, P], HttpResponseBase]
 VIEW = "inventory.view_sourcevm"
 OPERATE = "conversions.run_conversion"
 IN_PLACE = "conversions.convert_in_place"
+MANAGE_HOSTS = "inventory.add_libvirthost"
 PURGE = "conversions.purge_conversion"
 
 VIEWER_PERMISSIONS = (
     "inventory.view_ovaupload",
     "inventory.view_sourcevm",
+    "inventory.view_libvirthost",
     "conversions.view_conversion",
     "conversions.view_inspection",
 )
@@ -37,6 +39,9 @@ OPERATOR_PERMISSIONS = (
 ADMINISTRATOR_PERMISSIONS = (
     *OPERATOR_PERMISSIONS,
     IN_PLACE,
+    MANAGE_HOSTS,
+    "inventory.change_libvirthost",
+    "inventory.delete_libvirthost",
     PURGE,
     "auth.add_user",
     "auth.change_user",
@@ -77,6 +82,11 @@ def operator_required(view: View[P]) -> View[P]:
     return _requires(OPERATE, view)
 
 
+def host_manager_required(view: View[P]) -> View[P]:
+    """Let only those in who may add and remove hosts."""
+    return _requires(MANAGE_HOSTS, view)
+
+
 def in_place_required(view: View[P]) -> View[P]:
     """Let only those in who may change the disks of a source."""
     return _requires(IN_PLACE, view)
@@ -96,6 +106,8 @@ def missing_role(permission: str) -> str:
     """Return the sentence that says which role is missing and who can grant it."""
     if permission == VIEW:
         return _("Your account has no role yet. An administrator can make you a viewer.")
+    if permission == MANAGE_HOSTS:
+        return _("This needs the role Administrators. An administrator can grant it.")
     if permission == IN_PLACE:
         return _(
             "Changing the disks of a source needs the role Administrators, or that permission "

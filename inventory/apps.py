@@ -16,14 +16,15 @@ class InventoryConfig(AppConfig):
         from django.contrib.auth.models import Group, User
 
         from inventory import checks  # noqa: F401  registers the start-up checks
-        from inventory.models import OvaUpload, SourceVM
+        from inventory.models import LibvirtHost, OvaUpload, SourceVM
 
         # Progress fields change all the time and are no decision of anyone.
         auditlog.register(
             OvaUpload,
             exclude_fields=["received_bytes", "checked_bytes", "updated_at", "digests"],
         )
-        auditlog.register(SourceVM, exclude_fields=["record"])
+        auditlog.register(SourceVM, exclude_fields=["record", "changes"])
+        auditlog.register(LibvirtHost, exclude_fields=["refreshed_at", "tried_at", "message"])
         auditlog.register(
             User, mask_fields=["password"], exclude_fields=["last_login"], m2m_fields={"groups"}
         )

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 from inventory.access import IN_PLACE, OPERATE, operator_required, viewer_required
 from inventory.actions import forget_vm
 from inventory.listing import make_listing, render_list, search_words
-from inventory.models import SourceVM
+from inventory.models import LibvirtHost, SourceVM
 from inventory.sources.text import legacy
 
 SORTS = {
@@ -42,14 +42,15 @@ FILTERS: list[tuple[str, Any, Q]] = [
         gettext_lazy("Converted"),
         Q(conversions__mode__in=["copy", "in_place"], conversions__status__in=["done", "warned"]),
     ),
-    ("gone", gettext_lazy("Files deleted"), Q(status=SourceVM.Status.GONE)),
+    ("running", gettext_lazy("Running on their host"), Q(power="running")),
+    ("gone", gettext_lazy("Gone"), Q(status=SourceVM.Status.GONE)),
     ("all", gettext_lazy("All"), Q()),
 ]
 
 
 def get_vm_for(user: Any, uuid: UUID) -> SourceVM:
     """Return the machine with that UUID, for someone who may read.  Raises Http404."""
-    vm = SourceVM.objects.select_related("upload", "created_by").filter(uuid=uuid).first()
+    vm = SourceVM.objects.select_related("upload", "created_by", "host").filter(uuid=uuid).first()
     if vm is None:
         raise Http404(_("There is no such machine."))
     return vm
@@ -63,6 +64,7 @@ def search_machines(rows: QuerySet[SourceVM], words: Sequence[str]) -> QuerySet[
             | Q(os_hint__icontains=word)
             | Q(inspections__product_name__icontains=word)
             | Q(upload__filename__icontains=word)
+            | Q(host__name__icontains=word)
             | Q(nics__vnet__icontains=word)
             | Q(nics__mac__icontains=word)
         )
@@ -77,10 +79,13 @@ def machines(request: HttpRequest) -> HttpResponse:
     state = request.GET.get("state", "")
     conditions = {key: condition for key, _words, condition in FILTERS}
     everything = SourceVM.objects.filter(conditions.get(state, conditions[""]))
+    host = _number(request.GET.get("host"))
+    if host:
+        everything = everything.filter(host=host)
     found = search_machines(everything, words).distinct()
     listing = make_listing(
         request,
-        found.annotate(
+        found.select_related("host").annotate(
             latest_conversion_pk=Max("conversions__pk"),
             latest_inspection_pk=Max("inspections__pk"),
             conversion_count=Count("conversions", distinct=True),
@@ -93,11 +98,18 @@ def machines(request: HttpRequest) -> HttpResponse:
         "listing": listing,
         "q": " ".join(words),
         "state": state,
+        "host": host,
+        "hosts": LibvirtHost.objects.values_list("pk", "name"),
         "filters": [(key, words) for key, words, _condition in FILTERS],
         "total": SourceVM.objects.filter(conditions[""]).count(),
         "may_operate": request.user.has_perm(OPERATE),
     }
     return render_list(request, "inventory/machines.html", "inventory/_machine_list.html", context)
+
+
+def _number(text: str | None) -> int:
+    """Return a primary key of the address; 0 for what is none."""
+    return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 19 else 0
 
 
 def attach_latest(vms: Any) -> None:
@@ -126,7 +138,7 @@ def machine(request: HttpRequest, uuid: UUID) -> HttpResponse:
         "conversions": vm.conversions.select_related("created_by", "inspection")[:20],
         "conversion_count": vm.conversions.count(),
         "active": vm.conversions.active(),
-        "is_ready": vm.status == SourceVM.Status.READY,
+        "is_ready": not vm.refusal,
         "may_operate": request.user.has_perm(OPERATE),
         "may_change_disks": vm.kind != "ova" and request.user.has_perm(IN_PLACE),
         "needs_key": newest is not None and newest.result.get("code") == "E-ENCRYPTED",

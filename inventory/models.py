@@ -11,6 +11,8 @@ from django.utils.translation import gettext_lazy as _
 
 from inventory.sources.types import Source
 
+POWER_OFF = "shut off"
+
 
 class OvaUpload(models.Model):
     """An OVA on its way in through the browser, or registered from the import folder.
@@ -67,16 +69,51 @@ class OvaUpload(models.Model):
         return self.filename
 
 
+class LibvirtHost(models.Model):
+    """A host whose domains are listed; read again in the background.
+
+    never -> fresh <-> failed     (failed: the rows of its domains stay as they were last seen)
+    """
+
+    class State(models.TextChoices):
+        NEVER = "never", _("Not read yet")
+        FRESH = "fresh", _("Read")
+        FAILED = "failed", _("Not reachable")
+
+    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    name = models.CharField(max_length=100, unique=True)
+    uri = models.CharField(_("address"), max_length=500, unique=True)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.NEVER)
+    message = models.TextField(_("reason"), blank=True)
+    # When its domains were last read well, and when that was last tried.
+    refreshed_at = models.DateTimeField(null=True)
+    tried_at = models.DateTimeField(null=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("libvirt host")
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("host", args=[self.uuid])
+
+
 class SourceVM(models.Model):
     """One virtual machine as found in a source; `record` is the whole Source as JSON.
 
-    arriving -> ready -> gone         (gone: its file was deleted; history keeps the row)
+    arriving -> ready -> gone         (gone: its file or domain is; history keeps the row)
     """
 
     class Status(models.TextChoices):
         ARRIVING = "arriving", _("Arriving")
         READY = "ready", _("Ready")
-        GONE = "gone", _("Files deleted")
+        GONE = "gone", _("Gone")
 
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
     name = models.CharField(max_length=255)
@@ -85,6 +122,14 @@ class SourceVM(models.Model):
     upload = models.OneToOneField(
         OvaUpload, on_delete=models.SET_NULL, null=True, blank=True, related_name="vm"
     )
+    # Of a domain, whose location is its UUID; the two are of one host only once.
+    host = models.ForeignKey(
+        LibvirtHost, on_delete=models.CASCADE, null=True, blank=True, related_name="vms"
+    )
+    power = models.CharField(_("power state"), max_length=20, blank=True)
+    # Why a domain cannot be used at all, and what changed when it was last read.
+    problem = models.TextField(blank=True)
+    changes = models.JSONField(default=list, blank=True)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.ARRIVING)
     hypervisor = models.CharField(max_length=40)
     os_hint = models.CharField(_("operating system"), max_length=200, blank=True)
@@ -107,12 +152,31 @@ class SourceVM(models.Model):
             models.Index(fields=["name"], name="vm_name"),
             models.Index(fields=["-created_at"], name="vm_created"),
         ]
+        constraints = [
+            models.UniqueConstraint(fields=["host", "location"], name="vm_host_location"),
+        ]
 
     def __str__(self) -> str:
         return self.name
 
     def get_absolute_url(self) -> str:
         return reverse("machine", args=[self.uuid])
+
+    @property
+    def refusal(self) -> str:
+        """Why it cannot be opened now, as a sentence; empty when it can."""
+        if self.status != self.Status.READY:
+            return _("%(name)s cannot be opened: %(state)s.") % {
+                "name": self.name, "state": self.get_status_display().lower(),
+            }  # fmt: skip
+        if self.problem:
+            return self.problem
+        if self.power not in ("", POWER_OFF):
+            return _(
+                "%(name)s is %(power)s on %(host)s; its disks change while they are read. Shut it "
+                "down from inside, then read the host again."
+            ) % {"name": self.name, "power": self.power, "host": self.host}
+        return ""
 
     @property
     def source(self) -> Source:

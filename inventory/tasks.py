@@ -5,13 +5,15 @@ from __future__ import annotations
 from datetime import timedelta
 
 from celery import shared_task
+from django.db.models import Q
 from django.utils import timezone
 
-from inventory import actions
-from inventory.models import OvaUpload
+from inventory import actions, hosts
+from inventory.models import LibvirtHost, OvaUpload
 
 EXPIRE_AFTER = timedelta(days=7)
 STALE_CHECK = timedelta(minutes=5)
+STALE_HOST = timedelta(minutes=5)
 
 
 @shared_task
@@ -24,6 +26,24 @@ def check_upload(uuid: str) -> None:
         actions.check_import(upload)
     else:
         actions.check_received(upload)
+
+
+@shared_task
+def refresh_host(uuid: str) -> None:
+    """Read the domains of one host."""
+    if host := LibvirtHost.objects.filter(uuid=uuid).first():
+        hosts.refresh(host)
+
+
+@shared_task
+def refresh_hosts() -> None:
+    """Read the hosts that nobody has read for a while."""
+    now = timezone.now()
+    stale = Q(tried_at__isnull=True) | Q(tried_at__lt=now - STALE_HOST)
+    for host in LibvirtHost.objects.filter(stale):
+        # Noted at once, so that the next round does not ask for the same again.
+        LibvirtHost.objects.filter(pk=host.pk).update(tried_at=now)
+        refresh_host.delay(str(host.uuid))
 
 
 @shared_task

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from inventory import machines, views
+from inventory import host_pages, machines, views
 
 urlpatterns = [
     path("sources/", views.sources, name="sources"),
@@ -11,6 +11,10 @@ urlpatterns = [
     path("sources/import/", views.import_register, name="import_register"),
     path("sources/<uuid:uuid>/", views.upload, name="upload"),
     path("sources/<uuid:uuid>/cancel/", views.upload_cancel, name="upload_cancel"),
+    path("sources/hosts/add/", host_pages.host_add, name="host_add"),
+    path("sources/hosts/<uuid:uuid>/", host_pages.host, name="host"),
+    path("sources/hosts/<uuid:uuid>/refresh/", host_pages.host_refresh, name="host_refresh"),
+    path("sources/hosts/<uuid:uuid>/remove/", host_pages.host_remove, name="host_remove"),
     path("machines/", machines.machines, name="machines"),
     path("machines/<uuid:uuid>/", machines.machine, name="machine"),
     path("machines/<uuid:uuid>/source.txt", machines.machine_source, name="machine_source"),

@@ -16,7 +16,8 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from inventory import actions, uploads
-from inventory.access import OPERATE, operator_required, viewer_required
+from inventory.access import MANAGE_HOSTS, OPERATE, operator_required, viewer_required
+from inventory.host_pages import host_rows
 from inventory.models import OvaUpload
 from inventory.tus import PREFIX
 
@@ -33,6 +34,8 @@ def sources(request: HttpRequest) -> HttpResponse:
         "free_bytes": uploads.free_bytes(),
         "import_dir": settings.IMPORT_DIR,
         "importable": import_entries(),
+        "hosts": host_rows(),
+        "may_manage_hosts": request.user.has_perm(MANAGE_HOSTS),
     }
     return render(request, "inventory/sources.html", context)
 

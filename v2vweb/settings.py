@@ -126,6 +126,7 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULE = {
     "start-due": {"task": "conversions.tasks.start_due", "schedule": 10},
     "mark-lost": {"task": "conversions.tasks.mark_lost", "schedule": 10},
+    "refresh-hosts": {"task": "inventory.tasks.refresh_hosts", "schedule": 60},
     "tidy-uploads": {"task": "inventory.tasks.tidy_uploads", "schedule": 300},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "run/beat-schedule")

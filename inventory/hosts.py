@@ -1,0 +1,182 @@
+"""Reading libvirt hosts into the inventory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from inventory.models import LibvirtHost, SourceDisk, SourceNic, SourceVM
+from inventory.sources.errors import SourceError
+from inventory.sources.types import Source
+from inventory.templatetags.console import size
+
+REFRESH_SECONDS = 120
+_PYTHON = [sys.executable, "-m", "inventory.sources.list_domains"]
+_BATCH = 500
+
+
+def read_domains(uri: str, *, seconds: float) -> list[dict[str, Any]]:
+    """Return the lines of list_domains.  Raises SourceError, also when it takes too long."""
+    try:
+        done = subprocess.run(
+            [*_PYTHON, uri],
+            cwd=settings.BASE_DIR,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=seconds,
+            text=True,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SourceError(
+            "E-LV-TIMEOUT",
+            _("%(uri)s did not answer within %(seconds)d s.") % {"uri": uri, "seconds": seconds},
+            remedy=_("Check the name of the host, its firewall, and that libvirt runs there."),
+        ) from error
+    try:
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+    except ValueError:
+        lines = []
+    if done.returncode or not lines:
+        said = lines[-1] if lines and "error" in lines[-1] else {}
+        raise SourceError(
+            said.get("error", "E-LV-LIST"),
+            said.get("message")
+            or _("%(uri)s could not be read: %(why)s")
+            % {"uri": uri, "why": done.stderr.strip()[-300:] or done.returncode},
+            remedy=said.get("remedy", ""),
+        )
+    return lines
+
+
+def refresh(host: LibvirtHost, *, seconds: float = REFRESH_SECONDS) -> None:
+    """Read a host and store its domains; when it fails the old rows stay, and the reason shows."""
+    try:
+        lines = read_domains(host.uri, seconds=seconds)
+    except SourceError as error:
+        host.state = LibvirtHost.State.FAILED
+        host.message = f"{error.message} {error.remedy}".strip()
+    else:
+        store_domains(host, lines[1:])
+        host.state, host.message = LibvirtHost.State.FRESH, ""
+        host.refreshed_at = timezone.now()
+    host.tried_at = timezone.now()
+    host.save(update_fields=["state", "message", "refreshed_at", "tried_at"])
+
+
+def store_domains(host: LibvirtHost, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Store what a host has: new rows, changed ones, and those that are gone, in a few queries."""
+    known = {vm.location: vm for vm in host.vms.all()}
+    seen: set[str] = set()
+    new: list[SourceVM] = []
+    changed: list[SourceVM] = []
+    for line in lines:
+        seen.add(line["uuid"])
+        vm = known.get(line["uuid"])
+        if vm is None:
+            vm = SourceVM(host=host, kind="libvirt", location=line["uuid"])
+            _fill(vm, line)
+            new.append(vm)
+        elif _differs(vm, line):
+            vm.changes = changes_between(vm, line)
+            _fill(vm, line)
+            changed.append(vm)
+    gone = [vm.pk for vm in known.values() if vm.location not in seen]
+    fields = ["name", "power", "problem", "changes", "status", "hypervisor", "firmware",
+              "memory_bytes", "vcpus", "disk_bytes", "record"]  # fmt: skip
+    with transaction.atomic():
+        SourceVM.objects.bulk_create(new, batch_size=_BATCH)
+        SourceVM.objects.bulk_update(changed, fields, batch_size=_BATCH)
+        SourceVM.objects.filter(pk__in=gone).update(status=SourceVM.Status.GONE)
+        _store_parts(new, changed)
+
+
+def _store_parts(new: list[SourceVM], changed: list[SourceVM]) -> None:
+    SourceDisk.objects.filter(vm__in=changed).delete()
+    SourceNic.objects.filter(vm__in=changed).delete()
+    parts = [(vm, vm.source) for vm in (*new, *changed)]
+    SourceDisk.objects.bulk_create(
+        [
+            SourceDisk(
+                vm=vm,
+                index=disk.id,
+                controller=disk.controller or "",
+                format=disk.format,
+                file=Path(disk.path).name[:1024],
+                capacity_bytes=disk.virtual_size_bytes,
+            )
+            for vm, source in parts
+            for disk in source.disks
+        ],
+        batch_size=_BATCH,
+    )
+    SourceNic.objects.bulk_create(
+        [
+            SourceNic(
+                vm=vm,
+                index=index,
+                vnet=nic.vnet[:255],
+                vnet_type=nic.vnet_type,
+                mac=nic.mac or "",
+                model=(nic.model or "")[:40],
+            )
+            for vm, source in parts
+            for index, nic in enumerate(source.nics)
+        ],
+        batch_size=_BATCH,
+    )
+
+
+def _record(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record; of a domain that cannot be read, one with its name and nothing else."""
+    if line["source"]:
+        return dict(line["source"])
+    name = line["name"]
+    return Source(
+        name=name, original_name=name, hypervisor="libvirt", memory_bytes=0, vcpus=0, disks=()
+    ).to_dict()  # fmt: skip
+
+
+def _differs(vm: SourceVM, line: Mapping[str, Any]) -> bool:
+    return (vm.record, vm.power, vm.problem, vm.status) != (
+        _record(line), line["power"], line["problem"], SourceVM.Status.READY,
+    )  # fmt: skip
+
+
+def _fill(vm: SourceVM, line: Mapping[str, Any]) -> None:
+    record = _record(line)
+    vm.name = record["name"][:255]
+    vm.power, vm.problem = line["power"], line["problem"]
+    vm.status = SourceVM.Status.READY
+    vm.hypervisor = record["hypervisor"][:40]
+    vm.firmware = record["firmware"]
+    vm.memory_bytes, vm.vcpus = record["memory_bytes"], record["vcpus"]
+    vm.disk_bytes = sum(disk["virtual_size_bytes"] or 0 for disk in record["disks"])
+    vm.record = record
+
+
+def changes_between(vm: SourceVM, line: Mapping[str, Any]) -> list[str]:
+    """Return in words what is new since a domain was last read."""
+    before, after = vm.record, _record(line)
+    found = []
+    if vm.power != line["power"]:
+        found.append(f"{vm.power or '?'} → {line['power']}")
+    if before["memory_bytes"] != after["memory_bytes"]:
+        sizes = size(before["memory_bytes"]), size(after["memory_bytes"])
+        found.append(_("memory %(before)s → %(after)s") % {"before": sizes[0], "after": sizes[1]})
+    for key, words in (("name", _("name")), ("vcpus", _("vCPUs")), ("firmware", _("firmware"))):
+        if before[key] != after[key]:
+            found.append(f"{words} {before[key]} → {after[key]}")
+    for key, field, words in (("disks", "path", _("disk")), ("nics", "mac", _("network card"))):
+        old, now = ({str(row[field]) for row in r[key]} for r in (before, after))
+        found += [f"{words} + {item}" for item in sorted(now - old)]
+        found += [f"{words} - {item}" for item in sorted(old - now)]
+    return found
