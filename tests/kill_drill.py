@@ -31,7 +31,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import libvirt
+
 from tests.browser.console import PYTHON, Console
+from tests.libvirt_daemon import URI, running_libvirtd
 
 TRUTH_SECONDS = 60
 STEP_SECONDS = 1.5
@@ -195,9 +198,7 @@ DOMAIN = """<domain type='qemu'><name>{name}</name><memory unit='MiB'>1024</memo
 class InPlaceDrill:
     """A domain whose disk is put back before each conversion."""
 
-    def __init__(self, run: Drill, ova: Path) -> None:
-        import libvirt
-
+    def __init__(self, run: Drill, ova: Path, host: libvirt.virConnect) -> None:
         self.run = run
         self.pristine = run.console.var / "pristine.qcow2"
         with tarfile.open(ova) as tar:
@@ -207,7 +208,7 @@ class InPlaceDrill:
         subprocess.run(convert, check=True)
         self.digest = digest_of(self.pristine)
         self.disk = run.console.var / "import" / "guest.qcow2"
-        self.host = libvirt.open("qemu:///system")
+        self.host = host
         self.name = f"drill-{os.getpid()}"
         self.domain = DOMAIN.format(name=self.name, disk=self.disk)
 
@@ -218,7 +219,7 @@ class InPlaceDrill:
 
         subprocess.run(["cp", "--reflink=auto", self.pristine, self.disk], check=True)
         self.host.defineXML(self.domain)
-        source = Input(kind="libvirt", location=self.name, connection="qemu:///system")
+        source = Input(kind="libvirt", location=self.name, connection=URI)
         return start_conversion(vm, Job(mode=Mode.IN_PLACE, source=source, define=True), user=None)
 
     def kill_at_random(self, vm: Any, number: int, seconds: float) -> None:
@@ -260,16 +261,16 @@ class InPlaceDrill:
 def drill_in_place(run: Drill, ova: Path, times: int) -> None:
     """Convert once undisturbed, which tells how long it takes, then kill `times` times."""
     vm = run.import_machine()
-    drill = InPlaceDrill(run, ova)
-    try:
+    (run.console.var / "libvirtd").mkdir()
+    with running_libvirtd(run.console.var / "libvirtd") as host:
+        drill = InPlaceDrill(run, ova, host)
         row = run.wait(drill.start(vm), RUN_SECONDS)
         seconds = row.elapsed.total_seconds()
         print(f"undisturbed: {row.status} in {seconds:.1f} s, {drill.state_of_the_disk()}")
         run.failures += row.status not in ("done", "warned")
         for number in range(1, times + 1):
             drill.kill_at_random(vm, number, seconds)
-    finally:
-        drill.host.lookupByName(drill.name).undefine()
+        host.lookupByName(drill.name).undefine()
 
 
 def kill_web_in_one_run(run: Drill, vm: Any, steps: list[str]) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +15,6 @@ import libvirt
 import pytest
 from lxml import etree
 
-from conversions.pipeline.accelerator import choose_accelerator
 from conversions.pipeline.disk_copy import copy_disks
 from conversions.pipeline.errors import JobError, TargetError
 from conversions.pipeline.guestcaps import expected_guestcaps
@@ -29,60 +26,20 @@ from conversions.pipeline.report import RecordingReporter
 from conversions.pipeline.target_buses import assign_target_buses
 from conversions.pipeline.types import Machine, Overlay, TargetMeta
 from inventory.sources.types import Nic, Source, VnetType
+from tests.libvirt_daemon import URI, running_libvirtd
 from tests.unit.pipeline.samples import make_meta, make_source, source_disk
 
-URI = "qemu:///system"
-ROOT = Path(__file__).resolve().parents[3]
 MIB = 1 << 20
 
 
 @pytest.fixture(scope="session")
 def libvirtd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[libvirt.virConnect]:
     """A connection to the host's libvirtd, started for the tests when it does not run."""
-    libvirt.registerErrorHandler(lambda _context, _error: None, None)
-    started: list[subprocess.Popen[bytes]] = []
     try:
-        connection = libvirt.open(URI)
-    except libvirt.libvirtError:
-        if os.getuid():
-            pytest.skip("libvirtd does not run, and only root can start it")
-        folder = tmp_path_factory.mktemp("libvirtd")
-        for program in ("virtlogd", "libvirtd"):
-            command = [*_without_kvm(folder), sys.executable, "-m", "tests.reaper", program]
-            started.append(
-                subprocess.Popen(
-                    command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT
-                )
-            )
-        connection = _connected(time.monotonic() + 60)
-    yield connection
-    connection.close()
-    for process in reversed(started):
-        process.terminate()
-        process.wait(60)
-
-
-# libvirtd would try a KVM that does not work every time it is asked; its private mounts for each
-# machine would not stand the one that hides it.
-_HIDE = (
-    'cd "$0" && touch kvm && chmod 0 kvm && mount --bind kvm /dev/kvm && '
-    "echo 'namespaces = []' >qemu.conf && mount --bind qemu.conf /etc/libvirt/qemu.conf; "
-    'cd "$OLDPWD"; exec "$@"'
-)
-
-
-def _without_kvm(folder: Path) -> list[str]:
-    """Return the words before a command that let it see no KVM, where that does not work."""
-    return [] if choose_accelerator().kvm else ["unshare", "-m", "sh", "-c", _HIDE, str(folder)]
-
-
-def _connected(deadline: float) -> libvirt.virConnect:
-    while True:
-        try:
-            return libvirt.open(URI)
-        except libvirt.libvirtError:
-            assert time.monotonic() < deadline, "libvirtd did not come up"
-            time.sleep(0.1)
+        with running_libvirtd(tmp_path_factory.mktemp("libvirtd")) as connection:
+            yield connection
+    except PermissionError as error:
+        pytest.skip(str(error))
 
 
 @dataclass
