@@ -202,9 +202,11 @@ class InPlaceDrill:
         self.run = run
         self.pristine = run.console.var / "pristine.qcow2"
         with tarfile.open(ova) as tar:
-            name = next(n for n in tar.getnames() if n.endswith(".vmdk"))
-            tar.extract(name, run.console.var, filter="data")
-        convert = ["qemu-img", "convert", "-O", "qcow2", run.console.var / name, self.pristine]
+            member = next(m for m in tar if m.name.endswith(".vmdk"))
+            vmdk = run.console.var / "pristine.vmdk"
+            with tar.extractfile(member) as stream, vmdk.open("wb") as file:
+                shutil.copyfileobj(stream, file)
+        convert = ["qemu-img", "convert", "-O", "qcow2", vmdk, self.pristine]
         subprocess.run(convert, check=True)
         self.digest = digest_of(self.pristine)
         self.disk = run.console.var / "import" / "guest.qcow2"

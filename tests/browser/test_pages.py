@@ -23,7 +23,14 @@ if not SourceVM.objects.filter(name="pages-demo").exists():
     make_conversion(vm, status="failed", result={"message": "No space left on /boot."})
     make_vm("pages-other-with-a-rather-long-name-of-forty-seven-letters")
 """
-PLACES = ["/", "/machines/", "/conversions/", "/reports/", "/accounts/password/"]
+PLACES = [
+    "/",
+    "/sources/",
+    "/machines/",
+    "/conversions/",
+    "/reports/",
+    "/accounts/password/",
+]
 
 
 @pytest.fixture(scope="session")
