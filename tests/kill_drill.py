@@ -220,6 +220,8 @@ class InPlaceDrill:
         from conversions.pipeline.job import Input, Job, Mode
 
         subprocess.run(["cp", "--reflink=auto", self.pristine, self.disk], check=True)
+        if self.name in {domain.name() for domain in self.host.listAllDomains()}:
+            self.host.lookupByName(self.name).undefine()
         self.host.defineXML(self.domain)
         source = Input(kind="libvirt", location=self.name, connection=URI)
         return start_conversion(vm, Job(mode=Mode.IN_PLACE, source=source, define=True), user=None)
@@ -263,13 +265,17 @@ class InPlaceDrill:
 def drill_in_place(run: Drill, ova: Path, times: int) -> None:
     """Convert once undisturbed, which tells how long it takes, then kill `times` times."""
     vm = run.import_machine()
+    run.slow_down(0)
     (run.console.var / "libvirtd").mkdir()
     with running_libvirtd(run.console.var / "libvirtd") as host:
         drill = InPlaceDrill(run, ova, host)
         row = run.wait(drill.start(vm), RUN_SECONDS)
         seconds = row.elapsed.total_seconds()
         print(f"undisturbed: {row.status} in {seconds:.1f} s, {drill.state_of_the_disk()}")
-        run.failures += row.status not in ("done", "warned")
+        if row.status not in ("done", "warned"):
+            run.failures += 1
+            print(row.result)
+            return
         for number in range(1, times + 1):
             drill.kill_at_random(vm, number, seconds)
         host.lookupByName(drill.name).undefine()
