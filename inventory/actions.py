@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +221,11 @@ def check_received(upload: OvaUpload) -> None:
             part.rename(final)
         upload.path = str(final)
         OvaUpload.objects.filter(pk=upload.pk).update(path=upload.path)
-        adopt(upload, OvaReader(final, work_dir=final.parent, warn=_warn(upload)))
+        with unpack_folder() as folder:
+            reader = OvaReader(final, work_dir=folder, warn=_warn(upload))
+            if follower.is_packed:
+                verify(upload, reader)
+            adopt(upload, reader)
     except SourceError as error:
         refuse_upload(upload, error)
     finally:
@@ -242,11 +248,33 @@ def store_findings(upload: OvaUpload) -> None:
 def check_import(upload: OvaUpload) -> None:
     """Read and verify a file of the import folder and make it ready, or refuse it."""
     path = Path(upload.path)
-    reader: OvaReader | DiskReader
-    if is_disk_image(path):
-        reader = DiskReader([path], format=None, warn=_warn(upload))
-    else:
-        reader = OvaReader(path, work_dir=path.parent, warn=_warn(upload))
+    try:
+        with unpack_folder() as folder:
+            reader: OvaReader | DiskReader
+            if is_disk_image(path):
+                reader = DiskReader([path], format=None, warn=_warn(upload))
+            else:
+                reader = OvaReader(path, work_dir=folder, warn=_warn(upload))
+            show_machine(upload, reader.read())
+            verify(upload, reader)
+            adopt(upload, reader)
+    except SourceError as error:
+        refuse_upload(upload, error)
+
+
+@contextmanager
+def unpack_folder() -> Iterator[Path]:
+    """Give a folder for what a compressed OVA holds, for as long as it is looked at."""
+    Path(settings.WORK_DIR).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="check-", dir=settings.WORK_DIR) as folder:
+        yield Path(folder)
+
+
+def verify(upload: OvaUpload, reader: OvaReader | DiskReader) -> None:
+    """Check the digests of a file that lies there whole, showing how far it is.
+
+    Raises SourceError.
+    """
     stored_at = 0.0
 
     def progress(done: int, _total: int) -> None:
@@ -257,13 +285,7 @@ def check_import(upload: OvaUpload) -> None:
                 checked_bytes=min(done, upload.size_bytes)
             )
 
-    try:
-        show_machine(upload, reader.read())
-        digests = reader.verify(progress)
-        OvaUpload.objects.filter(pk=upload.pk).update(digests=digests)
-        adopt(upload, reader)
-    except SourceError as error:
-        refuse_upload(upload, error)
+    OvaUpload.objects.filter(pk=upload.pk).update(digests=reader.verify(progress))
 
 
 def adopt(upload: OvaUpload, reader: OvaReader | DiskReader) -> None:

@@ -42,7 +42,7 @@ def convert(job: Job, report: Reporter) -> None:
             report.report("request", {"mode": job.mode, "output": output.describe()})
         with report.step(Step.SOURCE):
             source = open_source(job, work, report)
-            before = fingerprint(source)
+            before = fingerprint(source, job.source.location)
         with report.step(Step.OVERLAYS):
             overlays = create_overlays(source, work, report)
         if copying:
@@ -108,7 +108,7 @@ def convert(job: Job, report: Reporter) -> None:
         if copying:
             with report.step(Step.COPY):
                 if job.mode is Mode.IN_PLACE:
-                    refuse_changed(source, before)
+                    refuse_changed(source, job.source.location, before)
                 output.copy(targets, disks, job.copy)
             with report.step(Step.METADATA):
                 output.write_metadata(targets, meta)
@@ -118,6 +118,6 @@ def convert(job: Job, report: Reporter) -> None:
                 report.skip(step, f"{job.mode} mode: nothing is written")
         with report.step(Step.FINISH):
             if job.mode is not Mode.IN_PLACE:
-                report_unchanged(source, before, report)
+                report_unchanged(source, job.source.location, before, report)
             if copying:
                 targets.commit()

@@ -33,6 +33,7 @@ def open_source(job: Job, work: Path, report: Reporter) -> Source:
         more=job.source.more,
         format=job.source.format,
         connection=job.source.connection,
+        look=check_stop,
     )
     report.log(Level.INFO, f"Source: {reader.describe()}")
     source = reader.read()
@@ -60,10 +61,14 @@ def _announced(report: Reporter) -> Callable[[int, int], None]:
     return progress
 
 
-def fingerprint(source: Source) -> Fingerprint:
-    """Return size, mtime and a digest over up to 64 sampled blocks of every source file."""
+def fingerprint(source: Source, location: str) -> Fingerprint:
+    """Return size, mtime and a digest over up to 64 sampled blocks of every source file.
+
+    `location` is the file that was given, from which disks may have been unpacked.
+    """
     result: dict[str, tuple[int, int, str]] = {}
-    for name in sorted({disk.path for disk in source.disks}):
+    package = {location} if Path(location).is_file() else set()
+    for name in sorted({disk.path for disk in source.disks} | package):
         path = Path(name)
         state = path.stat()
         digest = hashlib.sha256()
@@ -76,9 +81,9 @@ def fingerprint(source: Source) -> Fingerprint:
     return result
 
 
-def refuse_changed(source: Source, before: Fingerprint) -> None:
+def refuse_changed(source: Source, location: str, before: Fingerprint) -> None:
     """Raise TargetError when the source is not what it was at the start."""
-    after = fingerprint(source)
+    after = fingerprint(source, location)
     if changed := sorted(name for name in before if after.get(name) != before[name]):
         raise TargetError(
             f"{', '.join(changed)} changed while the guest was being converted; nothing was "
@@ -88,9 +93,9 @@ def refuse_changed(source: Source, before: Fingerprint) -> None:
         )
 
 
-def report_unchanged(source: Source, before: Fingerprint, report: Reporter) -> None:
+def report_unchanged(source: Source, location: str, before: Fingerprint, report: Reporter) -> None:
     """Compare the source with what it was at the start and say so."""
-    after = fingerprint(source)
+    after = fingerprint(source, location)
     changed = sorted(name for name in before if after.get(name) != before[name])
     report.report("source_check", {"unchanged": not changed, "changed": changed})
     if changed:

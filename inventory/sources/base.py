@@ -59,11 +59,13 @@ def reader_for(
     more: Sequence[str] = (),
     format: str | None = None,
     connection: str | None = None,
+    look: Callable[[], None] = lambda: None,
 ) -> SourceReader:
     """Return the reader for an input kind.  Raises SourceError for an unknown kind.
 
     "ova": `location` is a file or folder.  "disk": it is an image, `more` are the other disks and
-    `format` is that of all.  "libvirt": it is a domain of the host `connection`.
+    `format` is that of all.  "libvirt": it is a domain of the host `connection`.  `look` is called
+    while something is unpacked, and may raise to end it.
     """
     from inventory.sources.disk import DiskReader
     from inventory.sources.errors import SourceError
@@ -71,7 +73,7 @@ def reader_for(
     from inventory.sources.ova import OvaReader
 
     if kind == "ova":
-        return OvaReader(Path(location), work_dir=work_dir, warn=warn)
+        return OvaReader(Path(location), work_dir=work_dir, warn=warn, look=look)
     if kind == "disk":
         return DiskReader([Path(p) for p in (location, *more)], format=format, warn=warn)
     if kind == "libvirt":

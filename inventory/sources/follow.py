@@ -10,7 +10,7 @@ from typing import BinaryIO
 from inventory.sources.errors import DescriptorError, ManifestError, PackageError
 from inventory.sources.manifest import MAX_BYTES as MAX_MANIFEST_BYTES
 from inventory.sources.manifest import Record, parse_manifest
-from inventory.sources.ova import refuse_unsupported, several_descriptors, source_from
+from inventory.sources.ova import refuse_compression, several_descriptors, source_from
 from inventory.sources.ovf import parse_ovf
 from inventory.sources.ovf_xml import MAX_BYTES as MAX_OVF_BYTES
 from inventory.sources.package import member_flaw, refuse_kind
@@ -23,6 +23,7 @@ from inventory.sources.references import (
 )
 from inventory.sources.tar import BLOCK, Member, Read, TarWalker, is_tar, printable, storable
 from inventory.sources.types import Source, SourceDisk
+from inventory.sources.unpack import packing_of
 
 _CHUNK = 4 << 20
 # Until the manifest is known these two are computed; they are what exporters use.
@@ -45,6 +46,8 @@ class OvaFollower:
         self.position = 0
         self.source: Source | None = None
         self.note = ""
+        # Nothing of it can be read before all of it is there: who reads it then checks it.
+        self.is_packed = False
         self.warnings: list[str] = []
         self._members: dict[str, Member] = {}
         self._flaws: dict[str, PackageError] = {}
@@ -86,6 +89,8 @@ class OvaFollower:
     def finish(self) -> None:
         """Demand a complete archive whose every digest has been checked."""
         self.advance()
+        if self.is_packed:
+            return
         if self._walker is None or not self._walker.is_complete or self._current is not None:
             raise PackageError(
                 "E-OVA-UNPACK",
@@ -102,7 +107,12 @@ class OvaFollower:
                 remedy="Export the machine as an OVA and try that file.",
             )
         for href in self._hrefs:
-            names = [n for n in href_names(folder_of(self._descriptor), href) if n in self._members]
+            names = [
+                n
+                for name in href_names(folder_of(self._descriptor), href)
+                for n in (name, f"{name}.000000000")
+                if n in self._members
+            ]
             if not names:
                 raise missing_disk(href)
             if names[0] in self._flaws:
@@ -119,8 +129,16 @@ class OvaFollower:
             if available < min(BLOCK, self.total_bytes):
                 return
             head = read(0, BLOCK)
+            if not is_tar(head) and packing_of(head) is not None:
+                self.is_packed = True
+                self.note = (
+                    f"{printable(self._label)} is compressed; the machine shows up when all of it "
+                    "has arrived and is unpacked."
+                )
+                self.position = available
+                return
             if not is_tar(head):
-                raise refuse_kind(head, self._label)
+                raise refuse_kind(self._label)
             self._walker = TarWalker(read, self.total_bytes)
         self._walker.read_from(read)
         while True:
@@ -212,7 +230,7 @@ class OvaFollower:
         ovf = parse_ovf(data, self.warnings.append)
         disks = []
         for number, disk in enumerate(ovf.disks):
-            refuse_unsupported(disk)
+            refuse_compression(disk)
             name = href_names(folder, disk.href)[0]
             self._hrefs.append(disk.href)
             disks.append(

@@ -38,8 +38,8 @@ def image_format(head: bytes, label: str) -> str:
     if head.startswith(b"\x1f\x8b"):
         raise ImageError(
             "E-OVF-COMPRESSION",
-            f"{label} is compressed with gzip; compressed disks cannot be read yet.",
-            remedy="Unpack the OVA, gunzip the disk, and adapt its name in the descriptor.",
+            f"{label} is compressed with gzip, and that more than once or outside of an OVA.",
+            remedy="Decompress the disk (gunzip) and try again.",
         )
     if head[64:68] == _VDI_MAGIC:
         raise ImageError(

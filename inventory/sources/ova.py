@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import io
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from inventory.sources.base import Warn, disk_uri
 from inventory.sources.errors import DescriptorError, PackageError, SourceError
@@ -14,9 +18,13 @@ from inventory.sources.manifest import Record, parse_manifest
 from inventory.sources.ovf import Ovf, OvfDisk, parse_ovf
 from inventory.sources.ovf_xml import MAX_BYTES as MAX_OVF_BYTES
 from inventory.sources.package import PackageFile, folder_files, tar_files
-from inventory.sources.references import find_one, folder_of, resolve, verify_records
+from inventory.sources.references import chunks_of, find_one, folder_of, resolve, verify_records
 from inventory.sources.tar import BLOCK, is_tar, printable
 from inventory.sources.types import Source, SourceDisk
+from inventory.sources.unpack import Look, join, packing_of, unpack_stream, unpack_zip
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _SUFFIXES = (".img", ".ova", ".qcow2", ".raw", ".vmdk", ".vmx", "-sda")
 
@@ -78,32 +86,57 @@ def source_from(ovf: Ovf, label: str, disks: tuple[SourceDisk, ...], warn: Warn)
     )
 
 
-def refuse_unsupported(disk: OvfDisk) -> None:
-    """Refuse disks that are compressed or cut into chunks.  Raises DescriptorError."""
-    if disk.compression != "identity":
+def refuse_compression(disk: OvfDisk) -> None:
+    """Refuse disks compressed with anything but gzip, the one the standard names.
+
+    Raises DescriptorError.
+    """
+    if disk.compression not in ("identity", "", "gzip"):
         raise DescriptorError(
             "E-OVF-COMPRESSION",
             f"The disk {printable(disk.href)} is compressed with {printable(disk.compression)}; "
-            "that cannot be read yet.",
-            remedy="Unpack the OVA, decompress the disk, and give the folder.",
+            "gzip can be read.",
+            remedy="Export the machine without compression.",
         )
-    if disk.chunked:
-        raise DescriptorError(
-            "E-OVF-CHUNKS",
-            f"The disk {printable(disk.href)} is cut into chunks; that cannot be read yet.",
-            remedy="Export the machine without chunks.",
-        )
+
+
+class _Chunks(io.RawIOBase):
+    """Bytes that come in pieces, as a file to read once."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill a buffer; 0 at the end."""
+        self._rest = self._rest or next(self._chunks, b"")
+        view = memoryview(buffer)
+        count = min(len(view), len(self._rest))
+        view[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
 
 
 class OvaReader:
     """Reads an OVA: a tar file, a folder, or an .ovf with its files beside it.
 
-    All of these are read in place, so nothing is written to `work_dir`.
+    These are read in place.  A compressed archive, a zip, a compressed disk or one in pieces is
+    unpacked into a new folder in `work_dir`, once; `look` is called meanwhile, and may raise.
     """
 
-    def __init__(self, path: Path, *, work_dir: Path, warn: Warn) -> None:
+    def __init__(
+        self, path: Path, *, work_dir: Path, warn: Warn, look: Look = lambda: None
+    ) -> None:
         self._path = path.absolute()
         self._warn = warn
+        self._look = look
+        self._work_dir = work_dir
+        self._unpacked: Path | None = None
+        self._disks: dict[str, Path] = {}
         self._listing: dict[str, PackageFile] | None = None
 
     def describe(self) -> str:
@@ -121,13 +154,31 @@ class OvaReader:
                 return folder_files(self._path, self._warn)
             if self._path.name.lower().endswith(".ovf") and not self._looks_like_tar():
                 return self._beside()
-            return tar_files(self._path, self._warn)
+            return self._archive()
         except OSError as error:
             raise PackageError(
                 "E-OVA-READ",
                 f"{self._path.name} cannot be read: {error.strerror}.",
                 remedy="Check that the file exists and that the service may read it.",
             ) from error
+
+    def _archive(self) -> dict[str, PackageFile]:
+        with self._path.open("rb") as stream:
+            kind = packing_of(stream.read(HEAD_BYTES))
+            stream.seek(0)
+            if kind == "zip":
+                return unpack_zip(self._path, self._folder(), self._warn, self._look)
+            if kind is not None:
+                target = self._folder() / "package.tar"
+                unpack_stream(stream, kind, target, self._path.name, self._look)
+                return tar_files(target, self._warn)
+        return tar_files(self._path, self._warn)
+
+    def _folder(self) -> Path:
+        """Return a folder for what is unpacked, made when it is first needed."""
+        if self._unpacked is None:
+            self._unpacked = Path(tempfile.mkdtemp(prefix="ova-", dir=self._work_dir))
+        return self._unpacked
 
     def _beside(self) -> dict[str, PackageFile]:
         """List the files beside an .ovf, without the descriptors and manifests of others."""
@@ -149,9 +200,9 @@ class OvaReader:
         descriptor = single_descriptor(files)
         ovf = parse_ovf(descriptor.read(MAX_OVF_BYTES + 1), self._warn)
         for disk in ovf.disks:
-            refuse_unsupported(disk)
+            refuse_compression(disk)
         folder = folder_of(descriptor.name)
-        located = [resolve(files, folder, disk.href) for disk in ovf.disks]
+        located = [self._located(files, folder, disk) for disk in ovf.disks]
         for file in {f.name: f for f in located if located.count(f) > 1}.values():
             self._warn(f"Several disks are the same file {printable(file.name)}.")
         disks = tuple(
@@ -159,6 +210,37 @@ class OvaReader:
             for number, (disk, file) in enumerate(zip(ovf.disks, located, strict=True))
         )
         return source_from(ovf, self._path.name, disks, self._warn)
+
+    def _located(self, files: Mapping[str, PackageFile], folder: str, disk: OvfDisk) -> PackageFile:
+        """Return a disk's file, put together and decompressed where it has to be."""
+        pieces = chunks_of(files, folder, disk.href) if disk.chunked else []
+        file = pieces[0] if pieces else resolve(files, folder, disk.href)
+        is_packed = disk.compression == "gzip" or packing_of(file.read(HEAD_BYTES)) == "gzip"
+        if not pieces and not is_packed:
+            return file
+        label = printable(disk.href)
+        done = self._disks.get(file.name)
+        if done is None:
+            done = self._folder() / f"disk-{len(self._disks)}"
+            joined = done.with_suffix(".joined") if is_packed else done
+            if pieces:
+                join(pieces, joined, label, self._look)
+            if is_packed:
+                with self._packed_disk(joined if pieces else None, file) as stream:
+                    unpack_stream(stream, "gzip", done, label, self._look)
+                joined.unlink(missing_ok=True)
+            self._disks[file.name] = done
+        return PackageFile(
+            name=disk.href, path=done, offset=0, size=done.stat().st_size, in_tar=False
+        )
+
+    @contextmanager
+    def _packed_disk(self, joined: Path | None, file: PackageFile) -> Iterator[IO[bytes]]:
+        if joined is not None:
+            with joined.open("rb") as stream:
+                yield stream
+        else:
+            yield io.BufferedReader(_Chunks(file.chunks()))
 
     def _disk(self, number: int, disk: OvfDisk, file: PackageFile) -> SourceDisk:
         label = printable(file.name)
@@ -170,7 +252,7 @@ class OvaReader:
             controller=disk.controller,
             path=str(file.path),
             format=fmt,
-            member=file.name if file.in_tar else None,
+            member=file.name if file.in_tar or self._unpacked in file.path.parents else None,
             offset_bytes=file.offset if file.in_tar else None,
             length_bytes=-(-file.size // BLOCK) * BLOCK if file.in_tar else None,
             declared_capacity_bytes=disk.capacity_bytes,

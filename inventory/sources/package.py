@@ -22,14 +22,6 @@ from inventory.sources.tar import (
 
 _CHUNK = 4 << 20
 MAX_DEPTH = 8
-_OTHER_KINDS = {
-    b"\x1f\x8b": "gzip",
-    b"\xfd7zXZ\x00": "xz",
-    b"PK\x03\x04": "zip",
-    b"PK\x05\x06": "zip",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"BZh": "bzip2",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,15 +65,8 @@ class PackageFile:
             raise self.flaw
 
 
-def refuse_kind(head: bytes, label: str) -> PackageError:
-    """Return the error for a file that is not a plain tar."""
-    for magic, kind in _OTHER_KINDS.items():
-        if head.startswith(magic):
-            return PackageError(
-                "E-OVA-PACKAGING",
-                f"{label} is packed with {kind}; only plain tar archives can be read yet.",
-                remedy="Unpack it and give the folder, or pack its files as a tar.",
-            )
+def refuse_kind(label: str) -> PackageError:
+    """Return the error for a file that is no archive."""
     return PackageError(
         "E-OVA-FORMAT",
         f"{label} is not an OVA: it is neither a tar archive nor an OVF descriptor.",
@@ -121,7 +106,7 @@ def tar_files(path: Path, warn: Warn) -> dict[str, PackageFile]:
 
         head = read(0, BLOCK)
         if not is_tar(head):
-            raise refuse_kind(head, path.name)
+            raise refuse_kind(path.name)
         walker = TarWalker(read, size)
         while member := walker.next_member(size):
             if not member.is_folder:

@@ -64,6 +64,30 @@ def resolve(files: Mapping[str, PackageFile], folder: str, href: str) -> Package
     raise missing_disk(href)
 
 
+def chunks_of(files: Mapping[str, PackageFile], folder: str, href: str) -> list[PackageFile]:
+    """Return the pieces of a disk, HREF.000000000 and on, in order.  Raises PackageError.
+
+    Source: DSP0243, 7.1 (ovf:chunkSize).
+    """
+    for name in href_names(folder, href):
+        pieces: list[PackageFile] = []
+        while (piece := files.get(f"{name}.{len(pieces):09d}")) is not None:
+            pieces.append(piece)
+        if pieces:
+            beyond = [
+                n for n in files if n.startswith(f"{name}.") and n[len(name) + 1 :].isdecimal()
+            ]
+            if len(beyond) != len(pieces):
+                raise PackageError(
+                    "E-OVA-CHUNKS",
+                    f"The disk {printable(href)} is cut into pieces, and piece {len(pieces)} is "
+                    f"missing; {len(beyond)} are there.",
+                    remedy="The package is incomplete; export the machine again.",
+                )
+            return pieces
+    raise missing_disk(f"{href}.000000000")
+
+
 def record_name(folder: str, record: Record, warn: Warn) -> str | None:
     """Return the member a record of a manifest in `folder` names; None, with a warning, outside."""
     parts = [p for p in f"{folder}/{record.file}".split("/") if p not in ("", ".")]

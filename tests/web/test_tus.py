@@ -181,9 +181,9 @@ def test_a_bad_package_is_refused_and_nothing_is_left(
 
 def test_another_kind_of_file_is_refused_at_its_head(operator: Client, settings: Settings) -> None:
     path = operator.create(100_000).headers["location"]
-    answer = operator.patch(path, 0, b"\x1f\x8b" + b"x" * 2000)
+    answer = operator.patch(path, 0, b"MZ" + b"x" * 2000)
     assert answer.status == 422
-    assert "gzip" in answer.text
+    assert "neither a tar archive" in answer.text
     assert is_empty(settings)
     assert operator.patch(path, 2002, b"x").status == 410
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 from pathlib import Path
 
@@ -71,6 +72,21 @@ def test_the_import_folder_is_registered_in_place(
     with django_capture_on_commit_callbacks(execute=True):
         forget_vm(vm, user="ada")
     assert file.exists()
+
+
+def test_a_compressed_ova_becomes_a_machine_once_it_is_there(
+    signed_in: Client, tmp_path: Path, settings: Settings
+) -> None:
+    data = gzip.compress(make_ova(tmp_path / "web01.ova").read_bytes())
+    signed_in.post("/sources/upload/", {"file": SimpleUploadedFile("w.ova", data)})
+    upload = OvaUpload.objects.get()
+    check_upload(str(upload.uuid))
+    upload.refresh_from_db()
+    assert (upload.status, upload.message) == ("ready", "")
+    assert {digest["status"] for digest in upload.digests} == {"matches"}
+    vm = SourceVM.objects.get()
+    assert (vm.status, vm.location) == ("ready", upload.path)
+    assert not list(Path(settings.WORK_DIR).iterdir())
 
 
 def test_a_disk_of_the_import_folder_is_a_machine(signed_in: Client, settings: Settings) -> None:

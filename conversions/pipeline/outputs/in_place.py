@@ -15,8 +15,10 @@ from conversions.pipeline.errors import CommandError, TargetError
 from conversions.pipeline.host_files import allocated
 from conversions.pipeline.job import CopyOptions, Job, Target
 from conversions.pipeline.outputs.base import Targets
+from conversions.pipeline.outputs.domain_host import DomainHost
 from conversions.pipeline.outputs.files import safe_name
-from conversions.pipeline.outputs.libvirt_xml import domain_xml
+from conversions.pipeline.outputs.libvirt_host import LibvirtHost
+from conversions.pipeline.outputs.libvirt_xml import domain_xml, public_xml
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
 from conversions.pipeline.types import Overlay, TargetDisk, TargetMeta
@@ -120,14 +122,13 @@ class InPlaceOutput:
 
     def preview(self, meta: TargetMeta) -> None:
         """Report the definition that suits the converted guest."""
-        self._report.report("libvirt_xml", {"xml": domain_xml(meta)})
+        self._report.report("libvirt_xml", {"xml": public_xml(meta)})
 
     def write_metadata(self, targets: Targets, meta: TargetMeta) -> None:
         """Offer the definition, and give it to the host if that is wanted."""
         del targets
-        xml = domain_xml(meta)
-        self._report.report("libvirt_xml", {"xml": xml})
         if not self._job.define:
+            self._report.report("libvirt_xml", {"xml": public_xml(meta)})
             self._report.log(
                 Level.INFO,
                 "The definition of the machine is unchanged; the one that suits the converted "
@@ -135,9 +136,22 @@ class InPlaceOutput:
             )
             return
         uri = self._job.source.connection or "qemu:///system"
+        facts = host_facts(uri, meta)
+        xml = domain_xml(meta, facts, lambda text: self._report.log(Level.WARNING, text))
+        self._report.report("libvirt_xml", {"xml": public_xml(meta, facts)})
         define_domain(uri, xml, replacing=self._job.source.location)
         self._report.log(Level.INFO, f"{meta.name} is defined anew on {uri}.")
         self._report.report("metadata", [{"path": uri, "kind": "libvirt domain"}])
+
+
+def host_facts(uri: str, meta: TargetMeta) -> DomainHost:
+    """Ask the domain's own host what it can run.  Raises TargetError."""
+    host = LibvirtHost(uri)
+    try:
+        arch = meta.guestcaps.arch
+        return host.facts(arch, meta.guestcaps.machine, host.domain_type(arch) or "kvm", {})
+    finally:
+        host.close()
 
 
 def refuse_open(disk: TargetDisk, report: Reporter) -> None:

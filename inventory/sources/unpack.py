@@ -1,0 +1,232 @@
+"""Unpacking what cannot be read in place: compressed archives, compressed disks, disks in pieces.
+
+Everything goes into the private folder of whoever reads, under names of our own, under limits on
+count and size; runs of zeros become holes, so that an almost empty disk takes almost no space.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import os
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Protocol
+
+import zstandard
+
+from inventory.sources.base import Warn
+from inventory.sources.errors import PackageError
+from inventory.sources.package import PackageFile, duplicate, irregular
+from inventory.sources.tar import MAX_MEMBERS, normal_name, printable
+
+Look = Callable[[], None]
+"""Called while unpacking goes on; raises to end it."""
+
+STREAMS = ("gzip", "xz", "zstd", "bzip2")
+_MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",
+}
+_CHUNK = 1 << 20
+_MAX_NAME_BYTES = 1024
+_HOLE = bytes(64 << 10)
+_RESERVE_BYTES = 256 << 20
+# Above what any disk has, so that a bomb ends some day even where zeros cost no space.
+_MAX_BYTES = 16 << 40
+# zstd and xz may ask for so much memory before they give the first byte.
+_WINDOW_BYTES = 128 << 20
+_BROKEN = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstandard.ZstdError,
+           zipfile.BadZipFile, NotImplementedError, RuntimeError)  # fmt: skip
+
+
+def packing_of(head: bytes) -> str | None:
+    """Return how a file is packed by its first bytes: one of STREAMS, "zip", or None."""
+    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+
+
+def unpack_stream(source: IO[bytes], kind: str, target: Path, label: str, look: Look) -> Path:
+    """Write the decompressed bytes of a stream into a file.  Raises PackageError."""
+    with _packed(label, kind), target.open("xb") as out:
+        _write(_chunks(_opened(source, kind)), out, label, look)
+    return target
+
+
+def join(files: Iterable[PackageFile], target: Path, label: str, look: Look) -> Path:
+    """Write files one behind the other into one.  Raises PackageError."""
+    with target.open("xb") as out:
+        _write((chunk for file in files for chunk in file.chunks()), out, label, look)
+    return target
+
+
+def unpack_zip(path: Path, folder: Path, warn: Warn, look: Look) -> dict[str, PackageFile]:
+    """Unpack the regular files of a zip archive, numbered; what stands twice has a flaw.
+
+    Raises PackageError.
+    """
+    found: dict[str, PackageFile] = {}
+    with _packed(path.name, "zip"), zipfile.ZipFile(path) as archive:
+        members = [info for info in archive.infolist() if not info.is_dir()]
+        _refuse_members(members, path.name)
+        for number, info in enumerate(members):
+            name = normal_name(info.filename)
+            target = folder / f"file-{number}"
+            flaw = None
+            if name in found:
+                warn(f"The archive holds two files named {printable(name)}.")
+                flaw = duplicate(name)
+            elif stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+                warn(f"{printable(name)} in the archive is not a regular file; it is ignored.")
+                flaw = irregular(name)
+            else:
+                with archive.open(info) as stream, target.open("xb") as out:
+                    _write(_chunks(stream), out, printable(name), look)
+            size = target.stat().st_size if flaw is None else 0
+            found[name] = PackageFile(
+                name=name, path=target, offset=0, size=size, in_tar=False, flaw=flaw
+            )
+    return found
+
+
+def _refuse_members(members: Sequence[zipfile.ZipInfo], label: str) -> None:
+    if len(members) > MAX_MEMBERS:
+        raise PackageError(
+            "E-OVA-MEMBERS",
+            f"{label} holds {len(members)} files; at most {MAX_MEMBERS} are accepted.",
+        )
+    for info in members:
+        if len(info.filename.encode(errors="surrogateescape")) > _MAX_NAME_BYTES:
+            raise PackageError("E-OVA-NAME", f"A name in {label} is too long.")
+        if info.flag_bits & 1:
+            raise PackageError(
+                "E-OVA-ENCRYPTED",
+                f"{printable(info.filename)} in {label} is encrypted.",
+                remedy="Pack the files without a password.",
+            )
+
+
+class Readable(Protocol):
+    """What can be read to its end."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most so many bytes, b"" at the end."""
+        ...
+
+
+def _opened(source: IO[bytes], kind: str) -> Readable:
+    match kind:
+        case "gzip":
+            return gzip.GzipFile(fileobj=source, mode="rb")
+        case "bzip2":
+            return bz2.BZ2File(source)
+        case "xz":
+            return _XzStream(source)
+        case _:
+            return _ZstdStream(source)
+
+
+class _ZstdStream:
+    """A zstd stream that is not content with a beginning, as the library's own reader is."""
+
+    # So little may become 256 MiB of zeros at once.
+    _PACKED_BYTES = 8 << 10
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self._new = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES).decompressobj
+        self._decoder = self._new()
+
+    def read(self, _size: int = -1, /) -> bytes:
+        """Return some bytes, b"" at the end."""
+        while True:
+            rest = self._decoder.unused_data if self._decoder.eof else b""
+            packed = rest or self._source.read(self._PACKED_BYTES)
+            if not packed and self._decoder.eof:
+                return b""
+            if not packed:
+                raise EOFError("it ends early")
+            if self._decoder.eof:  # frames can stand one behind the other
+                self._decoder = self._new()
+            if data := self._decoder.decompress(packed):
+                return data
+
+
+class _XzStream:
+    """An xz stream read within a limit on memory, which lzma.open does not take."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self._decoder = lzma.LZMADecompressor(memlimit=2 * _WINDOW_BYTES)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return some bytes, b"" at the end."""
+        while not self._decoder.eof:
+            packed = self._source.read(64 << 10) if self._decoder.needs_input else b""
+            if self._decoder.needs_input and not packed:
+                raise EOFError("it ends early")
+            if data := self._decoder.decompress(packed, size):
+                return data
+        return b""
+
+
+def _chunks(stream: Readable) -> Iterator[bytes]:
+    while chunk := stream.read(_CHUNK):
+        yield chunk
+
+
+def _write(chunks: Iterable[bytes], out: IO[bytes], label: str, look: Look) -> None:
+    """Write chunks, zeros as holes, within the space there is."""
+    written = stored = 0
+    room = _room(out)
+    for chunk in chunks:
+        look()
+        for start in range(0, len(chunk), len(_HOLE)):
+            piece = chunk[start : start + len(_HOLE)]
+            if piece == _HOLE[: len(piece)]:
+                out.seek(len(piece), os.SEEK_CUR)
+            else:
+                stored += len(piece)
+                out.write(piece)
+        written += len(chunk)
+        if stored > room or written > _MAX_BYTES:
+            raise PackageError(
+                "E-OVA-ROOM",
+                f"{label} does not fit: more than {min(stored, room) >> 20} MiB when unpacked, and "
+                f"{room >> 20} MiB are free for it.",
+                remedy="Free space in the work folder, or unpack the OVA and give its folder.",
+            )
+    out.truncate(written)
+
+
+def _room(out: IO[bytes]) -> int:
+    return max(0, shutil.disk_usage(Path(out.name).parent).free - _RESERVE_BYTES)
+
+
+class _packed:  # noqa: N801  used like a function
+    """Turn what decompressors raise into one error that names the file."""
+
+    def __init__(self, label: str, kind: str) -> None:
+        self._label = label
+        self._kind = kind
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Translate."""
+        if isinstance(error, _BROKEN) and not isinstance(error, PackageError):
+            raise PackageError(
+                "E-OVA-UNPACK",
+                f"{self._label} cannot be unpacked as {self._kind}: "
+                f"{str(error) or type(error).__name__}.",
+                remedy="The file is damaged or was cut off; export or copy it again.",
+            ) from error

@@ -1,0 +1,230 @@
+"""Compressed OVAs, compressed disks, disks in pieces: the same machine, and no bomb goes off."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import stat
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from inventory.sources import unpack
+from inventory.sources.base import disk_uri
+from inventory.sources.errors import SourceError
+from inventory.sources.follow import OvaFollower
+from inventory.sources.ova import OvaReader
+from tests.unit.sources.ova_builder import make_ova, make_ovf, manifest, vmdk
+
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "xz": lzma.compress,
+    "zstd": lambda data: zstandard.ZstdCompressor().compress(data),
+    "bzip2": bz2.compress,
+}
+
+
+def reader(path: Path, work: Path, **options: Callable[[], None]) -> OvaReader:
+    work.mkdir(exist_ok=True)
+    return OvaReader(path, work_dir=work, warn=lambda _text: None, **options)
+
+
+def guest_bytes(path: Path, work: Path) -> str:
+    """Return a digest of what the guest sees of the first disk, after checking the manifest."""
+    ova = reader(path, work)
+    assert all(d["status"] == "matches" for d in ova.verify(lambda _done, _total: None))
+    source = ova.read()
+    raw = work / "raw"
+    command = ["qemu-img", "convert", "-O", "raw", disk_uri(source.disks[0]), raw]
+    subprocess.run(command, check=True)
+    assert (source.name, source.disks[0].virtual_size_bytes) == ("demo", 1 << 20)
+    return hashlib.sha256(raw.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def expected(tmp_path: Path) -> str:
+    return guest_bytes(make_ova(tmp_path / "plain.ova"), tmp_path / "plain-work")
+
+
+def zip_of(path: Path, files: dict[str, bytes], **options: int) -> Path:
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def parts(**disks: bytes) -> dict[str, bytes]:
+    """Return the files of an OVA."""
+    files = {"vm.ovf": make_ovf(), **{n.replace("_", "."): d for n, d in disks.items()}}
+    return files | {"vm.mf": manifest(files)}
+
+
+@pytest.mark.parametrize("kind", PACK)
+def test_a_compressed_archive_gives_the_same_disk(tmp_path: Path, expected: str, kind: str) -> None:
+    data = PACK[kind](make_ova(tmp_path / "a.ova").read_bytes())
+    path = tmp_path / "packed.ova"
+    path.write_bytes(data)
+    assert guest_bytes(path, tmp_path / "work") == expected
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_zip_gives_the_same_disk(tmp_path: Path, expected: str, method: int) -> None:
+    path = zip_of(tmp_path / "a.zip", parts(d1_vmdk=vmdk()), compression=method)
+    assert guest_bytes(path, tmp_path / "work") == expected
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_compressed_disk_gives_the_same_bytes(tmp_path: Path, expected: str, told: bool) -> None:
+    ovf = make_ovf(file_attributes=' ovf:compression="gzip"' if told else "")
+    path = make_ova(tmp_path / "a.ova", {"d1.vmdk": gzip.compress(vmdk())}, ovf=ovf)
+    assert guest_bytes(path, tmp_path / "work") == expected
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_disk_in_pieces_is_put_together(tmp_path: Path, expected: str, packed: bool) -> None:
+    data = gzip.compress(vmdk()) if packed else vmdk()
+    size = len(data) // 3 + 1
+    pieces = {f"d1.vmdk.{n:09d}": data[n * size : (n + 1) * size] for n in range(3)}
+    attributes = f' ovf:chunkSize="{size}"' + (' ovf:compression="gzip"' if packed else "")
+    path = make_ova(tmp_path / "a.ova", pieces, ovf=make_ovf(file_attributes=attributes))
+    assert guest_bytes(path, tmp_path / "work") == expected
+
+
+def test_a_missing_piece_is_named(tmp_path: Path) -> None:
+    pieces = {f"d1.vmdk.{n:09d}": b"x" for n in (0, 1, 3)}
+    ovf = make_ovf(file_attributes=' ovf:chunkSize="1"')
+    path = make_ova(tmp_path / "a.ova", pieces, ovf=ovf)
+    with pytest.raises(SourceError, match="piece 2 is missing; 3 are there") as caught:
+        reader(path, tmp_path / "work").read()
+    assert caught.value.code == "E-OVA-CHUNKS"
+
+
+@pytest.mark.parametrize("kind", [*PACK, "zip"])
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.95])
+def test_a_cut_or_damaged_archive_is_refused(tmp_path: Path, kind: str, keep: float) -> None:
+    if kind == "zip":
+        data = zip_of(tmp_path / "z", parts(d1_vmdk=vmdk())).read_bytes()
+    else:
+        data = PACK[kind](make_ova(tmp_path / "a.ova").read_bytes())
+    path = tmp_path / "cut.ova"
+    path.write_bytes(data[: int(len(data) * keep)])
+    with pytest.raises(SourceError) as caught:
+        reader(path, tmp_path / "work").read()
+    assert caught.value.code in ("E-OVA-UNPACK", "E-OVA-MISSING", "E-OVA-NO-OVF")
+    assert "cut.ova" in caught.value.message or caught.value.remedy
+
+
+def test_zeros_take_no_space_and_what_does_not_fit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out"
+    with gzip.open(tmp_path / "zeros.gz", "wb") as stream:
+        stream.write(bytes(64 << 20))
+    with (tmp_path / "zeros.gz").open("rb") as source:
+        unpack.unpack_stream(source, "gzip", target, "zeros", lambda: None)
+    assert target.stat().st_size == 64 << 20
+    assert target.stat().st_blocks * 512 < 1 << 20
+    monkeypatch.setattr(unpack, "_room", lambda _out: 4 << 20)
+    (tmp_path / "ones.gz").write_bytes(gzip.compress(b"1" * (8 << 20)))
+    with (
+        (tmp_path / "ones.gz").open("rb") as source,
+        pytest.raises(SourceError, match="4 MiB are free") as caught,
+    ):
+        unpack.unpack_stream(source, "gzip", tmp_path / "out2", "ones", lambda: None)
+    assert caught.value.code == "E-OVA-ROOM"
+
+
+def test_a_bomb_of_zeros_ends_at_a_size_no_disk_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpack, "_MAX_BYTES", 16 << 20)
+    path = tmp_path / "bomb.ova"
+    path.write_bytes(gzip.compress(bytes(32 << 20)))
+    with pytest.raises(SourceError) as caught:
+        reader(path, tmp_path / "work").read()
+    assert caught.value.code == "E-OVA-ROOM"
+
+
+def test_a_zip_cannot_write_elsewhere(tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "a.zip", parts(d1_vmdk=vmdk()) | {"../../evil": b"x"})
+    with pytest.raises(SourceError) as caught:
+        reader(path, tmp_path / "work").read()
+    assert caught.value.code == "E-OVA-BADNAME"
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_a_link_in_a_zip_is_not_followed(tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "a.zip", {"vm.ovf": make_ovf()})
+    with zipfile.ZipFile(path, "a") as archive:
+        link = zipfile.ZipInfo("d1.vmdk")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
+    with pytest.raises(SourceError) as caught:
+        reader(path, tmp_path / "work").read()
+    assert caught.value.code == "E-OVA-LINK"
+
+
+def test_two_files_of_one_name_in_a_zip_are_refused(tmp_path: Path) -> None:
+    with (
+        pytest.warns(UserWarning, match="Duplicate"),
+        zipfile.ZipFile(tmp_path / "a.zip", "w") as archive,
+    ):
+        archive.writestr("vm.ovf", make_ovf())
+        for _ in range(2):
+            archive.writestr("d1.vmdk", vmdk())
+    with pytest.raises(SourceError) as caught:
+        reader(tmp_path / "a.zip", tmp_path / "work").read()
+    assert caught.value.code == "E-OVA-DUP"
+
+
+def test_unpacking_can_be_ended(tmp_path: Path) -> None:
+    class EndedError(Exception):
+        pass
+
+    def look() -> None:
+        raise EndedError
+
+    path = tmp_path / "packed.ova"
+    path.write_bytes(gzip.compress(make_ova(tmp_path / "a.ova").read_bytes()))
+    with pytest.raises(EndedError):
+        reader(path, tmp_path / "work", look=look).read()
+
+
+def test_what_is_unpacked_stays_in_the_work_folder(tmp_path: Path) -> None:
+    path = tmp_path / "in" / "packed.ova"
+    path.parent.mkdir()
+    path.write_bytes(gzip.compress(make_ova(tmp_path / "a.ova").read_bytes()))
+    source = reader(path, tmp_path / "work").read()
+    assert [p.name for p in path.parent.iterdir()] == ["packed.ova"]
+    assert Path(source.disks[0].path).is_relative_to(tmp_path / "work")
+    assert source.disks[0].member == "d1.vmdk"
+
+
+def test_a_packed_upload_is_waited_for(tmp_path: Path) -> None:
+    data = gzip.compress(make_ova(tmp_path / "a.ova").read_bytes())
+    path = tmp_path / "part"
+    path.write_bytes(data[: len(data) // 2])
+    follower = OvaFollower(path, len(data), label="packed.ova")
+    follower.advance()
+    assert "shows up when" in follower.note
+    path.write_bytes(data)
+    follower.advance()
+    follower.finish()
+    assert (follower.is_packed, follower.position) == (True, len(data))
+
+
+def test_a_tar_inside_is_judged_like_any_other(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("../../evil")
+    path = make_ova(tmp_path / "a.ova", special=[info])
+    packed = tmp_path / "packed.ova"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(SourceError) as caught:
+        reader(packed, tmp_path / "work").read()
+    assert caught.value.code == "E-OVA-BADNAME"
