@@ -16,6 +16,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
 from conversions.actions import start_conversion
+from conversions.drivers import default_windows_options
 from conversions.forms import ConvertForm, suggested_name
 from conversions.inputs import input_of
 from conversions.models import Concern, Conversion, Inspection
@@ -178,6 +179,7 @@ def quick_job(vm: SourceVM, mode: Mode) -> Job:
         # Digests were checked when the file arrived; a look inside need not read it all again.
         verify_digests=False,
         memory_mib=settings.APPLIANCE_MEMORY_MIB,
+        windows=default_windows_options(),
     )
 
 

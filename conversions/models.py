@@ -111,6 +111,7 @@ class Conversion(models.Model):
         permissions = [
             ("run_conversion", _("Can start and stop conversions")),
             ("convert_in_place", _("Can change the disks of a source")),
+            ("manage_drivers", _("Can add and remove drivers for Windows")),
             ("purge_conversion", _("Can purge conversions and their evidence")),
         ]
         indexes = [

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from conversions import in_place, launch, pages, views
+from conversions import driver_pages, in_place, launch, pages, views
 
 urlpatterns = [
     path("", pages.overview, name="overview"),
@@ -23,6 +23,9 @@ urlpatterns = [
     path("conversions/<uuid:uuid>/live/", views.conversion_live, name="conversion_live"),
     path("conversions/<uuid:uuid>/stop/", views.conversion_stop, name="conversion_stop"),
     path("conversions/<uuid:uuid>/retry/", views.conversion_retry, name="conversion_retry"),
+    path("drivers/", driver_pages.drivers, name="drivers"),
+    path("drivers/add/", driver_pages.drivers_add, name="drivers_add"),
+    path("drivers/remove/", driver_pages.drivers_remove, name="drivers_remove"),
     path("reports/", pages.reports, name="reports"),
     path("reports/<uuid:uuid>/", pages.inspection, name="inspection"),
     path("reports/<uuid:uuid>/report.json", pages.inspection_json, name="inspection_json"),

@@ -17,6 +17,7 @@ View = Callable[Concatenate[HttpRequest, P], HttpResponseBase]
 VIEW = "inventory.view_sourcevm"
 OPERATE = "conversions.run_conversion"
 IN_PLACE = "conversions.convert_in_place"
+MANAGE_DRIVERS = "conversions.manage_drivers"
 MANAGE_HOSTS = "inventory.add_libvirthost"
 PURGE = "conversions.purge_conversion"
 
@@ -39,6 +40,7 @@ OPERATOR_PERMISSIONS = (
 ADMINISTRATOR_PERMISSIONS = (
     *OPERATOR_PERMISSIONS,
     IN_PLACE,
+    MANAGE_DRIVERS,
     MANAGE_HOSTS,
     "inventory.change_libvirthost",
     "inventory.delete_libvirthost",
@@ -82,6 +84,11 @@ def operator_required(view: View[P]) -> View[P]:
     return _requires(OPERATE, view)
 
 
+def driver_manager_required(view: View[P]) -> View[P]:
+    """Let only those in who may add and remove drivers for Windows."""
+    return _requires(MANAGE_DRIVERS, view)
+
+
 def host_manager_required(view: View[P]) -> View[P]:
     """Let only those in who may add and remove hosts."""
     return _requires(MANAGE_HOSTS, view)
@@ -106,7 +113,7 @@ def missing_role(permission: str) -> str:
     """Return the sentence that says which role is missing and who can grant it."""
     if permission == VIEW:
         return _("Your account has no role yet. An administrator can make you a viewer.")
-    if permission == MANAGE_HOSTS:
+    if permission in (MANAGE_DRIVERS, MANAGE_HOSTS):
         return _("This needs the role Administrators. An administrator can grant it.")
     if permission == IN_PLACE:
         return _(

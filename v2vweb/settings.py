@@ -23,6 +23,8 @@ CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 # --- Folders -------------------------------------------------------------------------------
 UPLOAD_DIR = Path(env.str("V2VWEB_UPLOADS", default=str(VAR_DIR / "uploads")))
 WORK_DIR = Path(env.str("V2VWEB_WORK", default=str(VAR_DIR / "work")))
+# ISO images and folders with drivers for Windows guests, and virt-tools/ with programs for them.
+DRIVERS_DIR = Path(env.str("V2VWEB_DRIVERS", default=str(VAR_DIR / "drivers")))
 IMPORT_DIR = Path(env.str("V2VWEB_IMPORT", default=str(VAR_DIR / "import")))
 # Target folders an operator may choose from; the first is the default.
 TARGET_DIRS = [Path(p) for p in env.list("V2VWEB_TARGETS", default=[str(VAR_DIR / "results")])]

@@ -8,9 +8,10 @@ from conversions.models import Inspection
 from conversions.sections.base import Section
 from conversions.sections.encryption import EncryptionSection
 from conversions.sections.guest import GuestSection
+from conversions.sections.windows import WindowsSection
 from inventory.models import SourceVM
 
-SECTIONS: tuple[type[Section], ...] = (EncryptionSection, GuestSection)
+SECTIONS: tuple[type[Section], ...] = (EncryptionSection, WindowsSection, GuestSection)
 
 
 def sections_for(data: Any, vm: SourceVM, inspection: Inspection | None) -> list[Section]:

@@ -1,0 +1,161 @@
+"""Drivers for Windows guests: adding, refusing, choosing, and what reaches the job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from pytest_django import Settings
+
+from conversions import actions
+from conversions.drivers import list_drivers
+from conversions.forms import ConvertForm
+from conversions.models import Conversion
+from inventory.models import SourceVM
+from tests.demo import make_user, make_vm
+from tests.guests.virtio_win import driver_iso_tree, make_iso
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(scope="module")
+def iso(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An ISO of drivers."""
+    folder = tmp_path_factory.mktemp("virtio-win")
+    return make_iso(driver_iso_tree(folder / "tree"), folder / "virtio-win.iso").read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def folder(settings: Settings, tmp_path: Path) -> Path:
+    settings.DRIVERS_DIR = tmp_path / "drivers"
+    return tmp_path / "drivers"
+
+
+@pytest.fixture
+def admin(client: Client) -> Client:
+    client.force_login(make_user("root", "Administrators"))
+    return client
+
+
+def windows_vm() -> SourceVM:
+    vm = make_vm("win2019")
+    vm.os_hint = "Microsoft Windows Server 2019 (64-bit)"
+    vm.save()
+    return vm
+
+
+def add(client: Client, name: str, data: bytes) -> str:
+    """Send a file and return the page that follows."""
+    file = SimpleUploadedFile(name, data)
+    response = client.post("/drivers/add/", {"file": file}, follow=True)
+    return str(response.content.decode())
+
+
+def convert(client: Client, vm: SourceVM, action: str, **changes: Any) -> Any:
+    sent = ConvertForm(vm=vm).detected() | changes
+    values = {name: value for name, value in sent.items() if value not in (None, False)}
+    return client.post(f"{vm.get_absolute_url()}convert/", values | {"action": action})
+
+
+def test_an_iso_is_added_listed_and_removed(admin: Client, iso: bytes, folder: Path) -> None:
+    assert "No drivers yet" in admin.get("/drivers/").content.decode()
+    page = add(admin, "virtio-win-0.1.262.iso", iso)
+    assert "is added" in page
+    assert "2k19" in page
+    [drivers] = list_drivers()
+    assert "x86_64" in drivers.covers["2k19"]
+    admin.post("/drivers/remove/?name=virtio-win-0.1.262.iso")
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "words"),
+    [("virtio-win.iso", 0.0, "was not kept"), ("virtio-win.iso", 0.3, "was not kept"),
+     ("virtio-win.zip", 1.0, "neither an ISO image"), ("rhsrvany.exe", 1.0, "no Windows program")],
+)  # fmt: skip
+def test_what_is_no_use_is_refused_and_not_kept(
+    admin: Client, iso: bytes, folder: Path, name: str, keep: float, words: str
+) -> None:
+    data = iso[: int(len(iso) * keep)] or b"not an iso at all" * 5000
+    assert words in add(admin, name, data)
+    assert not [p for p in folder.rglob("*") if p.is_file()]
+
+
+def test_an_iso_of_that_name_is_not_replaced(admin: Client, iso: bytes) -> None:
+    add(admin, "a.iso", iso)
+    assert "is there already" in add(admin, "a.iso", iso)
+    assert len(list_drivers()) == 1
+
+
+def test_a_program_of_the_first_start_is_kept_beside_the_drivers(
+    admin: Client, folder: Path
+) -> None:
+    assert "is added" in add(admin, "RHSRVANY.EXE", b"MZ" + bytes(1000))
+    assert (folder / "virt-tools" / "rhsrvany.exe").exists()
+    assert "rhsrvany.exe" in admin.get("/drivers/").content.decode()
+
+
+def test_operators_look_but_do_not_add(client: Client, iso: bytes, folder: Path) -> None:
+    client.force_login(make_user("ada", "Operators"))
+    page = client.get("/drivers/").content.decode()
+    assert "An administrator can add them" in page
+    file = SimpleUploadedFile("a.iso", iso)
+    assert client.post("/drivers/add/", {"file": file}).status_code == 403
+    assert client.post("/drivers/remove/?name=a.iso").status_code == 403
+    assert not folder.exists()
+
+
+def test_a_name_that_leads_elsewhere_removes_nothing(admin: Client, tmp_path: Path) -> None:
+    other = tmp_path / "other.iso"
+    other.write_bytes(b"x")
+    admin.post("/drivers/remove/?name=../other.iso")
+    assert other.exists()
+
+
+def test_the_newest_drivers_and_the_wishes_reach_the_job(
+    admin: Client, iso: bytes, folder: Path
+) -> None:
+    add(admin, "virtio-win.iso", iso)
+    vm = windows_vm()
+    mac = vm.source.nics[0].mac
+    assert mac
+    convert(
+        admin, vm, "start",
+        **{
+            "windows-block_driver": "virtio-scsi",
+            "windows-disable_vmware": "on",
+            "windows-addresses0": "192.0.2.10, 192.0.2.1, 24, 192.0.2.53\n2001:db8::10,,64\n",
+        },
+    )  # fmt: skip
+    options = actions.job_of(Conversion.objects.get()).windows
+    assert options.virtio_win == str(folder / "virtio-win.iso")
+    assert (options.block_driver, options.disable_vmware) == ("virtio-scsi", True)
+    first, second = options.static_ips
+    assert (first.mac, first.address, first.gateway, first.prefix, first.name_servers) == (
+        mac.lower(), "192.0.2.10", "192.0.2.1", 24, ("192.0.2.53",),
+    )  # fmt: skip
+    assert (second.address, second.gateway) == ("2001:db8::10", "")
+
+
+def test_an_address_that_is_none_is_marked(admin: Client) -> None:
+    response = convert(admin, windows_vm(), "start", **{"windows-addresses0": "192.0.2.999"})
+    assert "192.0.2.999" in response.content.decode()
+    assert "is no IP address" in response.content.decode()
+    assert not Conversion.objects.exists()
+
+
+def test_a_linux_guest_has_no_such_section(admin: Client) -> None:
+    vm = make_vm()
+    assert (
+        "windows-virtio_win" not in admin.get(f"{vm.get_absolute_url()}convert/").content.decode()
+    )
+
+
+def test_an_inspection_knows_the_drivers_too(admin: Client, iso: bytes, folder: Path) -> None:
+    add(admin, "virtio-win.iso", iso)
+    admin.post(f"{windows_vm().get_absolute_url()}inspect/")
+    options = actions.job_of(Conversion.objects.get()).windows
+    assert options.virtio_win == str(folder / "virtio-win.iso")
