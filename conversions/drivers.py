@@ -25,6 +25,16 @@ TOOLS_FOLDER = "virt-tools"
 MAX_TOOL_BYTES = 64 << 20
 
 
+# The folders of virtio-win, as people call these systems.
+SYSTEMS = {
+    "xp": "Windows XP", "2k3": "Windows Server 2003", "2k8": "Windows Server 2008, Vista",
+    "w7": "Windows 7", "2k8r2": "Windows Server 2008 R2", "w8": "Windows 8",
+    "2k12": "Windows Server 2012", "w8.1": "Windows 8.1", "2k12r2": "Windows Server 2012 R2",
+    "w10": "Windows 10", "w11": "Windows 11", "2k16": "Windows Server 2016",
+    "2k19": "Windows Server 2019", "2k22": "Windows Server 2022", "2k25": "Windows Server 2025",
+}  # fmt: skip
+
+
 class DriversRefusedError(Exception):
     """What was sent is of no use; the message is for the person at the page."""
 
@@ -39,6 +49,11 @@ class Drivers:
     size_bytes: int | None
     covers: dict[str, list[str]]
     problem: str = ""
+
+    @property
+    def systems(self) -> list[tuple[str, list[str]]]:
+        """What it covers, in words people use."""
+        return [(SYSTEMS.get(v, v), arches) for v, arches in self.covers.items()]
 
 
 def list_drivers() -> list[Drivers]:

@@ -64,7 +64,7 @@ def test_an_iso_is_added_listed_and_removed(admin: Client, iso: bytes, folder: P
     assert "No drivers yet" in admin.get("/drivers/").content.decode()
     page = add(admin, "virtio-win-0.1.262.iso", iso)
     assert "is added" in page
-    assert "2k19" in page
+    assert "Windows Server 2019" in page
     [drivers] = list_drivers()
     assert "x86_64" in drivers.covers["2k19"]
     admin.post("/drivers/remove/?name=virtio-win-0.1.262.iso")
