@@ -15,7 +15,8 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from inventory import uploads
-from inventory.models import OvaUpload, SourceDisk, SourceNic, SourceVM
+from inventory.machine_rows import columns_of, store_parts
+from inventory.models import OvaUpload, SourceVM
 from inventory.sources.disk import DiskReader
 from inventory.sources.errors import SourceError
 from inventory.sources.ova import OvaReader
@@ -111,20 +112,10 @@ def show_machine(upload: OvaUpload, source: Source) -> None:
 
 def store_machine(upload: OvaUpload, source: Source, *, status: str) -> SourceVM:
     """Write the machine's row and those of its disks and network cards, replacing older ones."""
-    values = {
-        "name": source.name[:255],
+    values = columns_of(source) | {
         "kind": "disk" if source.hypervisor == "disk" else "ova",
         "location": upload.path,
         "status": status,
-        "hypervisor": source.hypervisor,
-        "os_hint": source.os_hint or "",
-        "firmware": source.firmware,
-        "memory_bytes": source.memory_bytes,
-        "vcpus": source.vcpus,
-        "disk_bytes": sum(
-            d.virtual_size_bytes or d.declared_capacity_bytes or 0 for d in source.disks
-        ),
-        "record": source.to_dict(),
     }
     with transaction.atomic():
         vm, _created = SourceVM.objects.update_or_create(
@@ -132,30 +123,7 @@ def store_machine(upload: OvaUpload, source: Source, *, status: str) -> SourceVM
             defaults=values,
             create_defaults={**values, "created_by": upload.created_by},
         )
-        vm.disks.all().delete()
-        vm.nics.all().delete()
-        SourceDisk.objects.bulk_create(
-            SourceDisk(
-                vm=vm,
-                index=disk.id,
-                controller=disk.controller or "",
-                format=disk.format,
-                file=(disk.member or Path(disk.path).name)[:1024],
-                capacity_bytes=disk.virtual_size_bytes or disk.declared_capacity_bytes,
-            )
-            for disk in source.disks
-        )
-        SourceNic.objects.bulk_create(
-            SourceNic(
-                vm=vm,
-                index=index,
-                vnet=nic.vnet[:255],
-                vnet_type=nic.vnet_type,
-                mac=nic.mac or "",
-                model=(nic.model or "")[:40],
-            )
-            for index, nic in enumerate(source.nics)
-        )
+        store_parts([vm])
     return vm
 
 

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -14,14 +13,14 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from inventory.models import LibvirtHost, SourceDisk, SourceNic, SourceVM
+from inventory.machine_rows import BATCH, columns_of, store_parts
+from inventory.models import LibvirtHost, SourceVM
 from inventory.sources.errors import SourceError
 from inventory.sources.types import Source
 from inventory.templatetags.console import size
 
 REFRESH_SECONDS = 120
 _PYTHON = [sys.executable, "-m", "inventory.sources.list_domains"]
-_BATCH = 500
 
 
 def read_domains(uri: str, *, seconds: float) -> list[dict[str, Any]]:
@@ -91,48 +90,12 @@ def store_domains(host: LibvirtHost, lines: Iterable[Mapping[str, Any]]) -> None
             changed.append(vm)
     gone = [vm.pk for vm in known.values() if vm.location not in seen]
     fields = ["name", "power", "problem", "changes", "status", "hypervisor", "firmware",
-              "memory_bytes", "vcpus", "disk_bytes", "record"]  # fmt: skip
+              "os_hint", "memory_bytes", "vcpus", "disk_bytes", "record"]  # fmt: skip
     with transaction.atomic():
-        SourceVM.objects.bulk_create(new, batch_size=_BATCH)
-        SourceVM.objects.bulk_update(changed, fields, batch_size=_BATCH)
+        SourceVM.objects.bulk_create(new, batch_size=BATCH)
+        SourceVM.objects.bulk_update(changed, fields, batch_size=BATCH)
         SourceVM.objects.filter(pk__in=gone).update(status=SourceVM.Status.GONE)
-        _store_parts(new, changed)
-
-
-def _store_parts(new: list[SourceVM], changed: list[SourceVM]) -> None:
-    SourceDisk.objects.filter(vm__in=changed).delete()
-    SourceNic.objects.filter(vm__in=changed).delete()
-    parts = [(vm, vm.source) for vm in (*new, *changed)]
-    SourceDisk.objects.bulk_create(
-        [
-            SourceDisk(
-                vm=vm,
-                index=disk.id,
-                controller=disk.controller or "",
-                format=disk.format,
-                file=Path(disk.path).name[:1024],
-                capacity_bytes=disk.virtual_size_bytes,
-            )
-            for vm, source in parts
-            for disk in source.disks
-        ],
-        batch_size=_BATCH,
-    )
-    SourceNic.objects.bulk_create(
-        [
-            SourceNic(
-                vm=vm,
-                index=index,
-                vnet=nic.vnet[:255],
-                vnet_type=nic.vnet_type,
-                mac=nic.mac or "",
-                model=(nic.model or "")[:40],
-            )
-            for vm, source in parts
-            for index, nic in enumerate(source.nics)
-        ],
-        batch_size=_BATCH,
-    )
+        store_parts([*new, *changed])
 
 
 def _record(line: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,15 +115,10 @@ def _differs(vm: SourceVM, line: Mapping[str, Any]) -> bool:
 
 
 def _fill(vm: SourceVM, line: Mapping[str, Any]) -> None:
-    record = _record(line)
-    vm.name = record["name"][:255]
+    for name, value in columns_of(Source.from_dict(_record(line))).items():
+        setattr(vm, name, value)
     vm.power, vm.problem = line["power"], line["problem"]
     vm.status = SourceVM.Status.READY
-    vm.hypervisor = record["hypervisor"][:40]
-    vm.firmware = record["firmware"]
-    vm.memory_bytes, vm.vcpus = record["memory_bytes"], record["vcpus"]
-    vm.disk_bytes = sum(disk["virtual_size_bytes"] or 0 for disk in record["disks"])
-    vm.record = record
 
 
 def changes_between(vm: SourceVM, line: Mapping[str, Any]) -> list[str]:

@@ -15,9 +15,11 @@ from lxml import etree
 from conversions.pipeline.errors import JobError, TargetError
 from conversions.pipeline.outputs.domain_host import DomainHost
 from conversions.pipeline.types import Machine
+from inventory.sources.errors import SourceError
+from inventory.sources.uris import checked_uri
 
-# Transports that reach a libvirt daemon and nothing else; "ext" would run a program.
-_SCHEMES = ("qemu", "qemu+unix", "qemu+tls", "qemu+ssh", "test")
+# What can be given a machine; libvirt reads more kinds of host than it can define on.
+_DRIVERS = ("qemu", "test")
 # Pools whose volumes are plain files in a folder.
 _POOL_TYPES = ("dir", "fs", "netfs")
 _ARCH = re.compile(r"[A-Za-z0-9_-]+")
@@ -34,21 +36,15 @@ class Pool:
 
 
 def check_uri(uri: str) -> None:
-    """Refuse URIs that could run programs or read files here.  Raises JobError."""
-    parts = urlsplit(uri)
-    host = parts.hostname or ""
-    if (
-        parts.scheme not in _SCHEMES
-        or parts.query
-        or parts.fragment
-        or host.startswith("-")
-        or (parts.username or "").startswith("-")
-        or not uri.isprintable()
-    ):
+    """Refuse addresses that could run programs or read files here.  Raises JobError."""
+    try:
+        checked_uri(uri)
+    except SourceError as error:
+        raise JobError(error.message, remedy=error.remedy) from error
+    if uri.partition(":")[0].partition("+")[0] not in _DRIVERS:
         raise JobError(
-            f"The libvirt connection {uri!r} is not allowed.",
-            remedy=f"Use {', '.join(_SCHEMES[:4])}, a host and a path, without parameters, as in "
-            "qemu+ssh://host.example/system.",
+            f"The address {uri!r} is refused: it is not that of a {' or '.join(_DRIVERS)} host.",
+            remedy="Use one like qemu:///system or qemu+ssh://user@host/system.",
         )
 
 
