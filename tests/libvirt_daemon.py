@@ -56,8 +56,14 @@ def running_libvirtd(folder: Path) -> Iterator[libvirt.virConnect]:
 
 
 def _without_kvm(folder: Path) -> list[str]:
-    """Return the words before a command that let it see no KVM, where that does not work."""
-    return [] if choose_accelerator().kvm else ["unshare", "-m", "sh", "-c", _HIDE, str(folder)]
+    """Return the words before a command that let it see no KVM, where that does not work.
+
+    None where a process may not have mounts of its own: libvirtd is only slower then.
+    """
+    may_mount = subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+    if choose_accelerator().kvm or not may_mount:
+        return []
+    return ["unshare", "-m", "sh", "-c", _HIDE, str(folder)]
 
 
 def _connected(deadline: float) -> libvirt.virConnect:
