@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -25,32 +27,36 @@ _PYTHON = [sys.executable, "-m", "inventory.sources.list_domains"]
 
 def read_domains(uri: str, *, seconds: float) -> list[dict[str, Any]]:
     """Return the lines of list_domains.  Raises SourceError, also when it takes too long."""
+    process = subprocess.Popen(
+        [*_PYTHON, uri],
+        cwd=settings.BASE_DIR,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # an ssh that it has started goes with it
+    )
     try:
-        done = subprocess.run(
-            [*_PYTHON, uri],
-            cwd=settings.BASE_DIR,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=seconds,
-            text=True,
-        )
+        stdout, stderr = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
         raise SourceError(
             "E-LV-TIMEOUT",
             _("%(uri)s did not answer within %(seconds)d s.") % {"uri": uri, "seconds": seconds},
             remedy=_("Check the name of the host, its firewall, and that libvirt runs there."),
         ) from error
     try:
-        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        lines = [json.loads(line) for line in stdout.splitlines()]
     except ValueError:
         lines = []
-    if done.returncode or not lines:
+    if process.returncode or not lines:
         said = lines[-1] if lines and "error" in lines[-1] else {}
         raise SourceError(
             said.get("error", "E-LV-LIST"),
             said.get("message")
             or _("%(uri)s could not be read: %(why)s")
-            % {"uri": uri, "why": done.stderr.strip()[-300:] or done.returncode},
+            % {"uri": uri, "why": stderr.strip()[-300:] or process.returncode},
             remedy=said.get("remedy", ""),
         )
     return lines

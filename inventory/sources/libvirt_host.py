@@ -72,6 +72,13 @@ def refuse_busy(domain: libvirt.virDomain) -> None:
             f"The domain {domain.name()} is {_BUSY[state]}; its disks change while they are read.",
             remedy="Shut it down from inside, and try again.",
         )
+    if domain.hasManagedSaveImage(0):
+        raise LibvirtError(
+            "E-LV-SAVED",
+            f"The domain {domain.name()} was saved with its memory; its disks are in the middle of "
+            "what it was doing.",
+            remedy="Start it, shut it down from inside, and try again.",
+        )
 
 
 class LibvirtReader:

@@ -57,6 +57,8 @@ def describe(link: libvirt.virConnect, domain: libvirt.virDomain) -> dict[str, A
 
     try:
         found["power"] = POWER.get(domain.state()[0], "unknown")
+        if found["power"] == "shut off" and domain.hasManagedSaveImage(0):
+            found["power"] = "saved with its memory"
         xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
         found["source"] = parse_domain(xml.encode(), warnings.append, find_volume).to_dict()
     except SourceError as error:

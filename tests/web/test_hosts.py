@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 import uuid
@@ -122,11 +123,15 @@ def test_a_host_that_does_not_answer_keeps_its_machines(admin: Client) -> None:
 
 
 def test_a_host_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "_PYTHON", [sys.executable, "-c", "import time; time.sleep(60)"])
+    # The program has started another one, as libvirt starts ssh.
+    script = "import subprocess; subprocess.run(['sleep', '61.5'])"
+    monkeypatch.setattr(hosts, "_PYTHON", [sys.executable, "-c", script])
     begun = time.monotonic()
     with pytest.raises(SourceError, match="did not answer within 1 s"):
         hosts.read_domains("", seconds=1)
     assert time.monotonic() - begun < 10
+    left = subprocess.run(["pgrep", "-f", "^sleep 61.5"], capture_output=True, text=True).stdout
+    assert left == ""
 
 
 def test_what_a_host_has_changed_since_is_told() -> None:
