@@ -24,6 +24,7 @@ _MAX_DIFF_LINES = 30
 
 # Path -> why ours differs from virt-v2v 2.2.0 there.  The first that matches the whole path counts.
 EXPLAINED: list[tuple[str, str]] = [
+    (r".*\.(augsave|pre-v2v)", "copies of changed files that virt-v2v leaves behind in the guest"),
     (r"/boot/(initrd|initramfs).*", "ours rebuilds only what lacks virtio; a rebuild is never "
      "equal to the byte, for it holds times and is built by another run of the guest's tool"),
     (r"/boot/grub2?/grub\.cfg", "ours edits the names in place; the peer leaves them, or runs the "

@@ -284,7 +284,7 @@ def test_an_inspection_changes_nothing(phony: Make) -> None:
     [
         (RHEL, ("open-vm-tools",), ["rpm -e open-vm-tools"]),  # T98
         (DEBIAN, ("open-vm-tools", "ubuntu-server", "open-vm-tools-desktop"),
-         ["dpkg --remove open-vm-tools-desktop"]),  # T99
+         ["dpkg --purge open-vm-tools-desktop"]),  # T99
         (DEBIAN, ("bash",), []),
     ],
 )  # fmt: skip

@@ -27,9 +27,10 @@ _MANAGERS = {
     "xbps": ("xbps-install -Sy", "xbps-remove -Sy"),
     "pisi": ("pisi it -y", "pisi rm -y"),
 }
-# Straight from the database: quick, and without any look at repositories.
+# Straight from the database: quick, and without any look at repositories.  Debian's settings of a
+# package go too, for they hold its init script and the links that start it.
 _DIRECT = {
-    "deb": "DEBIAN_FRONTEND=noninteractive dpkg --remove",
+    "deb": "DEBIAN_FRONTEND=noninteractive dpkg --purge",
     "rpm": "rpm -e",
     "pacman": "pacman -R --noconfirm",
 }
