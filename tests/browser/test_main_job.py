@@ -95,11 +95,12 @@ def upload(page: Page, ova: Path, shots: Screenshots) -> str:
     page.goto("/sources/")
     page.locator("input[type=file]").first.set_input_files(ova)
     # The descriptor is the head of the file: the machine is there before the rest is.
-    link = page.locator("#uploads tbody tr").first.locator('a[href*="/machines/"]')
+    # By its name: until the list comes anew, its first row is an older upload's.
+    row = page.locator("#uploads tbody tr").filter(has_text=ova.name)
+    link = row.locator('a[href*="/machines/"]')
     expect(link).to_be_visible(timeout=UPLOAD_SECONDS * 1000)
     shots.take("uploading")
     # Leaving the page would interrupt what the browser sends.
-    row = page.locator("#uploads tbody tr").first
     expect(row).to_contain_text("Ready", timeout=UPLOAD_SECONDS * 1000)
     link.click()
     expect(page.get_by_role("button", name="Inspect", exact=True)).to_be_visible()
