@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.row_listing"]
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
