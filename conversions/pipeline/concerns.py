@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
+from conversions.pipeline.appliance import GuestFS
 from conversions.pipeline.context import Context
 from conversions.pipeline.convert import is_supported
+from conversions.pipeline.decrypt import still_closed
 from conversions.pipeline.guestcaps import machine_for
 from conversions.pipeline.linux import network_names
 from conversions.pipeline.linux.block_devices import unstable_names
@@ -34,7 +36,7 @@ def collect_concerns(c: Context, stats: Sequence[MountpointStats]) -> None:
 
 def _concerns(c: Context, files: GuestFiles, stats: Sequence[MountpointStats]) -> Iterator[Concern]:
     guest = c.guest
-    yield from _system(guest)
+    yield from _system(c.g, guest)
     for sentence in shortages(stats):
         yield Concern(
             level=ConcernLevel.BLOCKS,
@@ -52,7 +54,7 @@ def _concerns(c: Context, files: GuestFiles, stats: Sequence[MountpointStats]) -
         yield from _network(c, files)
 
 
-def _system(guest: Inspection) -> Iterator[Concern]:
+def _system(g: GuestFS, guest: Inspection) -> Iterator[Concern]:
     if not is_supported(guest):
         yield Concern(
             level=ConcernLevel.BLOCKS,
@@ -73,17 +75,16 @@ def _system(guest: Inspection) -> Iterator[Concern]:
             remedy="Rehearse the conversion first, and keep the source until the result has "
             "started.",
         )
-    encrypted = sorted(
-        dev for dev, kind in guest.filesystems if kind in ("crypto_LUKS", "BitLocker")
-    )
+    encrypted = [device.label for device in still_closed(g)]
     if encrypted:
         yield Concern(
             level=ConcernLevel.WARNING,
             code="C-ENCRYPTED",
             title="Part of the guest is encrypted",
-            found=f"{', '.join(encrypted)}.",
+            found=f"{', '.join(encrypted)}; no key was given.",
             meaning="It is copied as it is; nothing inside can be looked at or adapted.",
-            remedy="Check after the first start that it opens.",
+            remedy="Give its key if the guest needs what is inside, or check after the first start "
+            "that it opens.",
         )
 
 

@@ -65,6 +65,12 @@ def find_encrypted(g: GuestFS) -> list[Encrypted]:
     return found
 
 
+def still_closed(g: GuestFS) -> list[Encrypted]:
+    """Return the encrypted devices that nobody has opened."""
+    opened = set(g.list_dm_devices())
+    return [d for d in find_encrypted(g) if f"/dev/mapper/{d.mapname}" not in opened]
+
+
 def unlock(g: GuestFS, keys: Sequence[Key], *, read_only: bool, report: Reporter) -> None:
     """Open every encrypted device there is a key for, also those inside of others.
 
@@ -81,9 +87,8 @@ def unlock(g: GuestFS, keys: Sequence[Key], *, read_only: bool, report: Reporter
             report.log(Level.INFO, f"{device.label} is open.")
             opened.add(device.device)
         g.lvm_scan(True)
-    for device in find_encrypted(g):
-        if device.device not in opened:
-            report.log(Level.WARNING, f"{device.label} is encrypted, and no key was given for it.")
+    for device in still_closed(g):
+        report.log(Level.WARNING, f"{device.label} is encrypted, and no key was given for it.")
 
 
 def _open(g: GuestFS, device: Encrypted, keys: Sequence[Key], *, read_only: bool) -> None:

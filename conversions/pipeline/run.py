@@ -9,6 +9,7 @@ from conversions.pipeline.concerns import collect_concerns
 from conversions.pipeline.context import Context
 from conversions.pipeline.convert import pick_converter
 from conversions.pipeline.decrypt import unlock
+from conversions.pipeline.direct import changing_disks
 from conversions.pipeline.firmware import detect_boot_disk, is_uefi_target
 from conversions.pipeline.fsck import check_filesystems, has_old_counters
 from conversions.pipeline.inspection import inspect_guest
@@ -44,7 +45,7 @@ def convert(job: Job, report: Reporter) -> None:
             source = open_source(job, work, report)
             before = fingerprint(source, job.source.location)
         with report.step(Step.OVERLAYS):
-            overlays = create_overlays(source, work, report)
+            overlays = create_overlays(source, work, report, direct=job.direct)
         if copying:
             with report.step(Step.TARGETS):
                 targets = stack.enter_context(output.prepare(source, overlays))
@@ -69,6 +70,8 @@ def convert(job: Job, report: Reporter) -> None:
                 check_guest_space(stats)
             if copying:
                 output.check_space(estimates, overlays)
+        if job.direct:
+            stack.enter_context(changing_disks(overlays, report))
         with report.step(Step.CONVERSION):
             context = Context(
                 g=g, guest=guest, source=source, job=job, report=report, work=work, change=changing
@@ -107,7 +110,7 @@ def convert(job: Job, report: Reporter) -> None:
                 output.check(meta)
         if copying:
             with report.step(Step.COPY):
-                if job.mode is Mode.IN_PLACE:
+                if job.mode is Mode.IN_PLACE and not job.direct:
                     refuse_changed(source, job.source.location, before)
                 output.copy(targets, disks, job.copy)
             with report.step(Step.METADATA):
