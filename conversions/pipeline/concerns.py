@@ -6,10 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from conversions.pipeline.appliance import GuestFS
 from conversions.pipeline.context import Context
 from conversions.pipeline.convert import is_supported
-from conversions.pipeline.decrypt import still_closed
 from conversions.pipeline.guestcaps import machine_for
 from conversions.pipeline.linux import network_names
 from conversions.pipeline.linux.block_devices import unstable_names
@@ -36,7 +34,7 @@ def collect_concerns(c: Context, stats: Sequence[MountpointStats]) -> None:
 
 def _concerns(c: Context, files: GuestFiles, stats: Sequence[MountpointStats]) -> Iterator[Concern]:
     guest = c.guest
-    yield from _system(c.g, guest)
+    yield from _system(c)
     for sentence in shortages(stats):
         yield Concern(
             level=ConcernLevel.BLOCKS,
@@ -54,7 +52,8 @@ def _concerns(c: Context, files: GuestFiles, stats: Sequence[MountpointStats]) -
         yield from _network(c, files)
 
 
-def _system(g: GuestFS, guest: Inspection) -> Iterator[Concern]:
+def _system(c: Context) -> Iterator[Concern]:
+    guest = c.guest
     if not is_supported(guest):
         yield Concern(
             level=ConcernLevel.BLOCKS,
@@ -75,13 +74,12 @@ def _system(g: GuestFS, guest: Inspection) -> Iterator[Concern]:
             remedy="Rehearse the conversion first, and keep the source until the result has "
             "started.",
         )
-    encrypted = [device.label for device in still_closed(g)]
-    if encrypted:
+    if c.closed:
         yield Concern(
             level=ConcernLevel.WARNING,
             code="C-ENCRYPTED",
             title="Part of the guest is encrypted",
-            found=f"{', '.join(encrypted)}; no key was given.",
+            found=f"{', '.join(c.closed)}; no key was given.",
             meaning="It is copied as it is; nothing inside can be looked at or adapted.",
             remedy="Give its key if the guest needs what is inside, or check after the first start "
             "that it opens.",

@@ -57,12 +57,13 @@ def convert(job: Job, report: Reporter) -> None:
         with report.step(Step.LAUNCH):
             g = appliance.launch()
         with report.step(Step.INSPECTION):
-            unlock(g, job.keys, read_only=not changing, report=report)
+            closed = unlock(g, job.keys, read_only=not changing, report=report)
+            filesystems = g.list_filesystems()  # takes seconds, and stays as it is
             if changing and job.fsck:
-                check_filesystems(
-                    g, g.list_filesystems(), when="before", strict=True, report=report
-                )
-            guest = inspect_guest(g, root=job.root, read_only=not changing, report=report)
+                check_filesystems(g, filesystems, when="before", strict=True, report=report)
+            guest = inspect_guest(
+                g, filesystems, root=job.root, read_only=not changing, report=report
+            )
         with report.step(Step.SPACE):
             stats = mountpoint_stats(g, report)
             estimates = estimate_targets(stats, overlays, report)
@@ -74,14 +75,15 @@ def convert(job: Job, report: Reporter) -> None:
             stack.enter_context(changing_disks(overlays, report))
         with report.step(Step.CONVERSION):
             context = Context(
-                g=g, guest=guest, source=source, job=job, report=report, work=work, change=changing
-            )
+                g=g, guest=guest, source=source, job=job, report=report, work=work, change=changing,
+                closed=closed,
+            )  # fmt: skip
             collect_concerns(context, stats)
             guestcaps = pick_converter(guest).convert(context)
             boot_disk = detect_boot_disk(g, guest, overlays)
         if trimming:
             with report.step(Step.TRIM):
-                trim_filesystems(g, report)
+                trim_filesystems(g, filesystems, report)
         else:
             report.skip(
                 Step.TRIM, "turned off" if changing and job.trim is False else f"{job.mode} mode"
@@ -89,9 +91,7 @@ def convert(job: Job, report: Reporter) -> None:
         with report.step(Step.CLOSE):
             if changing and job.fsck and not has_old_counters(guest):
                 g.umount_all()
-                check_filesystems(
-                    g, g.list_filesystems(), when="after", strict=False, report=report
-                )
+                check_filesystems(g, filesystems, when="after", strict=False, report=report)
             appliance.shutdown()
         with report.step(Step.TARGET_BUSES):
             disks = output.target_disks(source, overlays, estimates)
