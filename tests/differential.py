@@ -18,6 +18,7 @@ from pathlib import Path
 import guestfs
 
 from conversions.pipeline.accelerator import choose_accelerator
+from conversions.pipeline.decrypt import find_encrypted
 
 _MAX_TEXT = 64 << 10
 _MAX_DIFF_LINES = 30
@@ -91,12 +92,12 @@ class Difference:
 class Files:
     """All files of a guest's disks."""
 
-    def __init__(self, disks: Sequence[Path]) -> None:
+    def __init__(self, disks: Sequence[Path], key: str = "") -> None:
         self.entries: dict[str, Entry] = {}
         self.texts: dict[str, str] = {}
         with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="differential.") as scratch:
             archive = Path(scratch) / "files.tar"
-            _unload(disks, archive)
+            _unload(disks, archive, key)
             with tarfile.open(archive) as tar:
                 for member in tar:
                     self._add(tar, member)
@@ -124,14 +125,18 @@ class Files:
         return "added" if before is None else "removed" if after is None else "changed"
 
 
-def _unload(disks: Sequence[Path], archive: Path) -> None:
-    """Write every file of the first system on the disks into a tar archive."""
+def _unload(disks: Sequence[Path], archive: Path, key: str) -> None:
+    """Write every file of the first system on the disks into a tar archive; `key` opens LUKS."""
     g = guestfs.GuestFS(python_return_dict=True, close_on_exit=False)
     g.set_backend("direct")
     g.set_backend_settings([] if choose_accelerator().kvm else ["force_tcg"])
     for disk in disks:
         g.add_drive_opts(str(disk), readonly=True)
     g.launch()
+    if key:
+        for number, device in enumerate(find_encrypted(g)):
+            g.cryptsetup_open(device.device, key, f"opened{number}", readonly=True)
+        g.lvm_scan(True)
     root = g.inspect_os()[0]
     points = g.inspect_get_mountpoints(root)
     for path in sorted(points, key=len):
