@@ -85,12 +85,13 @@ class Appliance:
         else:
             self._report.log(Level.TRACE, text)
 
-    def launch(self) -> GuestFS:
-        """Boot the appliance and return its handle.
+    def launch(self, overlays: Sequence[Overlay] = ()) -> GuestFS:
+        """Boot the appliance and return its handle; again, on other `overlays`, after a shutdown.
 
         Uses KVM where a guest really starts with it, software emulation elsewhere, and says which.
         Raises ApplianceError.
         """
+        self._overlays = overlays or self._overlays
         begun = time.monotonic()
         choice = choose_accelerator()
         if choice.kvm:

@@ -141,7 +141,7 @@ def copy_disks(
     """
     at_once = min(options.parallel, len(disks))
     rate = options.rate_bytes and max(1, options.rate_bytes // at_once)
-    copier = _Copier(targets, target, replace(options, rate_bytes=rate), len(disks), report)
+    copier = DiskCopier(targets, target, replace(options, rate_bytes=rate), len(disks), report)
     with ThreadPoolExecutor(at_once, thread_name_prefix="copy") as pool:
         futures = [pool.submit(copier.copy, n, disk) for n, disk in enumerate(disks, 1)]
         done, _running = wait(futures, return_when=FIRST_EXCEPTION)
@@ -154,7 +154,7 @@ def copy_disks(
     report.report("copy", [future.result() for future in futures])
 
 
-class _Copier:
+class DiskCopier:
     """Copies disks from several threads."""
 
     def __init__(
@@ -174,14 +174,21 @@ class _Copier:
 
     def copy(self, number: int, disk: TargetDisk) -> dict[str, Any]:
         """Copy, check and hand over one disk; return its record."""
+        early = disk.overlay.early
+        if early:
+            early.wait(self._report)  # before a slot is taken: it may need one itself
         with copy_slot(self._report):
             check_stop()
             self._report.log(
                 Level.INFO,
                 f"Copying disk {number}/{self._count} to {disk.final_path} ({disk.format})",
             )
-            opened = self._targets.open(disk)
-            record = self._fill(opened)
+            if early:
+                opened, record = early.finish(disk, self._report)
+                record["allocated_bytes"] = self._settle(opened)
+            else:
+                opened = self._targets.open(disk)
+                record = self._fill(opened)
             record["verified"] = verify_copy(
                 opened, self._options.verify, self._report, self.siblings
             )
@@ -189,6 +196,16 @@ class _Copier:
                 record["sha256"] = digest(Path(opened.part_path))
             self._targets.close(opened)
         return record
+
+    def copy_base(self, number: int, disk: TargetDisk) -> tuple[TargetDisk, dict[str, Any]]:
+        """Copy a disk whose changes follow later; return what was opened for it, and its record."""
+        with copy_slot(self._report):
+            check_stop()
+            self._report.log(
+                Level.INFO, f"Copying disk {number}/{self._count} to {disk.final_path} already"
+            )
+            opened = self._targets.open(disk)
+            return opened, self._fill(opened)
 
     def _fill(self, disk: TargetDisk) -> dict[str, Any]:
         total = data_bytes(disk.overlay.path, self._report)

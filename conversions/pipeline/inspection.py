@@ -101,7 +101,7 @@ def _inspect_windows(
     if not read_only:
         check_ntfs(g, root)
     state = ntfs_state(g, root)
-    _mount(g, mountpoints, read_only=read_only, report=report)
+    mount_guest(g, mountpoints, read_only=read_only, report=report)
     if not read_only:
         _prove_writable(g)
     return inspect_windows(
@@ -123,7 +123,7 @@ def _inspect_other(
     mountpoints = sorted(g.inspect_get_mountpoints(chosen), key=lambda m: len(m[0]))
     if "/" not in dict(mountpoints):  # its entry in fstab names something that is not there
         mountpoints.insert(0, ("/", chosen))
-    _mount(g, mountpoints, read_only=read_only, report=report)
+    mount_guest(g, mountpoints, read_only=read_only, report=report)
     if not read_only:
         _prove_writable(g)
     return Inspection(
@@ -215,7 +215,7 @@ def _nothing_found(g: GuestFS, filesystems: Filesystems) -> InspectionError:
     )
 
 
-def _mount(
+def mount_guest(
     g: GuestFS, mountpoints: Iterable[tuple[str, str]], *, read_only: bool, report: Reporter
 ) -> None:
     """Mount shortest path first; only `/`, `/boot` and `/usr` must be there."""

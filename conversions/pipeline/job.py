@@ -91,12 +91,15 @@ class CopyOptions:
 
     At most `parallel` at once, at `rate_bytes` a second together.  `verify` checks the structure
     of each result (quick) or every byte of it (full); `digests` adds the SHA-256 of every file.
+    `overlap` says whether the disks are copied while the guest is being converted: where that is
+    exact and large enough to be worth it (auto), wherever it is exact (always), never.
     """
 
     parallel: int = 1
     rate_bytes: int | None = None
     verify: Literal["none", "quick", "full"] = "none"
     digests: bool = False
+    overlap: Literal["auto", "always", "never"] = "auto"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.  Raises JobError."""
@@ -361,12 +364,14 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "Mapping[str, tuple[str, ...]]": (dict,),
     "int": (int,),
     "Literal['none', 'quick', 'full']": (str,),
+    "Literal['auto', 'always', 'never']": (str,),
     "Literal['virtio-blk', 'virtio-scsi']": (str,),
     "Literal['qcow2', 'raw']": (str,),
     "Literal['sparse', 'preallocated']": (str,),
 }
 _VALUES = {
     "Literal['none', 'quick', 'full']": ("none", "quick", "full"),
+    "Literal['auto', 'always', 'never']": ("auto", "always", "never"),
     "Literal['virtio-blk', 'virtio-scsi']": ("virtio-blk", "virtio-scsi"),
     "Literal['qcow2', 'raw']": ("qcow2", "raw"),
     "Literal['sparse', 'preallocated']": ("sparse", "preallocated"),

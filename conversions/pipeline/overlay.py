@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from conversions.pipeline.commands import run
@@ -66,3 +67,14 @@ def create_overlays(
         ],
     )
     return tuple(overlays)
+
+
+def create_layer(overlay: Overlay, work: Path, report: Reporter) -> Overlay:
+    """Create a second layer over an overlay, which must not change from then on.
+
+    Raises CommandError.
+    """
+    path = work / f"v2vlayer-{overlay.sd}.qcow2"
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", overlay.path, "-F", "qcow2"]
+    run([*create, "-o", "compat=1.1", str(path)], report)
+    return replace(overlay, path=str(path))

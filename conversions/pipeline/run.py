@@ -10,9 +10,10 @@ from conversions.pipeline.context import Context
 from conversions.pipeline.convert import pick_converter
 from conversions.pipeline.decrypt import unlock
 from conversions.pipeline.direct import changing_disks
+from conversions.pipeline.early_copy import can_copy_early, copying_early
 from conversions.pipeline.firmware import detect_boot_disk, is_uefi_target
 from conversions.pipeline.fsck import check_filesystems, has_old_counters
-from conversions.pipeline.inspection import inspect_guest
+from conversions.pipeline.inspection import inspect_guest, mount_guest
 from conversions.pipeline.job import Job, Mode
 from conversions.pipeline.networks import map_nics
 from conversions.pipeline.outputs import output_for
@@ -71,6 +72,17 @@ def convert(job: Job, report: Reporter) -> None:
                 check_guest_space(stats)
             if copying:
                 output.check_space(estimates, overlays)
+                disks = output.target_disks(source, overlays, estimates)
+                if can_copy_early(job, guest, estimates, disks):
+                    if trimming:
+                        trim_filesystems(g, filesystems, report)
+                    appliance.shutdown()
+                    overlays = stack.enter_context(
+                        copying_early(output, targets, disks, job, work, report)
+                    )
+                    g = appliance.launch(overlays)
+                    unlock(g, job.keys, read_only=False, report=report)
+                    mount_guest(g, guest.mountpoints, read_only=False, report=report)
         if job.direct:
             stack.enter_context(changing_disks(overlays, report))
         with report.step(Step.CONVERSION):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.types import BlockBus, Guestcaps, Slot, TargetBuses, TargetDisk
@@ -55,9 +56,16 @@ def assign_target_buses(
     report.log(Level.INFO, buses_text(buses))
     report.report(
         "target_buses",
-        {bus: [asdict(s) if s is not None else None for s in getattr(buses, bus)] for bus in slots},
+        {bus: [_record(s) for s in getattr(buses, bus)] for bus in slots},
     )
     return buses
+
+
+def _record(slot: Slot) -> dict[str, Any] | None:
+    """Return a slot as plain values; a copy under way is none."""
+    if isinstance(slot, TargetDisk):
+        slot = replace(slot, overlay=replace(slot.overlay, early=None))
+    return asdict(slot) if slot is not None else None
 
 
 def _bus_of(removable: Removable) -> str:

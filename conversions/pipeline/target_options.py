@@ -50,6 +50,12 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="check the copy: its structure (quick) or every byte (full)",
     )
+    add(
+        "--overlap",
+        choices=["auto", "always", "never"],
+        default="auto",
+        help="copy the disks while the guest is being converted; auto: when they are large",
+    )
     add("--digests", action="store_true", help="put the SHA-256 of every file into the report")
 
 
@@ -94,6 +100,7 @@ def copy_options_from(options: argparse.Namespace) -> CopyOptions:
         rate_bytes=None if rate is None else rate * _MIB,
         verify=options.verify,
         digests=options.digests,
+        overlap=options.overlap,
     )
 
 

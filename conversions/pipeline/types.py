@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from inventory.sources.types import Controller, Nic, Removable, Source
+
+if TYPE_CHECKING:
+    from conversions.pipeline.early_copy import EarlyCopy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +18,7 @@ class Overlay:
 
     `sd` is sda, sdb, ... in source order, which is also the device in the appliance.  A disk that
     is converted directly stands for its own overlay: `path` and `format` are then the disk's.
+    With `early`, what lies below the layer is being copied already.
     """
 
     sd: str
@@ -24,6 +29,7 @@ class Overlay:
     source_controller: Controller | None
     source_label: str
     format: str = "qcow2"
+    early: EarlyCopy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,7 +42,9 @@ MODULES: dict[str, str | bytes] = {
     f"/lib/modules/{KV}/kernel/drivers/{name}.ko": ELF for name in VIRTIO
 }
 LIST = "/phony/kernel-files"
-FILES = f"{LIST}\n/boot/vmlinuz-{KV}\n" + "".join(f"{name}\n" for name in sorted(MODULES))
+# The folder before what is in it: virt-v2v takes the first name below /lib/modules for it.
+HEAD = f"/boot/vmlinuz-{KV}\n/lib/modules/{KV}\n"
+FILES = HEAD + "".join(f"{name}\n" for name in sorted(MODULES))
 _MKCONFIG = Program('echo "menuentry" > /dev/null')
 FSTAB = "/dev/sda1 / ext4 defaults 0 0\n/dev/sda2 none swap sw 0 0\n"
 # What reads a package database in a guest looks for its place and kind here.
@@ -50,6 +52,7 @@ MACROS = "%_dbpath /var/lib/rpm\n%_db_backend sqlite\n"
 
 DEBIAN_12: Tree = {
     **DEBIAN,
+    "/etc/modprobe.d/blacklist.conf": "blacklist pcspkr\n",
     **MODULES,
     LIST: FILES,
     "/etc/fstab": FSTAB,
@@ -63,6 +66,7 @@ DEBIAN_12: Tree = {
 }
 EL_9: Tree = {
     **RHEL,
+    "/etc/modprobe.d/blacklist.conf": "blacklist pcspkr\n",
     **MODULES,
     LIST: FILES,
     "/etc/fstab": FSTAB,
@@ -78,7 +82,7 @@ FEDORA_14: Tree = {
     **BASE,
     **kernel(initrd="initramfs-{}.img", modules=("virtio_blk",)),
     f"/lib/modules/{KV}/kernel/drivers/virtio_blk.ko": ELF,
-    LIST: f"{LIST}\n/boot/vmlinuz-{KV}\n/lib/modules/{KV}/kernel/drivers/virtio_blk.ko\n",
+    LIST: f"{HEAD}/lib/modules/{KV}/kernel/drivers/virtio_blk.ko\n",
     "/etc/fstab": FSTAB,
     "/etc/fedora-release": "Fedora release 14 (Laughlin)\n",
     "/etc/redhat-release": "Fedora release 14 (Laughlin)\n",
