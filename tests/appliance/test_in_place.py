@@ -102,6 +102,7 @@ def test_a_disk_is_converted_where_it_lies(
     assert list((disk.parent / "work").iterdir()) == []
 
 
+@pytest.mark.rows("2-T139")
 def test_a_failure_leaves_the_disk_as_it_was(
     tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:

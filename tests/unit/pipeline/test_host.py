@@ -50,6 +50,7 @@ def cdrom(controller: Controller | None, slot: int | None) -> Removable:
     return Removable(type=RemovableType.CDROM, controller=controller, slot=slot)
 
 
+@pytest.mark.rows("2-T137")
 @pytest.mark.parametrize(
     ("disks", "removables", "caps", "expected", "warnings"),
     [
@@ -88,6 +89,7 @@ def test_drives_are_assigned_to_target_buses(
     assert report.warnings == warnings
 
 
+@pytest.mark.rows("2-T137")
 def test_two_cdroms_of_one_slot_give_one_warning() -> None:
     report = RecordingReporter()
     drives = [cdrom(Controller.IDE, 2), cdrom(Controller.IDE, 2)]
