@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +22,9 @@ from conversions.pipeline.windows.inspection import (
 
 _ESP_GUID = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 _BIOS_BOOT_GUID = "21686148-6449-6E6F-744E-656564454649"
+# Folders that a system keeps its own files in, which may be filesystems of their own.
+_SYSTEM = ("/boot", "/efi", "/usr", "/var")
+_MAX_LINES = 1000
 
 
 def inspect_guest(g: GuestFS, *, root: str, read_only: bool, report: Reporter) -> Inspection:
@@ -30,7 +33,14 @@ def inspect_guest(g: GuestFS, *, root: str, read_only: bool, report: Reporter) -
     `root` is "single", "first" or one of the roots found.  Leaves the guest mounted, read-only if
     asked.  Raises InspectionError.
     """
-    esps = find_esps(g)
+    esps, has_bios_boot = partition_roles(g)
+    if esps and has_bios_boot:
+        report.log(
+            Level.INFO,
+            f"Ambiguous firmware: there is an EFI system partition ({', '.join(esps)}) beside a "
+            "BIOS boot partition; it is taken for BIOS unless the source says UEFI.",
+        )
+        esps = []
     found = _find_roots(g, report)
     if not found:
         raise _nothing_found(g)
@@ -107,6 +117,7 @@ def _inspect_other(
     _mount(g, mountpoints, read_only=read_only, report=report)
     if not read_only:
         _prove_writable(g)
+    _compare_fstab(g, [path for path, _device in mountpoints], report)
     return Inspection(
         root=root.device,
         type=g.inspect_get_type(chosen),
@@ -123,7 +134,7 @@ def _inspect_other(
         uefi_esps=tuple(esps),
         mountpoints=tuple((mp, guest_name(g, dev)) for mp, dev in mountpoints),
         filesystems=tuple(sorted((guest_name(g, d), kind) for d, kind in g.list_filesystems())),
-        applications=tuple(_applications(g.inspect_list_applications2(chosen))),
+        applications=tuple(_applications(g, chosen, read_only=read_only, report=report)),
     )
 
 
@@ -214,6 +225,32 @@ def _mount(
             report.log(Level.WARNING, f"{path} ({device}) could not be mounted: {error} (ignored).")
 
 
+def _compare_fstab(g: GuestFS, mounted: Sequence[str], report: Reporter) -> None:
+    """Look for filesystems of the system itself that /etc/fstab names and no disk has.
+
+    Raises InspectionError for /boot and /usr: a new initramfs would go to the wrong place.
+    """
+    if not g.is_file("/etc/fstab", followsymlinks=True):
+        return
+    for line in g.read_lines("/etc/fstab")[:_MAX_LINES]:
+        spec, path, kind, options = [*line.split(), "", "", "", ""][:4]
+        top = "/" + path.strip("/").split("/")[0]
+        is_local = kind not in ("swap", "tmpfs", "none") and ":" not in spec
+        is_wanted = not {"noauto", "bind", "nofail"} & set(options.split(","))
+        if spec.startswith("#") or path in mounted or top not in _SYSTEM or not is_local:
+            continue
+        message = f"/etc/fstab mounts {spec} on {path}, but no disk of the guest has it"
+        if path in ("/boot", "/usr") and is_wanted:
+            raise InspectionError(
+                f"{message}.",
+                remedy="A disk may be missing from the export; if the entry is an old one, delete "
+                "it on the source and export again.",
+                code="E-MOUNTPOINT",
+            )
+        if is_wanted:
+            report.log(Level.WARNING, f"{message} (ignored).")
+
+
 def _prove_writable(g: GuestFS) -> None:
     probe = f"/v2vweb-{secrets.token_hex(4)}"
     try:
@@ -236,6 +273,12 @@ def find_esps(g: GuestFS) -> list[str]:
 
     A BIOS boot partition beside them means a hybrid image, which boots with BIOS.
     """
+    esps, has_bios_boot = partition_roles(g)
+    return [] if has_bios_boot else esps
+
+
+def partition_roles(g: GuestFS) -> tuple[list[str], bool]:
+    """Return the EFI system partitions of GPT disks, and whether there is a BIOS boot partition."""
     esps, bios_boot = [], False
     for partition in g.list_partitions():
         device = g.part_to_dev(partition)
@@ -248,10 +291,36 @@ def find_esps(g: GuestFS) -> list[str]:
         if guid == _ESP_GUID:
             esps.append(partition)
         bios_boot = bios_boot or guid == _BIOS_BOOT_GUID
-    return [] if bios_boot else esps
+    return esps, bios_boot
 
 
-def _applications(rows: Iterable[Mapping[str, Any]]) -> Iterable[Application]:
+def _applications(
+    g: GuestFS, root: str, *, read_only: bool, report: Reporter
+) -> Iterator[Application]:
+    """Return the installed packages.
+
+    Raises InspectionError when the database of rpm or dpkg lists none, even after rpm rebuilt its
+    own; read-only that is a warning.
+    """
+    kind = g.inspect_get_package_format(root)
+    rows, failure = _listed(g, root)
+    if not rows and kind == "rpm" and not read_only:
+        report.log(Level.WARNING, "The guest's database of packages is damaged; it is rebuilt.")
+        try:
+            g.sh("rpmdb --rebuilddb 2>&1")
+        except RuntimeError as error:
+            report.log(Level.DEBUG, f"rpmdb --rebuilddb: {error}")
+        rows, failure = _listed(g, root)
+    if not rows and kind in ("rpm", "deb"):
+        message = f"The inspection found no installed package ({kind}){failure}."
+        if not read_only:
+            raise InspectionError(
+                message,
+                remedy="See in the guest on its source whether its package manager lists any, and "
+                "export it again.",
+                code="E-NO-PACKAGES",
+            )
+        report.log(Level.WARNING, message)
     for row in rows:
         yield Application(
             name=row["app2_name"],
@@ -260,6 +329,14 @@ def _applications(rows: Iterable[Mapping[str, Any]]) -> Iterable[Application]:
             epoch=row["app2_epoch"],
             arch=row["app2_arch"],
         )
+
+
+def _listed(g: GuestFS, root: str) -> tuple[Sequence[Mapping[str, Any]], str]:
+    """Return the rows of libguestfs' list of packages, and why there are none."""
+    try:
+        return g.inspect_list_applications2(root), ""
+    except RuntimeError as error:
+        return [], f": {error}"
 
 
 def inspection_text(guest: Inspection) -> str:

@@ -16,7 +16,13 @@ from conversions.pipeline.linux.initramfs import REQUIRED, added_modules, missin
 from conversions.pipeline.linux.initramfs_tools import MARKER, with_modules
 from conversions.pipeline.linux.kernels import best_kernel, parse_modules
 from conversions.pipeline.linux.versions import version_key
-from conversions.pipeline.space import estimate_target_sizes, estimate_text, shortages
+from conversions.pipeline.report import RecordingReporter
+from conversions.pipeline.space import (
+    check_guest_space,
+    estimate_target_sizes,
+    estimate_text,
+    shortages,
+)
 from conversions.pipeline.types import Application, BlockBus, MountpointStats
 from inventory.sources.types import Controller
 from tests.unit.pipeline.samples import GUEST, KERNEL, source_disk
@@ -98,6 +104,15 @@ def test_all_shortages_are_named_with_both_numbers() -> None:
         "/boot: 40.0 MiB free, 50 MiB needed",
         "/boot: 99 free inodes, 100 needed",
     ]
+
+
+@rows("2-T32")
+def test_a_full_filesystem_of_data_is_a_warning() -> None:
+    report = RecordingReporter()
+    check_guest_space([stats("/"), stats("/home", bsize=MIB, bfree=5)], report)
+    [line] = report.of("log")
+    assert line["level"] == "warning"
+    assert line["text"].startswith("/home of the guest is almost full (5.0 MiB free)")
 
 
 @rows("2-T34")
