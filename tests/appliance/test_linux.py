@@ -29,11 +29,12 @@ rows = pytest.mark.rows
 EL_INITRD = f"/boot/initramfs-{KV}.img"
 
 
-@rows("2-T70", "2-T77", "2-T87")
+@rows("2-T70", "2-T77", "2-T87", "2-T141")
 def test_a_debian_guest_is_converted_and_again_without_a_second_rebuild(phony: Make) -> None:
-    """T70, T77, T87."""
-    tree = {**DEBIAN, "/etc/fstab": "/dev/sda1 / ext2 defaults 0 1\n"}
+    """T70, T77, T87; and T141: a file of resolvers that may not be changed is no obstacle."""
+    tree = {**DEBIAN, "/etc/fstab": "/dev/sda1 / ext2 defaults 0 1\n", "/etc/resolv.conf": "#\n"}
     vm = phony(tree)
+    vm.g.set_e2attrs("/etc/resolv.conf", "i")
     caps = vm.convert(guest_agent=False)
     assert (caps.block_bus, caps.net_bus) == ("virtio-blk", "virtio-net")
     assert vm.read("/etc/fstab") == "/dev/vda1 / ext2 defaults 0 1\n"
@@ -46,6 +47,8 @@ def test_a_debian_guest_is_converted_and_again_without_a_second_rebuild(phony: M
     assert vm.read("/etc/initramfs-tools/modules") == modules
     assert modules.count("virtio_blk") == 1
     assert not vm.exists(f"/boot/initrd.img-{KV}.pre-v2v")
+    assert "i" in vm.g.get_e2attrs("/etc/resolv.conf")
+    assert vm.read("/etc/resolv.conf") == "#\n"
 
 
 @rows("2-T78")
@@ -281,6 +284,8 @@ def test_a_kernel_without_virtio_gets_ide(phony: Make) -> None:
     vm = phony(tree)
     caps = vm.convert(guest_agent=False)
     assert (caps.block_bus, caps.net_bus) == ("ide", "e1000")
+    assert vm.report.data("block_device_map")["sda"] == "sda"
+    assert [e for e in vm.report.of("log") if "has no virtio drivers" in e["text"]]
     assert vm.read("/etc/modprobe.d/a.conf") == "alias eth0 e1000\n"
     assert vm.calls() == []
 
@@ -548,6 +553,7 @@ def test_the_loader_for_firmware_without_entries(phony: Make, vendor: str) -> No
     vm.convert(guest_agent=False)
     assert vm.read("/boot/efi/EFI/BOOT/BOOTX64.EFI") == "shim"
     assert vm.read("/boot/efi/EFI/BOOT/grubx64.efi") == "grub"
+    assert vm.read("/boot/efi/EFI/BOOT/grub.cfg") == STUB
     assert vm.read(f"{esp}/grub.cfg") == STUB
     assert vm.report.data("bootloader") == {
         "type": "GRUB 2", "config": "/boot/grub/grub.cfg", "uefi": True,
