@@ -11,6 +11,7 @@ from conversions.pipeline.appliance import GuestFS
 from conversions.pipeline.appliance_shell import SUBVOLUME, guest_name
 from conversions.pipeline.decrypt import find_encrypted
 from conversions.pipeline.errors import InspectionError
+from conversions.pipeline.linux.files import GuestFiles
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.types import Application, Inspection
 from conversions.pipeline.windows.inspection import (
@@ -24,7 +25,7 @@ _ESP_GUID = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 _BIOS_BOOT_GUID = "21686148-6449-6E6F-744E-656564454649"
 # Folders that a system keeps its own files in, which may be filesystems of their own.
 _SYSTEM = ("/boot", "/efi", "/usr", "/var")
-_MAX_LINES = 1000
+_ON_DISK = ("/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=")
 
 
 def inspect_guest(g: GuestFS, *, root: str, read_only: bool, report: Reporter) -> Inspection:
@@ -230,25 +231,23 @@ def _compare_fstab(g: GuestFS, mounted: Sequence[str], report: Reporter) -> None
 
     Raises InspectionError for /boot and /usr: a new initramfs would go to the wrong place.
     """
-    if not g.is_file("/etc/fstab", followsymlinks=True):
-        return
-    for line in g.read_lines("/etc/fstab")[:_MAX_LINES]:
-        spec, path, kind, options = [*line.split(), "", "", "", ""][:4]
+    text = GuestFiles(g, report, change=False).read("/etc/fstab") or ""
+    for line in text.split("\n"):
+        spec, path, _kind, options = [*line.split(), "", "", "", ""][:4]
         top = "/" + path.strip("/").split("/")[0]
-        is_local = kind not in ("swap", "tmpfs", "none") and ":" not in spec
-        is_wanted = not {"noauto", "bind", "nofail"} & set(options.split(","))
-        if spec.startswith("#") or path in mounted or top not in _SYSTEM or not is_local:
+        if not spec.startswith(_ON_DISK) or top not in _SYSTEM or path in mounted:
+            continue
+        if {"noauto", "nofail"} & set(options.split(",")):
             continue
         message = f"/etc/fstab mounts {spec} on {path}, but no disk of the guest has it"
-        if path in ("/boot", "/usr") and is_wanted:
+        if path in ("/boot", "/usr"):
             raise InspectionError(
                 f"{message}.",
                 remedy="A disk may be missing from the export; if the entry is an old one, delete "
                 "it on the source and export again.",
                 code="E-MOUNTPOINT",
             )
-        if is_wanted:
-            report.log(Level.WARNING, f"{message} (ignored).")
+        report.log(Level.WARNING, f"{message} (ignored).")
 
 
 def _prove_writable(g: GuestFS) -> None:

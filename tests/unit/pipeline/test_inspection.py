@@ -107,7 +107,7 @@ class Inspected(FolderLinux):
         """Write a file of the guest."""
         self.mount("/dev/sda1", "/")
         self.mkdir_p(path.rsplit("/", 1)[0])
-        self.write(path, text.encode())
+        self.write(path, text.encode("utf-8", "surrogateescape"))
         self.umount_all()
 
 
@@ -184,10 +184,11 @@ def test_filesystems_of_data_may_be_missing(guest: Inspected) -> None:
 @pytest.mark.parametrize("path", ["/boot", "/usr"])
 def test_filesystems_of_the_system_may_not_be_missing(guest: Inspected, path: str) -> None:
     """Whether libguestfs knows a device for them or not."""
-    guest.install("/etc/fstab", f"# x {path}\nUUID=gone {path} ext4 defaults 0 2\n")
-    with pytest.raises(InspectionError, match=f"UUID=gone on {path}") as caught:
-        inspect(guest)
-    assert caught.value.code == "E-MOUNTPOINT"
+    for spec in ("UUID=gone", "/dev/disk/by-path/pci-0000:00:10.0-part1"):
+        guest.install("/etc/fstab", f"# x {path}\n{spec} {path} ext4 defaults 0 2\n")
+        with pytest.raises(InspectionError, match=f"{spec} on {path}") as caught:
+            inspect(guest)
+        assert caught.value.code == "E-MOUNTPOINT"
     guest.install("/etc/fstab", f"UUID=gone {path} ext4 noauto 0 2\n")
     assert warnings(inspect(guest)[1]) == []
     guest.mountpoints.append((path, "/dev/sdz1"))
@@ -197,7 +198,8 @@ def test_filesystems_of_the_system_may_not_be_missing(guest: Inspected, path: st
 
 
 def test_a_missing_folder_of_the_system_is_a_warning(guest: Inspected) -> None:
-    guest.install("/etc/fstab", "UUID=gone /var/log ext4 defaults 0 2\nUUID=x /boot none bind 0 0")
+    text = "# caf\udce9\nUUID=gone /var/log ext4 defaults 0 2\n/old /boot none bind 0 0\n"
+    guest.install("/etc/fstab", text)
     [warning] = warnings(inspect(guest)[1])
     assert "UUID=gone on /var/log" in warning
 
