@@ -44,7 +44,10 @@ class NoConverter:
     def convert(self, c: Context) -> Guestcaps:
         """Refuse with `c.change`; else say what hardware would surely work.  Raises GuestError."""
         guest = c.guest
-        message = f"{guest.product_name} ({guest.type}, {guest.distro}) cannot be converted yet."
+        message = (
+            f"{guest.product_name} (type {guest.type}, distribution {guest.distro}, packages "
+            f"{guest.package_format}) cannot be converted yet."
+        )
         if c.change:
             raise GuestError(
                 message,

@@ -32,7 +32,7 @@ def check_filesystems(
         if kind not in _CHECKS or device.startswith(SUBVOLUME):
             continue
         try:
-            g.mount_options("", device, "/")
+            g.mount_options("ro", device, "/")
             g.umount_all()
         except RuntimeError as error:
             report.log(Level.DEBUG, f"{device} was not mounted before its check: {error}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from conversions.pipeline.appliance import GuestFS
 from conversions.pipeline.appliance_shell import SUBVOLUME, guest_name
 from conversions.pipeline.decrypt import find_encrypted
 from conversions.pipeline.errors import InspectionError
+from conversions.pipeline.linux.files import GuestFiles
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.types import Application, Inspection
 from conversions.pipeline.windows.inspection import (
@@ -25,6 +26,9 @@ Filesystems = Sequence[tuple[str, str]]
 
 _ESP_GUID = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 _BIOS_BOOT_GUID = "21686148-6449-6E6F-744E-656564454649"
+# Folders that a system keeps its own files in, which may be filesystems of their own.
+_SYSTEM = ("/boot", "/efi", "/usr", "/var")
+_ON_DISK = ("/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=")
 
 
 def inspect_guest(
@@ -35,7 +39,14 @@ def inspect_guest(
     `filesystems` are what list_filesystems gives; `root` is "single", "first" or one of the roots
     found.  Leaves the guest mounted, read-only if asked.  Raises InspectionError.
     """
-    esps = find_esps(g)
+    esps, has_bios_boot = partition_roles(g)
+    if esps and has_bios_boot:
+        report.log(
+            Level.INFO,
+            f"Ambiguous firmware: there is an EFI system partition ({', '.join(esps)}) beside a "
+            "BIOS boot partition; it is taken for BIOS unless the source says UEFI.",
+        )
+        esps = []
     found = _find_roots(g, filesystems, report)
     if not found:
         raise _nothing_found(g, filesystems)
@@ -126,6 +137,7 @@ def _inspect_other(
     mount_guest(g, mountpoints, read_only=read_only, report=report)
     if not read_only:
         _prove_writable(g)
+    _compare_fstab(g, [path for path, _device in mountpoints], report)
     return Inspection(
         root=root.device,
         type=g.inspect_get_type(chosen),
@@ -142,7 +154,7 @@ def _inspect_other(
         uefi_esps=tuple(esps),
         mountpoints=tuple((mp, guest_name(g, dev)) for mp, dev in mountpoints),
         filesystems=tuple(sorted((guest_name(g, d), kind) for d, kind in filesystems)),
-        applications=tuple(_applications(g.inspect_list_applications2(chosen))),
+        applications=tuple(_applications(g, chosen, read_only=read_only, report=report)),
     )
 
 
@@ -232,6 +244,30 @@ def mount_guest(
             report.log(Level.WARNING, f"{path} ({device}) could not be mounted: {error} (ignored).")
 
 
+def _compare_fstab(g: GuestFS, mounted: Sequence[str], report: Reporter) -> None:
+    """Look for filesystems of the system itself that /etc/fstab names and no disk has.
+
+    Raises InspectionError for /boot and /usr: a new initramfs would go to the wrong place.
+    """
+    text = GuestFiles(g, report, change=False).read("/etc/fstab") or ""
+    for line in text.split("\n"):
+        spec, path, _kind, options = [*line.split(), "", "", "", ""][:4]
+        top = "/" + path.strip("/").split("/")[0]
+        if not spec.startswith(_ON_DISK) or top not in _SYSTEM or path in mounted:
+            continue
+        if {"noauto", "nofail"} & set(options.split(",")):
+            continue
+        message = f"/etc/fstab mounts {spec} on {path}, but no disk of the guest has it"
+        if path in ("/boot", "/usr"):
+            raise InspectionError(
+                f"{message}.",
+                remedy="A disk may be missing from the export; if the entry is an old one, delete "
+                "it on the source and export again.",
+                code="E-MOUNTPOINT",
+            )
+        report.log(Level.WARNING, f"{message} (ignored).")
+
+
 def _prove_writable(g: GuestFS) -> None:
     probe = f"/v2vweb-{secrets.token_hex(4)}"
     try:
@@ -254,6 +290,12 @@ def find_esps(g: GuestFS) -> list[str]:
 
     A BIOS boot partition beside them means a hybrid image, which boots with BIOS.
     """
+    esps, has_bios_boot = partition_roles(g)
+    return [] if has_bios_boot else esps
+
+
+def partition_roles(g: GuestFS) -> tuple[list[str], bool]:
+    """Return the EFI system partitions of GPT disks, and whether there is a BIOS boot partition."""
     esps, bios_boot = [], False
     for partition in g.list_partitions():
         device = g.part_to_dev(partition)
@@ -266,10 +308,36 @@ def find_esps(g: GuestFS) -> list[str]:
         if guid == _ESP_GUID:
             esps.append(partition)
         bios_boot = bios_boot or guid == _BIOS_BOOT_GUID
-    return [] if bios_boot else esps
+    return esps, bios_boot
 
 
-def _applications(rows: Iterable[Mapping[str, Any]]) -> Iterable[Application]:
+def _applications(
+    g: GuestFS, root: str, *, read_only: bool, report: Reporter
+) -> Iterator[Application]:
+    """Return the installed packages.
+
+    Raises InspectionError when the database of rpm or dpkg lists none, even after rpm rebuilt its
+    own; read-only that is a warning.
+    """
+    kind = g.inspect_get_package_format(root)
+    rows, failure = _listed(g, root)
+    if not rows and kind == "rpm" and not read_only:
+        report.log(Level.WARNING, "The guest's database of packages is damaged; it is rebuilt.")
+        try:
+            g.sh("rpmdb --rebuilddb 2>&1")
+        except RuntimeError as error:
+            report.log(Level.DEBUG, f"rpmdb --rebuilddb: {error}")
+        rows, failure = _listed(g, root)
+    if not rows and kind in ("rpm", "deb"):
+        message = f"The inspection found no installed package ({kind}){failure}."
+        if not read_only:
+            raise InspectionError(
+                message,
+                remedy="See in the guest on its source whether its package manager lists any, and "
+                "export it again.",
+                code="E-NO-PACKAGES",
+            )
+        report.log(Level.WARNING, message)
     for row in rows:
         yield Application(
             name=row["app2_name"],
@@ -278,6 +346,14 @@ def _applications(rows: Iterable[Mapping[str, Any]]) -> Iterable[Application]:
             epoch=row["app2_epoch"],
             arch=row["app2_arch"],
         )
+
+
+def _listed(g: GuestFS, root: str) -> tuple[Sequence[Mapping[str, Any]], str]:
+    """Return the rows of libguestfs' list of packages, and why there are none."""
+    try:
+        return g.inspect_list_applications2(root), ""
+    except RuntimeError as error:
+        return [], f": {error}"
 
 
 def inspection_text(guest: Inspection) -> str:

@@ -69,7 +69,7 @@ def convert(job: Job, report: Reporter) -> None:
             stats = mountpoint_stats(g, report)
             estimates = estimate_targets(stats, overlays, report)
             if changing:
-                check_guest_space(stats)
+                check_guest_space(stats, report)
             if copying:
                 output.check_space(estimates, overlays)
                 disks = output.target_disks(source, overlays, estimates)

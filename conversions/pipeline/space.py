@@ -128,8 +128,19 @@ def needed_bytes(mountpoint: str) -> int:
     return NEEDED_OTHER_BYTES if mountpoint in _WRITTEN else 0
 
 
-def check_guest_space(stats: Sequence[MountpointStats]) -> None:
-    """Refuse a guest without room for new files.  Raises GuestError naming every shortage."""
+def check_guest_space(stats: Sequence[MountpointStats], report: Reporter) -> None:
+    """Refuse a guest without room for new files.  Raises GuestError naming every shortage.
+
+    A filesystem that the conversion does not write to is only worth a warning when it is full.
+    """
+    for s in stats:
+        free = s.bfree * s.bsize
+        if not needed_bytes(s.mountpoint) and s.blocks and free < NEEDED_OTHER_BYTES:
+            report.log(
+                Level.WARNING,
+                f"{s.mountpoint} of the guest is almost full ({free / MIB:.1f} MiB free); the "
+                "conversion writes nothing there.",
+            )
     found = shortages(stats)
     if found:
         raise GuestError(

@@ -25,13 +25,16 @@ from tests.appliance.phony import (
 )
 
 Make = Callable[..., PhonyGuest]
+rows = pytest.mark.rows
 EL_INITRD = f"/boot/initramfs-{KV}.img"
 
 
+@rows("2-T70", "2-T77", "2-T87", "2-T141")
 def test_a_debian_guest_is_converted_and_again_without_a_second_rebuild(phony: Make) -> None:
-    """T70, T77, T87."""
-    tree = {**DEBIAN, "/etc/fstab": "/dev/sda1 / ext2 defaults 0 1\n"}
+    """T70, T77, T87; and T141: a file of resolvers that may not be changed is no obstacle."""
+    tree = {**DEBIAN, "/etc/fstab": "/dev/sda1 / ext2 defaults 0 1\n", "/etc/resolv.conf": "#\n"}
     vm = phony(tree)
+    vm.g.set_e2attrs("/etc/resolv.conf", "i")
     caps = vm.convert(guest_agent=False)
     assert (caps.block_bus, caps.net_bus) == ("virtio-blk", "virtio-net")
     assert vm.read("/etc/fstab") == "/dev/vda1 / ext2 defaults 0 1\n"
@@ -44,8 +47,11 @@ def test_a_debian_guest_is_converted_and_again_without_a_second_rebuild(phony: M
     assert vm.read("/etc/initramfs-tools/modules") == modules
     assert modules.count("virtio_blk") == 1
     assert not vm.exists(f"/boot/initrd.img-{KV}.pre-v2v")
+    assert "i" in vm.g.get_e2attrs("/etc/resolv.conf")
+    assert vm.read("/etc/resolv.conf") == "#\n"
 
 
+@rows("2-T78")
 def test_names_that_do_not_change_leave_the_files_alone(phony: Make) -> None:
     """T78."""
     fstab = "UUID=1-2 / ext4 x 0 1\nLABEL=b /b xfs x 0 0\n/dev/vg/home /home ext4 x 0 0\n"
@@ -64,6 +70,7 @@ def test_an_initramfs_that_holds_the_drivers_is_not_rebuilt(phony: Make) -> None
     assert "holds virtio_pci, virtio_blk" in caps.reasons["block_bus"]
 
 
+@rows("2-T71")
 def test_a_debian_guest_without_its_tool_is_refused(phony: Make) -> None:
     """T71."""
     tree = dict(DEBIAN)
@@ -74,6 +81,7 @@ def test_a_debian_guest_without_its_tool_is_refused(phony: Make) -> None:
     assert caught.value.code == "E-NO-INITRAMFS-TOOL"
 
 
+@rows("2-T75")
 @pytest.mark.parametrize(
     ("script", "code"),
     [("echo no space; exit 1", "E-INITRAMFS"),
@@ -89,6 +97,7 @@ def test_a_failed_rebuild_puts_the_old_initramfs_back(phony: Make, script: str, 
     assert bytes(vm.g.read_file(f"/boot/initrd.img-{KV}")) == before
 
 
+@rows("2-T69")
 def test_dracut_where_it_lies(phony: Make) -> None:
     """T69, T58: an initramfs of dracut, asked for by /usr/bin/dracut alone."""
     vm = phony(RHEL)
@@ -100,6 +109,7 @@ def test_dracut_where_it_lies(phony: Make) -> None:
     assert caps.machine == "q35"
 
 
+@rows("2-T89", "2-T110")
 def test_suse_with_mkinitrd_and_grub_legacy(phony: Make) -> None:
     """T89, T110, L-67: prefixes such as (hd0,0) in the menu are understood."""
     vm = phony(SUSE, applications=("bash", "kernel-default"))
@@ -120,8 +130,12 @@ def test_suse_with_mkinitrd_and_grub_legacy(phony: Make) -> None:
 @pytest.mark.parametrize(
     ("tree", "config"),
     [
-        ({**RHEL, "/boot/grub/menu.lst": "default 0\n"}, "/boot/grub2/grub.cfg"),  # T53
-        (RHEL, "/boot/grub2/grub.cfg"),  # T49
+        pytest.param(
+            {**RHEL, "/boot/grub/menu.lst": "default 0\n"},
+            "/boot/grub2/grub.cfg",
+            marks=rows("2-T53"),
+        ),
+        pytest.param(RHEL, "/boot/grub2/grub.cfg", marks=rows("2-T49")),
         (SUSE, "/boot/grub/menu.lst"),
     ],
 )
@@ -145,6 +159,7 @@ BLS = {
 }
 
 
+@rows("2-T144")
 def test_boot_loader_specification_entries(phony: Make) -> None:
     """T144: options of entries, kernelopts of the environment and /etc/kernel/cmdline."""
     old = kernel("5.0.0-test", initrd="initramfs-{}.img")
@@ -158,6 +173,7 @@ def test_boot_loader_specification_entries(phony: Make) -> None:
     assert vm.read("/etc/kernel/cmdline") == "root=/dev/vda2 ro\n"
 
 
+@rows("2-T61")
 def test_another_default_is_saved_when_the_first_cannot_do_virtio(phony: Make) -> None:
     """T61 with entries of the boot loader specification."""
     old = kernel("5.0.0-test", modules=("ext4",), initrd="initramfs-{}.img")
@@ -167,6 +183,7 @@ def test_another_default_is_saved_when_the_first_cannot_do_virtio(phony: Make) -
     assert any("becomes the default" in w for w in vm.warnings())
 
 
+@rows("2-T61")
 def test_another_default_in_a_menu(phony: Make) -> None:
     """T61 on Debian, where virt-v2v gives up."""
     tree = {
@@ -180,6 +197,7 @@ def test_another_default_in_a_menu(phony: Make) -> None:
     assert f'GRUB_DEFAULT="id-{KV}"' in vm.read("/etc/default/grub")
 
 
+@rows("2-T57", "2-T68")
 def test_an_entry_of_a_kernel_that_is_gone_is_left_out(phony: Make) -> None:
     """T57, T68: a missing file, and a folder of modules with nothing in it."""
     tree = {
@@ -202,6 +220,7 @@ def test_no_kernel_at_all_is_an_error(phony: Make) -> None:
     assert caught.value.code == "E-NO-KERNEL"
 
 
+@rows("2-T62")
 def test_a_kernel_for_xen_alone_is_refused(phony: Make) -> None:
     """T62."""
     vm = phony({**DEBIAN, f"/boot/config-{KV}": "CONFIG_X86_64_XEN=y\n"})
@@ -210,6 +229,7 @@ def test_a_kernel_for_xen_alone_is_refused(phony: Make) -> None:
     assert caught.value.code == "E-XEN-ONLY"
 
 
+@rows("2-T63", "2-T64")
 def test_of_twins_the_shorter_initramfs_is_taken_and_kdump_never(phony: Make) -> None:
     """T63, T64."""
     menu = f"menuentry 'x' {{\n\tlinux /boot/vmlinuz-{KV}\n}}\n"
@@ -225,6 +245,7 @@ def test_of_twins_the_shorter_initramfs_is_taken_and_kdump_never(phony: Make) ->
     assert vm.report.data("kernels")[0]["initrd"] == EL_INITRD
 
 
+@rows("2-T65")
 def test_a_kernel_without_an_initramfs(phony: Make) -> None:
     """T65: an error, unless it has all that it needs built in."""
     tree = {k: v for k, v in RHEL.items() if k != EL_INITRD}
@@ -237,6 +258,7 @@ def test_a_kernel_without_an_initramfs(phony: Make) -> None:
     assert caps.block_bus == "virtio-blk"
 
 
+@rows("2-T67")
 @pytest.mark.parametrize("suffix", ["", ".xz", ".zst", ".gz"])
 def test_modules_are_found_without_an_index(phony: Make, suffix: str) -> None:
     """T67: modules.dep is missing and modules are compressed."""
@@ -251,6 +273,7 @@ def test_modules_are_found_without_an_index(phony: Make, suffix: str) -> None:
     assert not found["supports_virtio_rng"]
 
 
+@rows("2-T93")
 def test_a_kernel_without_virtio_gets_ide(phony: Make) -> None:
     """T93."""
     tree = {
@@ -261,6 +284,8 @@ def test_a_kernel_without_virtio_gets_ide(phony: Make) -> None:
     vm = phony(tree)
     caps = vm.convert(guest_agent=False)
     assert (caps.block_bus, caps.net_bus) == ("ide", "e1000")
+    assert vm.report.data("block_device_map")["sda"] == "sda"
+    assert [e for e in vm.report.of("log") if "has no virtio drivers" in e["text"]]
     assert vm.read("/etc/modprobe.d/a.conf") == "alias eth0 e1000\n"
     assert vm.calls() == []
 
@@ -282,9 +307,9 @@ def test_an_inspection_changes_nothing(phony: Make) -> None:
 @pytest.mark.parametrize(
     ("tree", "packages", "expected"),
     [
-        (RHEL, ("open-vm-tools",), ["rpm -e open-vm-tools"]),  # T98
-        (DEBIAN, ("open-vm-tools", "ubuntu-server", "open-vm-tools-desktop"),
-         ["dpkg --purge open-vm-tools-desktop"]),  # T99
+        pytest.param(RHEL, ("open-vm-tools",), ["rpm -e open-vm-tools"], marks=rows("2-T98")),
+        pytest.param(DEBIAN, ("open-vm-tools", "ubuntu-server", "open-vm-tools-desktop"),
+                     ["dpkg --purge open-vm-tools-desktop"], marks=rows("2-T99")),
         (DEBIAN, ("bash",), []),
     ],
 )  # fmt: skip
@@ -296,6 +321,7 @@ def test_packages_of_the_old_hypervisor(
     assert [call for call in vm.calls() if call.startswith(("rpm", "dpkg"))] == expected
 
 
+@rows("2-T98", "2-T101")
 def test_removal_that_fails_is_a_warning(phony: Make) -> None:
     """T98, T101: also with a manager nobody knows."""
     tree = {**RHEL, "/bin/rpm": Program("exit 1"), "/usr/bin/dnf": Program("exit 1")}
@@ -315,6 +341,7 @@ def test_the_manager_steps_in_when_the_package_is_needed(phony: Make) -> None:
     assert not [w for w in vm.warnings() if "removed" in w]
 
 
+@rows("2-T100", "2-T102", "2-T104", "2-T105")
 def test_uninstallers_of_archives(phony: Make) -> None:
     """T100, T102, T104, T105."""
     locations = "/etc/vmware-tools/locations"
@@ -345,6 +372,7 @@ def test_uninstallers_of_archives(phony: Make) -> None:
     assert [w for w in vm.warnings() if "parallels" in w]
 
 
+@rows("2-T44", "2-T92")
 def test_stale_locks_and_device_caches_go(phony: Make) -> None:
     """T44, T92."""
     gone = ("/var/lib/rpm/__db.001", "/var/lib/rpm/__db.002", "/etc/lvm/devices/system.devices",
@@ -355,6 +383,7 @@ def test_stale_locks_and_device_caches_go(phony: Make) -> None:
     assert vm.exists("/var/lib/rpm/Packages")
 
 
+@rows("2-T143")
 def test_links_to_settings_are_followed_and_stay(phony: Make) -> None:
     """T143."""
     tree = {
@@ -368,6 +397,7 @@ def test_links_to_settings_are_followed_and_stay(phony: Make) -> None:
     assert vm.read("/etc/default/grub") == "GRUB_CMDLINE_LINUX='resume=/dev/vda3'\n"
 
 
+@rows("2-T108")
 def test_the_guest_agent_is_installed_at_the_first_start(phony: Make) -> None:
     """T108, L-73, L-74."""
     vm = phony(RHEL)
@@ -387,7 +417,10 @@ def test_the_guest_agent_is_installed_at_the_first_start(phony: Make) -> None:
 
 @pytest.mark.parametrize(
     ("applications", "management", "warned"),
-    [(("qemu-guest-agent",), "dnf", False), (("bash",), "unknown", True)],
+    [
+        pytest.param(("qemu-guest-agent",), "dnf", False, marks=rows("2-T107")),
+        pytest.param(("bash",), "unknown", True, marks=rows("2-T112")),
+    ],
 )
 def test_no_guest_agent(
     phony: Make, applications: tuple[str, ...], management: str, warned: bool
@@ -411,7 +444,12 @@ def test_scripts_of_the_first_start_run_once_in_order(phony: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [("", 33), ("0123456789abcdef0123456789abcdef\n", 33), (None, None)]
+    ("before", "after"),
+    [
+        pytest.param("", 33, marks=rows("2-T121")),
+        pytest.param("0123456789abcdef0123456789abcdef\n", 33, marks=rows("2-T122")),
+        pytest.param(None, None, marks=rows("2-T122")),
+    ],
 )
 def test_the_machine_id(phony: Make, before: str | None, after: int | None) -> None:
     """T121, T122."""
@@ -426,6 +464,7 @@ def test_the_machine_id(phony: Make, before: str | None, after: int | None) -> N
         assert vm.g.filesize("/etc/machine-id") == after
 
 
+@rows("2-T123")
 def test_the_random_seed(phony: Make) -> None:
     """T123."""
     vm = phony({**DEBIAN, "/var/lib/systemd/random-seed": "12345678"})
@@ -441,9 +480,13 @@ SELINUX = {"/usr/sbin/load_policy": Program(), "/etc/selinux/targeted/x": ""}
 @pytest.mark.parametrize(
     ("files", "relabels"),
     [
-        ({**SELINUX, "/etc/selinux/config": "SELINUX=enforcing\n"}, True),  # T124
-        ({**SELINUX, "/etc/selinux/config": "SELINUX=disabled\n"}, False),  # T126
-        ({"/etc/selinux/config": "SELINUX=enforcing\n"}, False),  # T127
+        pytest.param(
+            {**SELINUX, "/etc/selinux/config": "SELINUX=enforcing\n"}, True, marks=rows("2-T124")
+        ),
+        pytest.param(
+            {**SELINUX, "/etc/selinux/config": "SELINUX=disabled\n"}, False, marks=rows("2-T126")
+        ),
+        pytest.param({"/etc/selinux/config": "SELINUX=enforcing\n"}, False, marks=rows("2-T127")),
     ],
 )
 def test_selinux(phony: Make, files: Tree, relabels: bool) -> None:
@@ -452,6 +495,7 @@ def test_selinux(phony: Make, files: Tree, relabels: bool) -> None:
     assert vm.exists("/.autorelabel") == relabels
 
 
+@rows("2-T76", "2-T94")
 def test_old_guests_find_their_controller_by_an_alias(phony: Make) -> None:
     """T94, T95, T96 and RHEL 4's mkinitrd (T76)."""
     old = "2.6.9-89.EL"
@@ -478,6 +522,7 @@ def test_old_guests_find_their_controller_by_an_alias(phony: Make) -> None:
     assert calls[1] == "root_lvm=1"
 
 
+@rows("2-T113", "2-T115")
 def test_a_login_on_the_console_of_xen_moves(phony: Make) -> None:
     """T113, T115."""
     vm = phony(
@@ -498,6 +543,7 @@ UEFI = {"uefi_esps": ("/dev/sda",), "mountpoints": (("/", "/dev/sda"), ("/boot/e
 STUB = "search.fs_uuid 1 root\nset prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg\n"
 
 
+@rows("2-T51", "2-T117", "2-T118")
 @pytest.mark.parametrize("vendor", ["debian", "rocky"])
 def test_the_loader_for_firmware_without_entries(phony: Make, vendor: str) -> None:
     """T51, T117, T118: made for every distribution; the stub stays as it is."""
@@ -507,12 +553,14 @@ def test_the_loader_for_firmware_without_entries(phony: Make, vendor: str) -> No
     vm.convert(guest_agent=False)
     assert vm.read("/boot/efi/EFI/BOOT/BOOTX64.EFI") == "shim"
     assert vm.read("/boot/efi/EFI/BOOT/grubx64.efi") == "grub"
+    assert vm.read("/boot/efi/EFI/BOOT/grub.cfg") == STUB
     assert vm.read(f"{esp}/grub.cfg") == STUB
     assert vm.report.data("bootloader") == {
         "type": "GRUB 2", "config": "/boot/grub/grub.cfg", "uefi": True,
     }  # fmt: skip
 
 
+@rows("2-T119", "2-T120")
 def test_a_loader_for_firmware_that_is_there_stays(phony: Make) -> None:
     """T119, T120: and the words of a menu for UEFI stay as they are."""
     menu = grub_cfg(KV).replace("\tlinux", "\tlinuxefi").replace("\tinitrd", "\tinitrdefi")
@@ -591,6 +639,7 @@ def test_a_damaged_initramfs_is_an_error(phony: Make) -> None:
     assert caught.value.code == "E-INITRAMFS-DAMAGED"
 
 
+@rows("2-T111")
 def test_a_mint_guest_gets_the_agent_like_its_family(phony: Make) -> None:
     """T111."""
     release = 'ID=linuxmint\nVERSION_ID="21.1"\nPRETTY_NAME="Linux Mint 21.1"\nID_LIKE=ubuntu\n'

@@ -8,6 +8,7 @@ from pathlib import Path
 import guestfs
 
 KEY = "correct horse"
+MD_FSTAB = "/dev/md0 / ext4 defaults 0 1\n"
 
 
 def install(g: guestfs.GuestFS, device: str, tar: Path, options: str = "") -> None:
@@ -63,4 +64,8 @@ def make_raid(g: guestfs.GuestFS, disks: Sequence[str], tar: Path) -> None:
     device = g.list_md_devices()[0]
     g.mkfs("ext4", device)
     install(g, device, tar)
+    g.mount(device, "/")
+    g.write("/etc/fstab", MD_FSTAB)
+    g.write("/etc/mdadm.conf", f"ARRAY /dev/md0 UUID={dict(g.md_detail(device))['uuid']}\n")
+    g.umount_all()
     g.md_stop(device)

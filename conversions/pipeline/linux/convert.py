@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from dataclasses import asdict
 
@@ -52,6 +53,7 @@ class LinuxConverter:
                 f"{c.guest.distro} is not a tested distribution; it is converted as one of the "
                 f"{family} family, whose package tools it has.",
             )
+        check_runnable(c)
         files = GuestFiles(c.g, c.report, change=c.change)
         remove_rpm_locks(files)
         loader = detect_bootloader(files, c.guest, c.report)
@@ -103,6 +105,25 @@ class LinuxConverter:
         c.report.report("guestcaps", asdict(caps))
         c.report.report("changes", files.changes)
         return caps
+
+
+def check_runnable(c: Context) -> None:
+    """Refuse a guest whose programs this host cannot run; only looking, that is a warning.
+
+    Raises GuestError.
+    """
+    host = platform.machine()
+    arch = "i386" if re.fullmatch(r"i[3-6]86", c.guest.arch) else c.guest.arch
+    if arch in (host, "unknown") or (arch, host) == ("i386", "x86_64"):
+        return
+    message = f"The programs of the guest are for {arch}, and this host runs those of {host}."
+    if c.change:
+        raise GuestError(
+            f"{message} Its initramfs could not be rebuilt.",
+            remedy=f"Convert it on a host of {arch}.",
+            code="E-GUEST-ARCH",
+        )
+    c.report.log(Level.WARNING, message)
 
 
 def remove_rpm_locks(files: GuestFiles) -> None:

@@ -34,7 +34,7 @@ def rename_block_devices(
     prefix = ide_prefix(c.guest, family)
     mapping = block_devices.block_device_map(c.source.disks, bus, ide_prefix=prefix)
     drives = [r for r in c.source.removables if r.type is RemovableType.CDROM]
-    if len(drives) > 1 and prefix == "hd":
+    if len(drives) > 1:
         c.report.log(Level.WARNING, "The guest has several CD-ROM drives; their names may change.")
     mapping |= block_devices.cdrom_map(c.source.removables, prefix)
     c.report.log(Level.INFO, block_devices.map_text(mapping))
@@ -43,7 +43,8 @@ def rename_block_devices(
 
     def crypt(value: str) -> str:
         new = rename(value)
-        return new if new == value else _uuid_of(c, new)
+        # SLES 12 opens it in the initramfs: by a UUID more surely than by any name of a disk.
+        return _uuid_of(c, new) if new != value or value.startswith("/dev/sd") else value
 
     files.edit("/etc/fstab", lambda text: block_devices.rename_fstab(text, rename), _WHAT)
     files.edit("/etc/crypttab", lambda text: block_devices.rename_crypttab(text, crypt), _WHAT)

@@ -16,12 +16,19 @@ from conversions.pipeline.linux.initramfs import REQUIRED, added_modules, missin
 from conversions.pipeline.linux.initramfs_tools import MARKER, with_modules
 from conversions.pipeline.linux.kernels import best_kernel, parse_modules
 from conversions.pipeline.linux.versions import version_key
-from conversions.pipeline.space import estimate_target_sizes, estimate_text, shortages
+from conversions.pipeline.report import RecordingReporter
+from conversions.pipeline.space import (
+    check_guest_space,
+    estimate_target_sizes,
+    estimate_text,
+    shortages,
+)
 from conversions.pipeline.types import Application, BlockBus, MountpointStats
 from inventory.sources.types import Controller
 from tests.unit.pipeline.samples import GUEST, KERNEL, source_disk
 
 MIB = 1 << 20
+rows = pytest.mark.rows
 
 
 def stats(mountpoint: str, **values: object) -> MountpointStats:
@@ -40,6 +47,7 @@ def stats(mountpoint: str, **values: object) -> MountpointStats:
     return replace(base, **values)  # type: ignore[arg-type]
 
 
+@rows("2-T35")
 def test_the_estimate_gives_the_specified_numbers() -> None:
     mounted = [
         stats("/boot", vfs="xfs", blocks=259584, bfree=224126),
@@ -56,6 +64,7 @@ def test_the_estimate_gives_the_specified_numbers() -> None:
     ]
 
 
+@rows("2-T36", "2-T37", "2-T38")
 def test_the_estimate_shares_savings_by_size_and_counts_a_device_once() -> None:
     gib = 1 << 30
     mounted = [
@@ -67,15 +76,16 @@ def test_the_estimate_shares_savings_by_size_and_counts_a_device_once() -> None:
     assert estimate["disks"] == {"sda": int(1.4375 * gib), "sdb": int(4.3125 * gib)}
     ntfs = estimate_target_sizes([stats("/", vfs="ntfs")], {"sda": 8 * gib})
     assert ntfs["disks"] == {"sda": 8 * gib}
+    assert ntfs["fs_free"] == 0
 
 
 @pytest.mark.parametrize(
     ("mountpoint", "free_mib", "ffree", "enough"),
     [
-        ("/", 99, 900, False),
-        ("/", 100, 900, True),
-        ("/", 100, 99, False),
-        ("/boot", 30, 900, False),
+        pytest.param("/", 99, 900, False, marks=rows("2-T28", "2-T31")),
+        pytest.param("/", 100, 900, True, marks=rows("2-T29")),
+        pytest.param("/", 100, 99, False, marks=rows("2-T33")),
+        pytest.param("/boot", 30, 900, False, marks=rows("2-T30")),
         ("/boot", 50, 900, True),
         ("/var", 9, 900, False),
         ("/home", 5, 900, True),
@@ -86,6 +96,26 @@ def test_free_space_in_the_guest(mountpoint: str, free_mib: int, ffree: int, eno
     assert (found == []) == enough
 
 
+@rows("2-T28", "2-T30", "2-T33")
+def test_all_shortages_are_named_with_both_numbers() -> None:
+    room = [stats("/", bsize=MIB, bfree=99), stats("/boot", bsize=MIB, bfree=40, ffree=99)]
+    assert shortages(room) == [
+        "/: 99.0 MiB free, 100 MiB needed",
+        "/boot: 40.0 MiB free, 50 MiB needed",
+        "/boot: 99 free inodes, 100 needed",
+    ]
+
+
+@rows("2-T32")
+def test_a_full_filesystem_of_data_is_a_warning() -> None:
+    report = RecordingReporter()
+    check_guest_space([stats("/"), stats("/home", bsize=MIB, bfree=5)], report)
+    [line] = report.of("log")
+    assert line["level"] == "warning"
+    assert line["text"].startswith("/home of the guest is almost full (5.0 MiB free)")
+
+
+@rows("2-T34")
 def test_vfat_without_inode_counts_is_no_shortage() -> None:
     assert shortages([stats("/boot/efi", vfs="vfat", files=0, ffree=0)]) == []
 
@@ -93,7 +123,12 @@ def test_vfat_without_inode_counts_is_no_shortage() -> None:
 @pytest.mark.parametrize(
     ("controllers", "bus", "expected"),
     [
-        ([Controller.SCSI], BlockBus.VIRTIO_BLK, {"sda": "vda", "xvda": "vda"}),
+        pytest.param(
+            [Controller.SCSI],
+            BlockBus.VIRTIO_BLK,
+            {"sda": "vda", "xvda": "vda"},
+            marks=rows("2-T90"),
+        ),
         ([Controller.NVME], BlockBus.VIRTIO_BLK, {"nvme0n1": "vda", "xvda": "vda"}),
         ([Controller.VIRTIO_BLK], BlockBus.VIRTIO_BLK, {"vda": "vda", "xvda": "vda"}),
         ([Controller.SCSI], BlockBus.IDE, {"sda": "sda", "xvda": "sda"}),
@@ -124,10 +159,11 @@ def test_the_block_device_map(
         ("/dev/sda", "/dev/vda", False),
         ("/dev/nvme0n1p2", "/dev/vdb2", False),
         ("/dev/sdq9", "/dev/sdq9", True),
-        ("/dev/cciss/c0d0p1", "/dev/cciss/c0d0p1", True),
-        ("/dev/md0", "/dev/md0", False),
-        ("/dev/sr0", "/dev/sr0", False),
-        ("/dev/cdrom", "/dev/cdrom", False),
+        pytest.param("/dev/cciss/c0d0p1", "/dev/cciss/c0d0p1", True, marks=rows("2-T83")),
+        pytest.param("/dev/md0", "/dev/md0", False, marks=rows("2-T85")),
+        pytest.param("/dev/sr0", "/dev/sr0", False, marks=rows("2-T85")),
+        pytest.param("/dev/fd0", "/dev/fd0", False, marks=rows("2-T85")),
+        pytest.param("/dev/cdrom", "/dev/cdrom", False, marks=rows("2-T85")),
         ("/dev/mapper/vg-root", "/dev/mapper/vg-root", False),
         ("/dev/vg0/root", "/dev/vg0/root", False),
         ("UUID=1234-ab", "UUID=1234-ab", False),
@@ -156,7 +192,12 @@ RENAME = bd.Renamer({"sda": "vda"})
             "root /dev/sda2 none luks\n#x /dev/sda2\n",
             "root /dev/vda2 none luks\n#x /dev/sda2\n",
         ),
-        (bd.rename_device_map, "# c\n(hd0)\t/dev/sda\n", "# c\n(hd0)\t/dev/vda\n"),
+        pytest.param(
+            bd.rename_device_map,
+            "# c\n(hd0)\t/dev/sda\n",
+            "# c\n(hd0)\t/dev/vda\n",
+            marks=rows("2-T88"),
+        ),
         (
             bd.rename_arguments,
             "linux /vmlinuz root=/dev/sda2 ro resume=/dev/sda3 x=/dev/sda4 rd.luks.key=/dev/sda",
@@ -223,6 +264,7 @@ def test_modules_are_read_with_and_without_compression() -> None:
     assert parse_modules(text) == ("virtio_blk", "ext4")
 
 
+@rows("2-T60", "2-T61")
 def test_the_default_kernel_stays_unless_it_cannot_do_virtio() -> None:
     newer = replace(KERNEL, version="6.2.0-1-amd64")
     plain = replace(KERNEL, version="5.0.0-1", supports_virtio_net=False)
@@ -260,9 +302,13 @@ def test_modules_are_added_to_initramfs_tools_once() -> None:
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        (["bash", "open-vm-tools"], ["open-vm-tools"]),
+        pytest.param(["bash", "open-vm-tools"], ["open-vm-tools"], marks=rows("2-T98")),
         (["open-vm-tools", "open-vm-tools-desktop"], ["open-vm-tools-desktop", "open-vm-tools"]),
-        (["open-vm-tools", "open-vm-tools-desktop", "ubuntu-server"], ["open-vm-tools-desktop"]),
+        pytest.param(
+            ["open-vm-tools", "open-vm-tools-desktop", "ubuntu-server"],
+            ["open-vm-tools-desktop"],
+            marks=rows("2-T99"),
+        ),
         (["bash"], []),
     ],
 )
@@ -277,7 +323,7 @@ ROOTS = [("/dev/sda1", "Debian"), ("/dev/sdb1", "Fedora")]
 @pytest.mark.parametrize(
     ("roots", "choice", "expected"),
     [
-        (ROOTS[:1], "single", "/dev/sda1"),
+        pytest.param(ROOTS[:1], "single", "/dev/sda1", marks=rows("2-T1")),
         (ROOTS, "first", "/dev/sda1"),
         (ROOTS, "/dev/sdb1", "/dev/sdb1"),
     ],
@@ -286,6 +332,7 @@ def test_a_root_is_chosen(roots: list[tuple[str, str]], choice: str, expected: s
     assert choose_root(roots, choice) == expected
 
 
+@rows("2-T2", "2-T5")
 @pytest.mark.parametrize("choice", ["single", "/dev/sdz9"])
 def test_a_choice_that_is_missing_lists_the_roots(choice: str) -> None:
     with pytest.raises(InspectionError, match=r"/dev/sda1 \(Debian\), /dev/sdb1 \(Fedora\)"):
@@ -296,6 +343,7 @@ def test_a_choice_that_is_missing_lists_the_roots(choice: str) -> None:
     ("distro", "major", "machine", "virtio_1_0"),
     [
         ("debian", 7, "i440fx", False),
+        pytest.param("rhel", 6, "q35", False, marks=rows("2-T134")),
         ("debian", 12, "q35", True),
         ("ubuntu", 16, "i440fx", False),
         ("ubuntu", 22, "q35", True),
@@ -308,6 +356,7 @@ def test_machine_and_virtio_by_age(distro: str, major: int, machine: str, virtio
     assert machine_for(distro, major, "aarch64") == "virt"
 
 
+@rows("2-T133")
 @pytest.mark.parametrize(
     ("distro", "major", "level"),
     [("rhel", 8, 0), ("rhel", 9, 2), ("rhel", 10, 3), ("fedora", 40, 0)],

@@ -17,7 +17,7 @@ from lxml import etree
 
 from conversions.pipeline import commands, stop
 from conversions.pipeline.disk_copy import ProgressParser, convert_command, copy_disks
-from conversions.pipeline.errors import CommandError, JobError, TargetError
+from conversions.pipeline.errors import CommandError, HostError, JobError, TargetError
 from conversions.pipeline.guestcaps import expected_guestcaps, guestcaps_from_dict
 from conversions.pipeline.job import CopyOptions, Input, Job, Mode, NetworkMap, Target
 from conversions.pipeline.networks import map_nics, parse_map
@@ -50,6 +50,7 @@ def cdrom(controller: Controller | None, slot: int | None) -> Removable:
     return Removable(type=RemovableType.CDROM, controller=controller, slot=slot)
 
 
+@pytest.mark.rows("2-T137")
 @pytest.mark.parametrize(
     ("disks", "removables", "caps", "expected", "warnings"),
     [
@@ -88,6 +89,7 @@ def test_drives_are_assigned_to_target_buses(
     assert report.warnings == warnings
 
 
+@pytest.mark.rows("2-T137")
 def test_two_cdroms_of_one_slot_give_one_warning() -> None:
     report = RecordingReporter()
     drives = [cdrom(Controller.IDE, 2), cdrom(Controller.IDE, 2)]
@@ -323,6 +325,28 @@ def test_too_little_room_names_both_numbers(
     output = LocalOutput(Target(directory=str(tmp_path)), None, RecordingReporter())
     with pytest.raises(TargetError, match=r"1\.0 GiB free, up to 1\.5 GiB needed"):
         output.check_space({"sda": 500 << 20}, [target_disk(0).overlay])
+
+
+@pytest.mark.rows("2-T39")
+def test_a_full_folder_for_work_is_told_before_the_source_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    from conversions.pipeline.run import convert
+
+    monkeypatch.setenv("VIRT_V2V_TMPDIR", str(tmp_path))
+    free = (1 << 30) - 1
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(1 << 40, 1 << 40, free)
+    )
+    report = RecordingReporter()
+    job = Job(mode=Mode.REHEARSE, source=Input(kind="ova", location="/no.ova"))
+    with pytest.raises(HostError, match=rf"in {tmp_path}: .* free, 1\.0 GiB needed") as caught:
+        convert(job, report)
+    assert "VIRT_V2V_TMPDIR" in caught.value.remedy
+    assert {e["name"] for e in report.of("step")} == {Step.REQUEST}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_compression_and_writing_out_of_order_exclude_each_other() -> None:

@@ -28,6 +28,7 @@ from inventory.sources.types import Nic, VnetType
 from tests.appliance.phony import newc
 from tests.unit.pipeline.samples import GUEST
 
+rows = pytest.mark.rows
 PLAIN = newc(["etc/x", "lib/modules/1/virtio_blk.ko"])
 
 
@@ -120,6 +121,7 @@ def test_the_environment_of_grub_keeps_its_size() -> None:
     assert len(edit_env(text, lambda t: t + "x" * 2000)) == 2048
 
 
+@rows("2-T72")
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -140,23 +142,31 @@ REPO = "[vm]\nname=x\nbaseurl=https://packages.vmware.com/tools\n{}[os]\nbaseurl
 @pytest.mark.parametrize(
     ("function", "old", "new"),
     [
-        (hypervisors.disable_vmware_repositories,
-         REPO.format("enabled=1\n"), REPO.format("enabled=0\n")),
-        (hypervisors.disable_vmware_repositories, REPO.format(""), REPO.format("enabled=0\n")),
-        (hypervisors.disable_vmware_repositories,
-         "[a]\nbaseurl=http://notvmware.com/\n", "[a]\nbaseurl=http://notvmware.com/\n"),
-        (hypervisors.restore_gettys,
+        pytest.param(hypervisors.disable_vmware_repositories,
+         REPO.format("enabled=1\n"), REPO.format("enabled=0\n"),
+         marks=rows("2-T97")),
+        pytest.param(hypervisors.disable_vmware_repositories,
+         REPO.format(""), REPO.format("enabled=0\n"),
+         marks=rows("2-T97")),
+        pytest.param(hypervisors.disable_vmware_repositories,
+         "[a]\nbaseurl=http://notvmware.com/\n", "[a]\nbaseurl=http://notvmware.com/\n",
+         marks=rows("2-T97")),
+        pytest.param(hypervisors.restore_gettys,
          "# plain words\n#1:2345:respawn:/sbin/mingetty tty1\n",
-         "# plain words\n1:2345:respawn:/sbin/mingetty tty1\n"),
-        (hypervisors.drop_xen_modules,
+         "# plain words\n1:2345:respawn:/sbin/mingetty tty1\n",
+         marks=rows("2-T103")),
+        pytest.param(hypervisors.drop_xen_modules,
          'INITRD_MODULES="xennet ata_piix xenblk"\nX="xennet"\n',
-         'INITRD_MODULES="ata_piix"\nX="xennet"\n'),
-        (console.securetty, "hvc0\ntty1\nttyS0\n", "ttyS0\ntty1\n"),
-        (x_driver.with_driver,
+         'INITRD_MODULES="ata_piix"\nX="xennet"\n',
+         marks=rows("2-T106")),
+        pytest.param(console.securetty, "hvc0\ntty1\nttyS0\n", "ttyS0\ntty1\n",
+         marks=rows("2-T113")),
+        pytest.param(x_driver.with_driver,
          'Section "Device"\n Driver "vmware"\n VendorName "V"\n BusID "1"\nEndSection\n'
          'Section "Screen"\n Driver "x"\nEndSection\n',
          'Section "Device"\n Driver "modesetting"\nEndSection\n'
-         'Section "Screen"\n Driver "x"\nEndSection\n'),
+         'Section "Screen"\n Driver "x"\nEndSection\n',
+         marks=rows("2-T116")),
     ],
 )  # fmt: skip
 def test_texts_are_rewritten(function: Callable[[str], str], old: str, new: str) -> None:
@@ -165,6 +175,7 @@ def test_texts_are_rewritten(function: Callable[[str], str], old: str, new: str)
     assert function(new) == new
 
 
+@rows("2-T102")
 @pytest.mark.parametrize(
     ("text", "folders"),
     [

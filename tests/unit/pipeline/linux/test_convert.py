@@ -1,0 +1,329 @@
+"""Whole conversions of phony guests that lie in folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from conversions.pipeline.concerns import collect_concerns
+from conversions.pipeline.context import Context
+from conversions.pipeline.errors import GuestError
+from conversions.pipeline.types import Application
+from inventory.sources.types import Controller, Removable, RemovableType
+from tests.appliance.phony import (
+    BUILT,
+    DEBIAN,
+    KV,
+    RHEL,
+    SUSE,
+    PhonyGuest,
+    Program,
+    Tree,
+    grub_cfg,
+    initramfs,
+    kernel,
+)
+from tests.unit.pipeline.samples import GUEST, make_source, source_disk
+
+Make = Callable[..., PhonyGuest]
+rows = pytest.mark.rows
+
+OLD_KERNEL = "2.6.18-398.el5"
+RHEL5: Tree = {
+    **{k: v for k, v in RHEL.items() if KV not in k and "dracut" not in k},
+    **kernel(OLD_KERNEL, initrd="initrd-{}.img", held=("virtio_pci", "virtio_blk", "ext4")),
+    "/etc/redhat-release": "Red Hat Enterprise Linux Server release 5.11 (Tikanga)\n",
+    "/etc/os-release": "ID=rhel\n",
+    "/boot/grub2/grub.cfg": "",
+    "/boot/grub/grub.conf": "default=0\ntitle Old\n\troot (hd0,0)\n"
+    f"\tkernel /boot/vmlinuz-{OLD_KERNEL} ro root=LABEL=/\n"
+    f"\tinitrd /boot/initrd-{OLD_KERNEL}.img\n",
+}
+EL5 = {"major_version": 5, "minor_version": 11, "package_management": "yum"}
+IDE_CDROM = Removable(type=RemovableType.CDROM, controller=Controller.IDE, slot=2)
+
+
+def named(*names: str, version: str = "1", release: str = "1") -> tuple[Application, ...]:
+    return tuple(Application(name=n, version=version, release=release) for n in names)
+
+
+@rows("2-T48")
+def test_an_old_fedora(phony: Make) -> None:
+    """Its kernel has one driver for virtio.  The old initramfs waits under .pre-v2v meanwhile."""
+    version = "2.6.35.6-45.fc14.x86_64"
+    initrd = f"/boot/initramfs-{version}.img"
+    vm = phony(
+        {
+            **{k: v for k, v in RHEL.items() if KV not in k},
+            **kernel(version, initrd="initramfs-{}.img", modules=("virtio_blk", "ext4")),
+            f"/lib/modules/{version}/modules.builtin": "kernel/drivers/virtio/virtio_pci.ko\n",
+            BUILT: initramfs("virtio_blk", "ext4", version=version),
+            "/usr/bin/dracut": Program(f'ls /boot >> /v2v-calls.log; cp {BUILT} "$3"'),
+            "/bin/ls": RHEL["/bin/cat"],
+            "/boot/grub2/grub.cfg": "",
+            "/boot/grub/grub.conf": "default=0\ntitle Fedora\n"
+            f"\tkernel /boot/vmlinuz-{version} ro\n\tinitrd {initrd}\n",
+            "/etc/modprobe.conf": "alias scsi_hostadapter mptspi\n",
+        },
+        distro="fedora", major_version=14, minor_version=0, package_management="yum",
+    )  # fmt: skip
+    caps = vm.convert(guest_agent=False)
+    assert vm.report.data("bootloader") == {
+        "type": "GRUB legacy", "config": "/boot/grub/grub.conf", "uefi": False,
+    }  # fmt: skip
+    assert (caps.block_bus, caps.net_bus, caps.machine) == ("virtio-blk", "e1000", "i440fx")
+    assert not caps.virtio_1_0
+    assert not any((caps.virtio_rng, caps.virtio_balloon, caps.isa_pvpanic, caps.virtio_socket))
+    calls = vm.calls()
+    assert calls[0] == f"dracut --add-drivers virtio_blk {initrd} {version}"
+    assert f"initramfs-{version}.img.pre-v2v" in calls
+    assert not vm.exists(f"{initrd}.pre-v2v")
+    assert vm.read("/etc/modprobe.conf") == "alias scsi_hostadapter virtio_blk\n"
+
+
+WRAPPER = "search --no-floppy --fs-uuid --set=dev 1-2\nset prefix=($dev)/grub2\n" \
+    "export $prefix\nconfigfile $prefix/grub.cfg\n"  # fmt: skip
+UEFI = {"uefi_esps": ("/dev/sda1",), "mountpoints": (("/", "/dev/sda2"), ("/boot/efi", "/dev/x"))}
+
+
+@rows("2-T50")
+def test_a_menu_on_the_esp_that_leads_to_another_stays(phony: Make) -> None:
+    config = "/boot/efi/EFI/centos/grub.cfg"
+    vm = phony({**RHEL, config: WRAPPER, "/boot/efi/EFI/BOOT/BOOTX64.EFI": "x"}, **UEFI)
+    vm.convert(guest_agent=False)
+    assert vm.report.data("bootloader")["config"] == "/boot/grub2/grub.cfg"
+    assert vm.read(config) == WRAPPER
+    assert "root=/dev/vda1" in vm.read("/boot/grub2/grub.cfg")
+
+
+@rows("2-T52")
+def test_an_esp_without_loaders_is_a_warning(phony: Make) -> None:
+    vm = phony(DEBIAN, **UEFI)
+    vm.convert(guest_agent=False)
+    assert vm.report.data("bootloader")["config"] == "/boot/grub/grub.cfg"
+    assert [w for w in vm.warnings() if "/boot/efi/EFI/BOOT/BOOTX64.EFI" in w]
+
+
+@pytest.mark.parametrize(
+    ("default", "order"),
+    [
+        pytest.param("1", ["2.6.32-2", "2.6.32-1"], marks=rows("2-T55")),
+        pytest.param("saved", ["2.6.32-1", "2.6.32-2"], marks=rows("2-T56")),
+    ],
+)
+def test_the_default_of_grub_legacy(phony: Make, default: str, order: list[str]) -> None:
+    titles = "".join(f"title {v}\n\tkernel (hd0,0)/boot/vmlinuz-{v} ro\n" for v in sorted(order))
+    vm = phony(
+        {
+            **RHEL, **kernel("2.6.32-1"), **kernel("2.6.32-2"),
+            "/boot/grub2/grub.cfg": "",
+            "/boot/grub/grub.conf": f"default={default}\n{titles}",
+        }
+    )  # fmt: skip
+    vm.convert(change=False)
+    assert [k["version"] for k in vm.report.data("kernels")] == order
+
+
+EL9_KERNEL = "5.14.0-70.13.1.el9_0.x86_64"
+EL9 = {
+    **{k: v for k, v in RHEL.items() if KV not in k},
+    **kernel(EL9_KERNEL, initrd="initramfs-{}.img", held=("virtio_pci", "virtio_blk")),
+    "/boot/grub2/grub.cfg": grub_cfg(EL9_KERNEL, initrd="initramfs-{}.img"),
+    "/bin/rpm": Program("exit 1"),
+}
+
+
+@rows("2-T58", "2-T59", "2-T66")
+def test_a_kernel_in_several_packages(phony: Make) -> None:
+    """By its files, so that nobody asks rpm what a package holds, however much that is."""
+    vm = phony({**EL9, "/etc/sysconfig/kernel": "UPDATEDEFAULT=yes\nDEFAULTKERNEL=kernel\n"})
+    parts = named(
+        "kernel", "kernel-modules-core", "kernel-core", "kernel-modules", "kernel-source",
+        version="5.14.0", release="70.13.1.el9_0",
+    )  # fmt: skip
+    vm.guest = replace(vm.guest, applications=parts)
+    vm.convert(guest_agent=False)
+    [found] = vm.report.data("kernels")
+    assert (found["name"], found["version"]) == ("kernel-core", EL9_KERNEL)
+    assert found["supports_virtio_blk"]
+    assert vm.read("/etc/sysconfig/kernel") == "UPDATEDEFAULT=yes\nDEFAULTKERNEL=kernel-core\n"
+    assert vm.calls() == []
+
+
+@rows("2-T45")
+def test_archives_of_lvm_are_not_read(phony: Make) -> None:
+    vm = phony(DEBIAN)
+    vm.g.mkdir_p("/etc/lvm/archive")
+    for number in range(10_000):
+        vm.g.touch(f"/etc/lvm/archive/vg_{number:05}-1.vg")
+    vm.convert(guest_agent=False)
+    assert "/etc/fstab" in vm.g.reads
+    assert not [path for path in vm.g.reads if path.startswith("/etc/lvm")]
+
+
+@pytest.mark.parametrize(
+    ("device", "uuid", "expected", "words"),
+    [
+        pytest.param("/dev/sda2", "l-u-k-s", "UUID=l-u-k-s", [], marks=rows("2-T73")),
+        pytest.param(
+            "/dev/sdq9", "", "/dev/sdq9", ["has no UUID", "not one of its 1 disks"],
+            marks=rows("2-T74"),
+        ),
+        ("UUID=1-2", "", "UUID=1-2", []),
+    ],
+)  # fmt: skip
+def test_encrypted_devices_are_named_by_their_uuid(
+    phony: Make, device: str, uuid: str, expected: str, words: list[str]
+) -> None:
+    vm = phony({**SUSE, "/etc/crypttab": f"cr_home {device} none luks\n"}, major_version=12)
+    vm.g.uuids = {device: uuid} if uuid else {}
+    vm.convert(guest_agent=False)
+    assert vm.read("/etc/crypttab") == f"cr_home {expected} none luks\n"
+    found = [w for w in vm.warnings() if device in w]
+    assert len(found) == len(words)
+    assert all(word in text for word, text in zip(words, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "controller", "warned"),
+    [
+        pytest.param("/dev/hda3", "/dev/vda3", Controller.IDE, False, marks=rows("2-T79")),
+        pytest.param("/dev/hdc", "/dev/cdrom", Controller.IDE, False, marks=rows("2-T80")),
+        pytest.param("/dev/xvda2", "/dev/vda2", Controller.SCSI, False, marks=rows("2-T81")),
+        pytest.param("/dev/nvme0n1p2", "/dev/vda2", Controller.NVME, False, marks=rows("2-T82")),
+        pytest.param("/dev/cciss/c0d0p1", "/dev/cciss/c0d0p1", Controller.SCSI, True,
+                     marks=rows("2-T83")),
+        pytest.param("/dev/sdb1", "/dev/sdb1", Controller.SCSI, True, marks=rows("2-T84")),
+        pytest.param("/dev/md0", "/dev/md0", Controller.SCSI, False, marks=rows("2-T85")),
+        pytest.param("/dev/sr0", "/dev/sr0", Controller.SCSI, False, marks=rows("2-T85")),
+        pytest.param("/dev/fd0", "/dev/fd0", Controller.SCSI, False, marks=rows("2-T85")),
+        pytest.param("/dev/cdrom", "/dev/cdrom", Controller.SCSI, False, marks=rows("2-T85")),
+        pytest.param("/dev/disk/by-path/pci-0000:00:10.0-scsi-0:0:0:0-part1", "", Controller.SCSI,
+                     False),
+    ],
+)  # fmt: skip
+def test_devices_in_fstab(
+    phony: Make, old: str, new: str, controller: Controller, warned: bool
+) -> None:
+    source = make_source(disks=(source_disk(0, controller),), removables=(IDE_CDROM,))
+    vm = phony({**RHEL5, "/etc/fstab": f"{old}  /data ext3 defaults 0 2\n"}, source=source, **EL5)
+    caps = vm.convert(guest_agent=False)
+    assert caps.block_bus == "virtio-blk"
+    assert vm.read("/etc/fstab") == f"{new or old}  /data ext3 defaults 0 2\n"
+    assert bool([w for w in vm.warnings() if w.startswith(f"{old} is named in")]) == warned
+
+
+@rows("2-T86")
+def test_names_by_path_are_left_and_told(phony: Make) -> None:
+    fstab = "/dev/disk/by-path/pci-0000:00:10.0-scsi-0:0:0:0-part1 /data ext4 x 0 0\n"
+    vm = phony({**DEBIAN, "/etc/fstab": fstab})
+    context = Context(
+        g=vm.g, guest=vm.guest, source=vm.source, job=vm.job, report=vm.report, work=vm.work,
+        change=True,
+    )  # fmt: skip
+    collect_concerns(context, [])
+    vm.convert(guest_agent=False)
+    assert vm.read("/etc/fstab") == fstab
+    [concern] = [c for c in vm.report.data("concerns") if c["code"] == "C-UNSTABLE-DISK-NAMES"]
+    assert concern["level"] == "warning"
+    assert "/dev/disk/by-path/pci-0000:00:10.0-scsi-0:0:0:0-part1" in concern["found"]
+
+
+@rows("2-T91")
+@pytest.mark.parametrize("tree", [DEBIAN, RHEL5])
+def test_names_of_two_drives_may_change(phony: Make, tree: Tree) -> None:
+    source = make_source(removables=(IDE_CDROM, replace(IDE_CDROM, slot=3)))
+    vm = phony(tree, source=source, **(EL5 if tree is RHEL5 else {}))
+    vm.convert(guest_agent=False)
+    assert [w for w in vm.warnings() if "CD-ROM" in w]
+
+
+@rows("2-T95")
+def test_an_alias_is_added_where_mkinitrd_looks_for_one(phony: Make) -> None:
+    vm = phony({**RHEL5, "/etc/modprobe.d": None}, **EL5)
+    vm.convert(guest_agent=False)
+    assert vm.g.ls("/etc/modprobe.d") == ["v2vweb.conf"]
+    assert vm.read("/etc/modprobe.d/v2vweb.conf") == "alias scsi_hostadapter virtio_blk\n"
+
+
+@rows("2-T96")
+def test_aliases_of_xen(phony: Make) -> None:
+    modules = kernel(OLD_KERNEL, initrd="initrd-{}.img", modules=("virtio_blk", "ext4"),
+                     held=("virtio_pci", "virtio_blk"))  # fmt: skip
+    aliases = "alias eth0 xen-vnif\nalias peth0 xennet\nalias block xenblk\n"
+    vm = phony({**RHEL5, **modules, "/etc/modprobe.conf": aliases}, **EL5)
+    assert vm.convert(guest_agent=False).net_bus == "e1000"
+    assert vm.read("/etc/modprobe.conf").startswith(
+        "alias eth0 e1000\nalias peth0 xennet\nalias block xenblk\n"
+    )
+    found = [w for w in vm.warnings() if "only Xen has" in w]
+    assert ["peth0" in found[0], "block" in found[1], len(found)] == [True, True, 2]
+
+
+@rows("2-T109")
+def test_the_first_start_of_a_guest_without_systemd(phony: Make) -> None:
+    tree = {k: v for k, v in RHEL.items() if k != "/etc/systemd/system"}
+    levels = {f"/etc/rc.d/rc{n}.d": None for n in "0123456"}
+    vm = phony({**tree, **levels, "/etc/init.d": None}, major_version=6,
+               package_management="yum")  # fmt: skip
+    vm.convert()
+    scripts = "/usr/lib/v2vweb-firstboot/scripts"
+    assert vm.read(f"{scripts}/5000-0005-start-qga").split("\n")[1] == "service qemu-ga start"
+    found = [n for n in "0123456" if vm.g.ls(f"/etc/rc.d/rc{n}.d") == ["S99v2vweb-firstboot"]]
+    assert found == ["2", "3", "5"]
+    assert vm.g.readlink("/etc/rc.d/rc3.d/S99v2vweb-firstboot").endswith("/firstboot.sh")
+
+
+@rows("2-T116")
+def test_a_driver_of_x_without_x(phony: Make) -> None:
+    config = (
+        'Section "Device"\n  Identifier "Card"\n  Driver "vmware"\n  VendorName "VMware"\n'
+        '  BoardName "SVGA"\nEndSection\n'
+    )
+    vm = phony({**DEBIAN, "/etc/X11/xorg.conf": config})
+    vm.convert(guest_agent=False)
+    assert vm.read("/etc/X11/xorg.conf") == (
+        'Section "Device"\n  Identifier "Card"\n  Driver "modesetting"\nEndSection\n'
+    )
+    assert [w for w in vm.warnings() if "no X server" in w]
+
+
+@rows("2-T125")
+def test_selinux_is_relabelled_at_once_where_that_can_be_done(phony: Make) -> None:
+    specification = "/etc/selinux/targeted/contexts/files/file_contexts"
+    points = (("/", "/dev/sda1"), ("/boot", "/dev/sda2"))
+    vm = phony(
+        {
+            **RHEL, "/usr/sbin/load_policy": Program(), "/.autorelabel": "",
+            "/etc/selinux/config": "SELINUX=enforcing\nSELINUXTYPE=targeted\n", specification: "",
+        },
+        mountpoints=points,
+    )  # fmt: skip
+    vm.g.features = {"selinuxrelabel"}
+    vm.convert(guest_agent=False)
+    assert vm.g.relabelled == ["/", "/boot"]
+    assert not vm.exists("/.autorelabel")
+
+
+@rows("2-T136")
+def test_a_guest_of_another_architecture(phony: Make) -> None:
+    other = "aarch64" if GUEST.arch == "x86_64" else "x86_64"
+    fstab = "/dev/sda1 / ext4 defaults 0 1\n"
+    vm = phony({**DEBIAN, "/etc/fstab": fstab}, arch=other)
+    with pytest.raises(GuestError, match=rf"are for {other}, and this host runs") as caught:
+        vm.convert()
+    assert caught.value.code == "E-GUEST-ARCH"
+    assert vm.read("/etc/fstab") == fstab
+    vm.convert(change=False)
+    assert [w for w in vm.warnings() if f"are for {other}" in w]
+
+
+@rows("2-T142")
+def test_settings_that_are_no_proper_shell_are_changed_all_the_same(phony: Make) -> None:
+    """No grammar of the whole file is needed to change one value in it."""
+    text = 'GRUB_DEFAULT=0\nif [ broken\n=x \'y\nGRUB_CMDLINE_LINUX="resume=/dev/sda3"\n'
+    vm = phony({**DEBIAN, "/etc/default/grub": text})
+    vm.convert(guest_agent=False)
+    assert vm.read("/etc/default/grub") == text.replace("sda3", "vda3")

@@ -1,0 +1,453 @@
+"""Opening a guest and finding out what it is, with a stand-in for the appliance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conversions.pipeline.cli import main
+from conversions.pipeline.context import Context
+from conversions.pipeline.convert import pick_converter
+from conversions.pipeline.decrypt import plain_selector, unlock
+from conversions.pipeline.errors import GuestError, InspectionError
+from conversions.pipeline.firmware import detect_boot_disk, is_uefi_target
+from conversions.pipeline.fsck import has_old_counters
+from conversions.pipeline.inspection import Root, find_esps, inspect_guest, without_snapshots
+from conversions.pipeline.job import Input, Job, Key, Mode
+from conversions.pipeline.linux.convert import linux_guestcaps
+from conversions.pipeline.outputs.libvirt_devices import boot_order
+from conversions.pipeline.report import RecordingReporter
+from conversions.pipeline.trim import trim_filesystems
+from conversions.pipeline.types import BlockBus, Inspection, NetBus
+from inventory.sources.types import Firmware
+from tests.guests.folder_linux import FolderLinux
+from tests.unit.pipeline.samples import GUEST, KERNEL, make_source, target_disk
+
+rows = pytest.mark.rows
+BASH = {"app2_name": "bash", "app2_version": "5", "app2_release": "1", "app2_epoch": 0,
+        "app2_arch": "x86_64"}  # fmt: skip
+ESP, BIOS_BOOT = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "21686148-6449-6E6F-744E-656564454649"
+
+
+class Inspected(FolderLinux):
+    """A Linux guest and what libguestfs says of it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.roots = {"/dev/sda1": "Debian"}
+        self.mountpoints = [("/", "/dev/sda1")]
+        self.packages: list[list[dict[str, Any]]] = [[BASH]]
+        self.package_format = "deb"
+        self.broken: tuple[str, ...] = ()
+        self.table = "gpt"
+        self.is_read_only = False
+        self.commands: list[str] = []
+        for device in ("/dev/sda1", "/dev/sda2"):
+            self.mkfs("ext4", device)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        values = {"distro": "debian", "arch": "x86_64", "major_version": 12, "minor_version": 0,
+                  "package_management": "apt", "product_variant": "unknown", "osinfo": "debian12",
+                  "hostname": "phony", "type": "linux"}  # fmt: skip
+        if (what := name.removeprefix("inspect_get_")) not in values:
+            raise AttributeError(name)
+        return lambda _root: values[what]
+
+    def inspect_os(self) -> list[str]:
+        """Return the roots."""
+        return list(self.roots)
+
+    def inspect_get_product_name(self, root: str) -> str:
+        """Return the name of the system."""
+        return self.roots[root]
+
+    def inspect_get_package_format(self, root: str) -> str:
+        """Return the kind of packages."""
+        return self.package_format
+
+    def inspect_get_mountpoints(self, root: str) -> list[tuple[str, str]]:
+        """Return what fstab mounts."""
+        return [("/", root), *self.mountpoints[1:]]
+
+    def inspect_list_applications2(self, root: str) -> list[dict[str, Any]]:
+        """Return the packages: each call the next list; a list with None in it is an error."""
+        found = self.packages.pop(0) if len(self.packages) > 1 else self.packages[0]
+        if found == [{}]:
+            raise RuntimeError("inspect_list_applications2: bad magic")
+        return found
+
+    def part_get_parttype(self, disk: str) -> str:
+        """Return the kind of partition table."""
+        return self.table
+
+    def mount(self, device: str, path: str) -> None:
+        """Mount it, if it is there."""
+        if device in self.broken:
+            raise RuntimeError(f"mount: {device}: No such file or directory")
+        super().mount(device, path)
+
+    mount_ro = mount
+
+    def touch(self, path: str) -> None:
+        """Make a file."""
+        if self.is_read_only:
+            raise RuntimeError(f"touch: {path}: Read-only file system")
+        super().touch(path)
+
+    def sh(self, command: str) -> str:
+        """Note the command."""
+        self.commands.append(command)
+        return ""
+
+    def install(self, path: str, text: str) -> None:
+        """Write a file of the guest."""
+        self.mount("/dev/sda1", "/")
+        self.mkdir_p(path.rsplit("/", 1)[0])
+        self.write(path, text.encode("utf-8", "surrogateescape"))
+        self.umount_all()
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Inspected:
+    return Inspected(tmp_path)
+
+
+def inspect(g: Inspected, root: str = "single", *, read_only: bool = False) -> Any:
+    """Return what is found, and the log."""
+    report = RecordingReporter()
+    found = inspect_guest(g, g.list_filesystems(), root=root, read_only=read_only, report=report)
+    return found, [e for e in report.of("log") if e["level"] != "debug"]
+
+
+def warnings(log: list[dict[str, Any]]) -> list[str]:
+    return [e["text"] for e in log if e["level"] == "warning"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "taken"),
+    [
+        pytest.param("first", "/dev/sda1", marks=rows("2-T3")),
+        pytest.param("/dev/sda2", "/dev/sda2", marks=rows("2-T4")),
+    ],
+)
+def test_one_of_two_systems_is_taken_and_named(guest: Inspected, choice: str, taken: str) -> None:
+    guest.roots["/dev/sda2"] = "Fedora"
+    found, log = inspect(guest, choice)
+    assert found.root == taken
+    assert [e for e in log if e["level"] == "info" and e["text"].endswith(f"taking {taken}.")]
+    assert f"i_root = {taken}" in [e["text"] for e in log]
+
+
+@rows("2-T1")
+def test_the_only_system_is_taken_without_a_word(guest: Inspected) -> None:
+    found, log = inspect(guest)
+    assert found.root == "/dev/sda1"
+    assert all(e["text"].startswith("i_") for e in log)
+
+
+@rows("2-T10")
+def test_snapshots_are_no_systems_of_their_own() -> None:
+    plain = Root("/dev/sda2", "/dev/sda2", "openSUSE", "linux")
+    volumes = [
+        Root(f"btrfsvol:/dev/sda2/@/.snapshots/{n}/snapshot", "", "openSUSE", "linux")
+        for n in (1, 2, 3)
+    ]
+    other = Root("/dev/sdb1", "/dev/sdb1", "Debian", "linux")
+    assert without_snapshots([plain, *volumes]) == [plain]
+    assert without_snapshots([plain, *volumes, other]) == [plain, other]
+
+
+@rows("2-T19")
+def test_a_root_that_cannot_be_written(guest: Inspected) -> None:
+    guest.is_read_only = True
+    with pytest.raises(InspectionError, match="not cleanly unmounted, or the guest was running or"):
+        inspect(guest)
+    assert inspect(guest, read_only=True)[0].root == "/dev/sda1"
+
+
+@rows("2-T20")
+def test_filesystems_of_data_may_be_missing(guest: Inspected) -> None:
+    guest.install("/etc/fstab", "server:/export /mnt nfs defaults 0 0\nUUID=1-2 /data ext4 x 0 0\n")
+    assert warnings(inspect(guest)[1]) == []
+    guest.mountpoints.append(("/data", "/dev/sdz1"))
+    guest.broken = ("/dev/sdz1",)
+    [warning] = warnings(inspect(guest)[1])
+    assert "/data (/dev/sdz1) could not be mounted" in warning
+    assert "(ignored)" in warning
+
+
+@rows("2-T21")
+@pytest.mark.parametrize("path", ["/boot", "/usr"])
+def test_filesystems_of_the_system_may_not_be_missing(guest: Inspected, path: str) -> None:
+    """Whether libguestfs knows a device for them or not."""
+    for spec in ("UUID=gone", "/dev/disk/by-path/pci-0000:00:10.0-part1"):
+        guest.install("/etc/fstab", f"# x {path}\n{spec} {path} ext4 defaults 0 2\n")
+        with pytest.raises(InspectionError, match=f"{spec} on {path}") as caught:
+            inspect(guest)
+        assert caught.value.code == "E-MOUNTPOINT"
+    guest.install("/etc/fstab", f"UUID=gone {path} ext4 noauto 0 2\n")
+    assert warnings(inspect(guest)[1]) == []
+    guest.mountpoints.append((path, "/dev/sdz1"))
+    guest.broken = ("/dev/sdz1",)
+    with pytest.raises(InspectionError, match=f"{path} of the guest .* could not be mounted"):
+        inspect(guest)
+
+
+def test_a_missing_folder_of_the_system_is_a_warning(guest: Inspected) -> None:
+    text = "# caf\udce9\nUUID=gone /var/log ext4 defaults 0 2\n/old /boot none bind 0 0\n"
+    guest.install("/etc/fstab", text)
+    [warning] = warnings(inspect(guest)[1])
+    assert "UUID=gone on /var/log" in warning
+
+
+@rows("2-T46")
+def test_a_damaged_database_of_rpm_is_rebuilt_once(guest: Inspected) -> None:
+    guest.package_format = "rpm"
+    for first in ([{}], []):
+        guest.commands.clear()
+        guest.packages = [first, [BASH]]
+        found, _log = inspect(guest)
+        assert [app.name for app in found.applications] == ["bash"]
+        assert guest.commands == ["rpmdb --rebuilddb 2>&1"]
+    guest.commands.clear()
+    guest.packages = [[]]
+    with pytest.raises(InspectionError, match="inspection found no installed package"):
+        inspect(guest)
+    assert guest.commands == ["rpmdb --rebuilddb 2>&1"]
+
+
+@rows("2-T47")
+def test_a_guest_without_packages_was_not_read_rightly(guest: Inspected) -> None:
+    guest.packages = [[]]
+    with pytest.raises(InspectionError, match="inspection found no installed package") as caught:
+        inspect(guest)
+    assert caught.value.code == "E-NO-PACKAGES"
+    assert guest.commands == []
+    [warning] = warnings(inspect(guest, read_only=True)[1])
+    assert "no installed package" in warning
+
+
+@pytest.mark.parametrize(
+    ("table", "types", "esps", "is_ambiguous"),
+    [
+        pytest.param("gpt", {1: ESP}, ("/dev/sda1",), False, marks=rows("2-T40")),
+        pytest.param("gpt", {1: ESP, 2: BIOS_BOOT}, (), True, marks=rows("2-T41")),
+        pytest.param("msdos", {1: ESP}, (), False, marks=rows("2-T42")),
+        ("gpt", {2: BIOS_BOOT}, (), False),
+    ],
+)
+def test_the_firmware_by_the_partitions(
+    guest: Inspected, table: str, types: dict[int, str], esps: tuple[str, ...], is_ambiguous: bool
+) -> None:
+    guest.table, guest.types = table, types
+    found, log = inspect(guest)
+    assert found.uefi_esps == esps
+    assert tuple(find_esps(guest)) == esps
+    assert any("Ambiguous firmware" in e["text"] for e in log) == is_ambiguous
+
+
+@pytest.mark.parametrize(
+    ("firmware", "is_uefi", "expected", "warns"),
+    [
+        pytest.param(Firmware.BIOS, True, False, True, marks=rows("2-T43")),
+        (Firmware.UEFI, False, True, True),
+        (Firmware.UEFI, True, True, False),
+        (Firmware.UNKNOWN, True, True, False),
+    ],
+)
+def test_the_firmware_of_the_target(
+    firmware: Firmware, is_uefi: bool, expected: bool, warns: bool
+) -> None:
+    report = RecordingReporter()
+    found = replace(GUEST, uefi_esps=("/dev/sda1",) if is_uefi else ())
+    assert is_uefi_target(make_source(firmware=firmware), found, report) is expected
+    assert report.warnings == warns
+
+
+@rows("2-T26")
+def test_an_unknown_system_is_refused_by_what_is_unknown(tmp_path: Path) -> None:
+    found = replace(
+        GUEST, distro="unknown", package_format="unknown", package_management="unknown",
+        product_name="Some Linux",
+    )  # fmt: skip
+    job = Job(mode=Mode.REHEARSE, source=Input(kind="ova", location="/x.ova"))
+    context = Context(
+        g=None, guest=found, source=make_source(), job=job, report=RecordingReporter(),
+        work=tmp_path, change=True,
+    )  # fmt: skip
+    with pytest.raises(GuestError, match=r"Some Linux \(type linux, distribution unknown, "):
+        pick_converter(found).convert(context)
+
+
+class Disks:
+    """Disks with what is in their first sectors."""
+
+    def __init__(self, *sectors: bytes) -> None:
+        self.sectors = sectors
+
+    def list_devices(self) -> list[str]:
+        """Return the disks."""
+        return [f"/dev/sd{'abcd'[n]}" for n in range(len(self.sectors))]
+
+    def pread_device(self, device: str, count: int, offset: int) -> bytes:
+        """Return a first sector."""
+        return self.sectors["abcd".index(device[-1])].ljust(count, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("sectors", "boot", "index", "orders"),
+    [
+        pytest.param((b"", b"..GRUB ", b"", b""), "/dev/sdd1", 1, [2, 1, 4, 5],
+                     marks=rows("2-T131")),
+        pytest.param((b"", b""), "/dev/vg/boot", None, [1, 2], marks=rows("2-T132")),
+        ((b"", b""), "/dev/sdb1", 1, [2, 1]),
+    ],
+)  # fmt: skip
+def test_the_boot_disk(
+    sectors: tuple[bytes, ...], boot: str, index: int | None, orders: list[int]
+) -> None:
+    found = replace(GUEST, mountpoints=(("/", "/dev/sda1"), ("/boot", boot)))
+    overlays = [target_disk(n).overlay for n in range(len(sectors))]
+    assert detect_boot_disk(Disks(*sectors), found, overlays) == index
+    assert [boot_order(n, index) for n in range(len(sectors))] == orders
+
+
+@rows("2-T25")
+@pytest.mark.parametrize(
+    ("distro", "major", "expected"), [("rhel", 7, True), ("centos", 7, True), ("rhel", 8, False)]
+)
+def test_whose_filesystems_are_not_checked_afterwards(
+    distro: str, major: int, expected: bool
+) -> None:
+    assert has_old_counters(replace(GUEST, distro=distro, major_version=major)) is expected
+
+
+class Filesystems:
+    """Filesystems that are trimmed, or not."""
+
+    kinds = (("/dev/sda1", "ext4"), ("/dev/sda2", "swap"), ("/dev/sda3", "unknown"),
+             ("/dev/sda4", "ntfs"), ("/dev/sda5", "xfs"))  # fmt: skip
+
+    def __init__(self) -> None:
+        self.mounted: list[str] = []
+
+    def list_filesystems(self) -> list[tuple[str, str]]:
+        """Return them all."""
+        return list(self.kinds)
+
+    def umount_all(self) -> None:
+        """Nothing stays mounted."""
+
+    def mount_options(self, options: str, device: str, path: str) -> None:
+        """Note what is mounted."""
+        assert (options, path) == ("discard", "/")
+        self.mounted.append(device)
+
+    def debug(self, command: str, arguments: list[str]) -> str:
+        """Answer fstrim."""
+        if self.mounted[-1] == "/dev/sda4":
+            raise RuntimeError("fstrim: /sysroot: the discard operation is not supported")
+        return "/sysroot: 2 MiB (2097152 bytes) trimmed"
+
+
+@rows("2-T128", "2-T130")
+def test_a_filesystem_that_cannot_be_trimmed_is_a_warning() -> None:
+    report, g = RecordingReporter(), Filesystems()
+    trim_filesystems(g, g.list_filesystems(), report)
+    assert g.mounted == ["/dev/sda1", "/dev/sda4", "/dev/sda5"]
+    [warning] = warnings(report.of("log"))
+    assert warning.startswith("/dev/sda4 (ntfs) could not be trimmed")
+    assert [r["trimmed_bytes"] for r in report.data("trim")] == [2 << 20, None, 2 << 20]
+
+
+@rows("2-T135")
+@pytest.mark.parametrize("arch", ["i386", "i686", "x86_64"])
+def test_the_architecture_of_the_target(arch: str) -> None:
+    found: Inspection = replace(GUEST, arch=arch)
+    caps = linux_guestcaps(found, KERNEL, BlockBus.VIRTIO_BLK, NetBus.VIRTIO_NET, "")
+    assert caps.arch == "x86_64"
+
+
+class Encrypted:
+    """Four volumes of LUKS, each with a key of its own."""
+
+    keys = {f"/dev/vg/{n}": f"key {n}" for n in range(4)}
+
+    def __init__(self) -> None:
+        self.opened: dict[str, str] = {}
+
+    def list_partitions(self) -> list[str]:
+        """Return none."""
+        return []
+
+    list_devices = list_md_devices = list_partitions
+
+    def lvs(self) -> list[str]:
+        """Return the volumes."""
+        return list(self.keys)
+
+    def vfs_type(self, device: str) -> str:
+        """Return the type."""
+        return "crypto_LUKS"
+
+    def vfs_uuid(self, device: str) -> str:
+        """Return the UUID."""
+        return f"u-{device[-1]}"
+
+    def lvm_scan(self, activate: bool) -> None:
+        """Nothing new comes up."""
+
+    def cryptsetup_open(self, device: str, key: str, name: str, **_: Any) -> None:
+        """Open a device with its key."""
+        if self.keys[device] != key:
+            raise RuntimeError("cryptsetup_open: No key available with this passphrase.")
+        self.opened[device] = name
+
+
+@rows("2-T13")
+def test_every_volume_is_opened_by_the_key_that_fits() -> None:
+    g = Encrypted()
+    keys = [Key(selector="all", passphrase=text) for text in reversed(g.keys.values())]
+    unlock(g, keys, read_only=False, report=RecordingReporter())
+    assert g.opened == {f"/dev/vg/{n}": f"luks-u-{n}" for n in range(4)}
+
+
+@rows("2-T12")
+def test_a_wrong_key_is_told_with_the_device_and_the_last_error() -> None:
+    keys = [Key(selector="u-2", passphrase="wrong")]
+    with pytest.raises(InspectionError, match=r"/dev/vg/2 \(UUID u-2\).*No key available"):
+        unlock(Encrypted(), keys, read_only=False, report=RecordingReporter())
+
+
+@rows("2-T14")
+@pytest.mark.parametrize(
+    ("selector", "plain"),
+    [
+        ("/dev/mapper/Volume--Group-Root", "/dev/Volume-Group/Root"),
+        ("/dev/mapper/Volume--Group-Logical--Volume--1", "/dev/Volume-Group/Logical-Volume-1"),
+        ("/dev/mapper/name", "/dev/mapper/name"),
+        ("/dev/mapper/a-b-c", "/dev/mapper/a-b-c"),
+        ("/dev/sda1", "/dev/sda1"),
+    ],
+)
+def test_names_of_the_mapper_mean_volumes(selector: str, plain: str) -> None:
+    assert plain_selector(selector) == plain
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        pytest.param("id:foo:bar", "--key takes", marks=rows("2-T15")),
+        pytest.param("id:key", "--key takes", marks=rows("2-T15")),
+        pytest.param("id:key:a:b", "with a colon", marks=rows("2-T15")),
+        pytest.param("id:clevis:x", "Clevis is not available", marks=rows("2-T15")),
+        pytest.param("id:clevis", "Clevis is not available", marks=rows("2-T16")),
+    ],
+)
+def test_keys_that_are_no_keys(value: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-i", "disk", "/no.img", "--inspect", "--key", value]) == 1
+    assert words in capsys.readouterr().err
