@@ -28,6 +28,7 @@ from tests.guests.windows import (
 Make = Callable[[WindowsGuest], PhonyWindows]
 
 
+@pytest.mark.rows("3-T7")
 @pytest.mark.parametrize(
     ("guest", "expected", "libguestfs", "name"),
     [
@@ -44,6 +45,7 @@ def test_t7_versions_that_libguestfs_does_not_know(
     assert phony.g.inspect_get_osinfo(phony.root) == libguestfs
 
 
+@pytest.mark.rows("3-T8")
 @pytest.mark.parametrize(
     ("guest", "arch", "version"),
     [
@@ -74,6 +76,7 @@ def test_every_fixture_is_recognised_by_our_own_look(windows: Make) -> None:
     assert {name: windows(guest).mount().osinfo for name, guest in GUESTS.items()} == expected
 
 
+@pytest.mark.rows("3-T9")
 def test_t9_a_blank_second_disk_does_not_end_inspection(windows: Make) -> None:
     drive_c = struct.pack("<IQ", 0x12345678, 1 << 20)
     phony = windows(W10.but(system={"MountedDevices": {"\\DosDevices\\C:": drive_c}}))
@@ -84,11 +87,13 @@ def test_t9_a_blank_second_disk_does_not_end_inspection(windows: Make) -> None:
     assert phony.g.is_zero_device("/dev/sdb")
 
 
+@pytest.mark.rows("3-T10")
 def test_t10_the_control_set_in_use_is_the_selected_one(windows: Make) -> None:
     guest = W10.but(system={"Select": {"Current": 2}, "ControlSet002\\Control": {}})
     assert windows(guest).mount().windows_current_control_set == "ControlSet002"
 
 
+@pytest.mark.rows("3-T11")
 def test_t11_a_hibernated_guest_is_refused_and_left_alone(windows: Make) -> None:
     phony = windows(W10.but(files={"/hiberfil.sys": b"hibr" + bytes(4092)}))
     before = phony.checksum()
@@ -138,6 +143,7 @@ def test_a_folder_without_windows_is_no_guest(windows: Make) -> None:
         phony.inspect()
 
 
+@pytest.mark.rows("3-T96")
 def test_t96_a_locked_volume_is_said_to_be_encrypted(windows: Make) -> None:
     phony = windows(W10)
     phony.g.pwrite_device(phony.root, b"-FVE-FS-", 3)

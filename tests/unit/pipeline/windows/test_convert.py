@@ -72,6 +72,32 @@ def numbered(names: Sequence[str]) -> list[str]:
     return [name.removesuffix(".bat") for name in names]
 
 
+@pytest.mark.rows(
+    "3-T14",
+    "3-T16",
+    "3-T17",
+    "3-T27",
+    "3-T32",
+    "3-T33",
+    "3-T41",
+    "3-T42",
+    "3-T43",
+    "3-T45",
+    "3-T47",
+    "3-T50",
+    "3-T51",
+    "3-T52",
+    "3-T58",
+    "3-T71",
+    "3-T72",
+    "3-T73",
+    "3-T74",
+    "3-T84",
+    "3-T86",
+    "3-T89",
+    "3-T94",
+    "3-T95",
+)
 def test_a_windows_10_of_many_traits(windows: Make, virtio_win: Path) -> None:
     """T14 T16 T17 T27 T32 T33 T42 T43 T45 T47 T50 T51 T52 T71 to T74 T86 T89 T94 T95."""
     members = b"".join(m + b"\0\0" for m in ("prl_strg".encode("utf-16-le"),
@@ -181,6 +207,7 @@ def test_a_windows_10_of_many_traits(windows: Make, virtio_win: Path) -> None:
     assert len(phony.scripts()) == 5
 
 
+@pytest.mark.rows("3-T34")
 def test_the_driver_database_of_newer_windows(windows: Make) -> None:
     """T34."""
     phony = windows(W10.but(system=WITH_DATABASE))
@@ -190,6 +217,7 @@ def test_the_driver_database_of_newer_windows(windows: Make) -> None:
     assert not any("CriticalDeviceDatabase" in key for key in system.keys)
 
 
+@pytest.mark.rows("3-T27", "3-T35", "3-T83", "3-T87")
 def test_the_database_names_the_architecture(windows: Make) -> None:
     """T35; T83 for the heads; T87."""
     phony = windows(W7_32.but(system=WITH_DATABASE))
@@ -225,6 +253,7 @@ def check_database(system: hives.Dump, label: str, service: str, ids: tuple[str,
         }
 
 
+@pytest.mark.rows("3-T27", "3-T37", "3-T67", "3-T69", "3-T71", "3-T73", "3-T91")
 def test_virtio_scsi_when_asked_for_with_all_other_wishes(windows: Make) -> None:
     """T37 T67 T69 T91; D11, D22."""
     guest = W11.but(system={f"{SERVICES}\\VMTools": {"Start": 2}, f"{SERVICES}\\prl_x": {}})
@@ -259,6 +288,7 @@ def test_virtio_scsi_when_asked_for_with_all_other_wishes(windows: Make) -> None
     assert "echo one" in phony.script("user-script-1")
 
 
+@pytest.mark.rows("3-T28", "3-T46", "3-T69")
 def test_the_iso_brings_the_agent(windows: Make, virtio_win_iso: Path) -> None:
     """T28 T46 T69."""
     phony = windows(K22)
@@ -276,6 +306,7 @@ def test_the_iso_brings_the_agent(windows: Make, virtio_win_iso: Path) -> None:
     assert not [w for w in phony.log("warning") if "agent" in w]
 
 
+@pytest.mark.rows("3-T40", "3-T56", "3-T57", "3-T81")
 def test_windows_xp_with_drivers_of_its_age(windows: Make, tmp_path: Path) -> None:
     """T56 T57 T81: no pnputil, a quiet wizard, heads in the boot sector, no DevicePath."""
     guest = XP32.but(software={CURRENT: {"DevicePath": "x"}})
@@ -306,6 +337,7 @@ def test_windows_xp_with_drivers_of_its_age(windows: Make, tmp_path: Path) -> No
     assert "/t REG_DWORD /d 0 /f" in phony.script("wait-pnp")
 
 
+@pytest.mark.rows("3-T49", "3-T58")
 def test_server_2003_quiets_another_value(windows: Make, tmp_path: Path) -> None:
     """T58; T49: the wait only where its tool is."""
     phony = windows(K3R2)
@@ -316,6 +348,7 @@ def test_server_2003_quiets_another_value(windows: Make, tmp_path: Path) -> None
     phony.g.umount_all()
 
 
+@pytest.mark.rows("3-T18", "3-T31")
 def test_a_guest_without_drivers_is_refused_before_anything_is_changed(windows: Make) -> None:
     """T31 with the fallback chosen; T18; the refusal without it."""
     phony = windows(XP32.but(software={POLICY: {}, "Microsoft\\Windows Defender": {}}))
@@ -342,6 +375,7 @@ def test_a_guest_without_drivers_is_refused_before_anything_is_changed(windows: 
     assert "C-GROUP-POLICY" not in phony.concerns()
 
 
+@pytest.mark.rows("3-T20", "3-T36", "3-T41", "3-T48", "3-T49", "3-T69")
 def test_missing_pieces_of_a_collection(windows: Make, tmp_path: Path) -> None:
     """T20 T36 T40 T41 T48 T49, one guest after the other."""
     phony = windows(W10)
@@ -388,6 +422,7 @@ FOREIGN: hives.Description = {
 }  # fmt: skip
 
 
+@pytest.mark.rows("3-T59", "3-T60", "3-T62", "3-T63", "3-T64", "3-T95")
 def test_tools_of_other_hypervisors_are_removed_at_the_first_start(windows: Make) -> None:
     """T59 T60 T62 T63 T64 T95; D21: those of 32 bits too."""
     phony = windows(W10.but(software=FOREIGN))
@@ -405,6 +440,7 @@ def test_tools_of_other_hypervisors_are_removed_at_the_first_start(windows: Make
     assert found == {"DisplayName": hives.typed("VMware Tools für Zwerge 工具")}
 
 
+@pytest.mark.rows("3-T75", "3-T77", "3-T79", "3-T80")
 def test_uefi_graphics_come_back_and_the_fallback_loader_is_repaired(windows: Make) -> None:
     """T75 T77 T79; T80: an ESP means UEFI."""
     guest = W10.but(
@@ -430,6 +466,7 @@ def test_uefi_graphics_come_back_and_the_fallback_loader_is_repaired(windows: Ma
     assert f"Objects\\{BOOT_ENTRY}\\Elements\\16000046" not in elements
 
 
+@pytest.mark.rows("3-T76", "3-T78", "3-T79")
 @pytest.mark.parametrize(
     ("bcd", "files"),
     [
@@ -476,6 +513,7 @@ def test_looking_changes_nothing_and_tells_the_same(windows: Make) -> None:
     assert [r for r in did if not any(t in r["what"] for t in late)] == would
 
 
+@pytest.mark.rows("3-T10", "3-T84")
 def test_the_control_set_in_use_is_edited(windows: Make) -> None:
     """T10."""
     system: hives.Description = {
