@@ -11,12 +11,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from lxml import etree
 
 from conversions.pipeline.errors import ConversionError, GuestError
+from conversions.pipeline.firmware import is_uefi_target
+from conversions.pipeline.outputs.libvirt_xml import domain_xml
 from conversions.pipeline.types import BlockBus, Machine, NetBus
 from conversions.pipeline.windows.collection import DriverCollectionError
 from conversions.pipeline.windows.driver_match import choose_drivers
 from conversions.pipeline.windows.static_ip import parse_static_ip
+from inventory.sources.types import Firmware
 from tests.guests import hives, virtio_win
 from tests.guests.phony_windows import FIRST_START, PhonyWindows
 from tests.guests.windows import (
@@ -36,6 +40,7 @@ from tests.guests.windows import (
     boot_configuration,
     merge,
 )
+from tests.unit.pipeline.samples import make_meta, make_source
 
 Make = Callable[[WindowsGuest], PhonyWindows]
 SERVICES = "ControlSet001\\Services"
@@ -177,6 +182,7 @@ def test_a_windows_10_of_many_traits(windows: Make, virtio_win: Path) -> None:
     kept = "partmgr".encode("utf-16-le") + b"\0\0" + ODD + b"\0\0\0\0"
     assert system.of(FILTERS)["LowerFilters"] == (hives.MULTI_SZ, kept)
     assert system.of(f"{CONTROL}\\CrashControl")["AutoReboot"] == hives.typed(0)
+    assert f"{SERVICES}\\PlugPlay\\Parameters" not in system.keys  # T58
     for key in UNTOUCHED:  # T74
         assert system.of(key) == before.of(key)
     # T86
@@ -315,6 +321,7 @@ def test_windows_xp_with_drivers_of_its_age(windows: Make, tmp_path: Path) -> No
     caps = phony.convert(virtio_win=drivers)
     assert (caps.block_bus, caps.net_bus) == (BlockBus.VIRTIO_BLK, NetBus.RTL8139)  # T40
     assert caps.machine is Machine.I440FX
+    assert phony.names("/Windows/Drivers/VirtIO") == ["viostor.inf", "viostor.sys"]
     assert not [n for n in phony.scripts() if "pnputil" in n]
     software = phony.hive("SOFTWARE")
     settings = "Policies\\Microsoft\\Windows\\DeviceInstall\\Settings"
@@ -349,7 +356,9 @@ def test_server_2003_quiets_another_value(windows: Make, tmp_path: Path) -> None
 
 
 @pytest.mark.rows("3-T18", "3-T31")
-def test_a_guest_without_drivers_is_refused_before_anything_is_changed(windows: Make) -> None:
+def test_a_guest_without_drivers_is_refused_before_anything_is_changed(
+    windows: Make, virtio_win: Path
+) -> None:
     """T31 with the fallback chosen; T18; the refusal without it."""
     phony = windows(XP32.but(software={POLICY: {}, "Microsoft\\Windows Defender": {}}))
     phony.mount()
@@ -371,6 +380,8 @@ def test_a_guest_without_drivers_is_refused_before_anything_is_changed(windows: 
     assert not [k for k in phony.hive("SYSTEM").keys if "viostor" in k]
     assert phony.g.is_file(f"{FIRST_START}/firstboot.bat")
     warnings = phony.log("warning")
+    (none,) = [w for w in warnings if "no virtio drivers" in w]
+    assert "NT 5.1, i386, Client, winxp" in none and str(virtio_win) in none
     assert not [w for w in warnings if "policy" in w or "Defender" in w]
     assert "C-GROUP-POLICY" not in phony.concerns()
 
@@ -393,13 +404,13 @@ def test_missing_pieces_of_a_collection(windows: Make, tmp_path: Path) -> None:
     old = virtio_win.tools_folder(tmp_path / "old", ("pvvxsvc.exe",))
     drivers = collection(tmp_path / "d", *(f"w10/amd64/{n}" for n in (
         "vioscsi.sys", "vioscsi.inf", "viosock.inf", "netkvm.inf")))  # fmt: skip
-    caps = phony.convert(virtio_win=drivers, virt_tools=old)
+    caps = phony.convert(virtio_win=drivers, virt_tools=old, disks=2)
     assert (caps.block_bus, caps.net_bus) == (BlockBus.IDE, NetBus.VIRTIO_NET)  # T36
     assert caps.virtio_socket  # T41
     system = phony.hive("SYSTEM")
     assert f"{SERVICES}\\vioscsi" not in system.keys
     assert "pvvxsvc.exe" in system.of(f"{SERVICES}\\firstboot")["ImagePath"][1].decode("utf-16-le")
-    assert numbered(phony.scripts()) == ["2000-0001-pnputil-install-drivers"]  # T49
+    assert numbered(phony.scripts()) == ["2000-0001-pnputil-install-drivers"]  # T49, T69
     warnings = phony.log("warning")
     assert any("no block driver" in w for w in warnings)
     assert not [w for w in warnings if "pnp_wait" in w or "vmdp" in w]
@@ -456,6 +467,12 @@ def test_uefi_graphics_come_back_and_the_fallback_loader_is_repaired(windows: Ma
     phony.convert()
     assert phony.names("/Windows/TEMP") == []
     assert any("needs UEFI" in line for line in phony.log("info"))
+    found = phony.found
+    assert found is not None
+    source = make_source(firmware=Firmware.UNKNOWN)
+    uefi = is_uefi_target(source, found, phony.report)
+    domain = etree.fromstring(domain_xml(make_meta(source=source, uefi=uefi)).encode())
+    assert domain.xpath("string(os/@firmware)") == "efi"
     phony.g.umount_all()
     phony.g.mount(phony.esp, "/")
     assert phony.names("/EFI/Boot") == ["bootx64.efi"]
