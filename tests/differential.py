@@ -22,8 +22,11 @@ from conversions.pipeline.accelerator import choose_accelerator
 _MAX_TEXT = 64 << 10
 _MAX_DIFF_LINES = 30
 
-# Path -> why ours differs from virt-v2v 2.2.0 there.  The first that matches the whole path counts.
-EXPLAINED: list[tuple[str, str]] = [
+Explained = Sequence[tuple[str, str]]
+"""Pattern -> why ours differs from the peer there; the first that matches the whole name counts."""
+
+# Those of Linux guests, whose names are paths; the peer is virt-v2v 2.2.0.
+EXPLAINED: Explained = [
     (r".*\.(augsave|pre-v2v)", "copies of changed files that virt-v2v leaves behind in the guest"),
     (r"/boot/(initrd|initramfs).*", "ours rebuilds only what lacks virtio; a rebuild is never "
      "equal to the byte, for it holds times and is built by another run of the guest's tool"),
@@ -86,12 +89,26 @@ class Difference:
     text: str = ""
 
 
-class Files:
-    """All files of a guest's disks."""
+class State:
+    """What is compared, by name, and its text where it has one."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, object] = {}
+        self.texts: dict[str, str] = {}
+
+    def what_became(self, name: str, source: State) -> str:
+        """Return "same", "added", "removed" or "changed", seen from the source."""
+        before, after = source.entries.get(name), self.entries.get(name)
+        if before == after:
+            return "same"
+        return "added" if before is None else "removed" if after is None else "changed"
+
+
+class Files(State):
+    """All files of a guest's disks, by path."""
 
     def __init__(self, disks: Sequence[Path]) -> None:
-        self.entries: dict[str, Entry] = {}
-        self.texts: dict[str, str] = {}
+        super().__init__()
         with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="differential.") as scratch:
             archive = Path(scratch) / "files.tar"
             _unload(disks, archive)
@@ -114,13 +131,6 @@ class Files:
             member.type.decode(), member.mode, (member.uid, member.gid), digest
         )
 
-    def what_became(self, path: str, source: Files) -> str:
-        """Return "same", "added", "removed" or "changed", seen from the source."""
-        before, after = source.entries.get(path), self.entries.get(path)
-        if before == after:
-            return "same"
-        return "added" if before is None else "removed" if after is None else "changed"
-
 
 def _unload(disks: Sequence[Path], archive: Path) -> None:
     """Write every file of the first system on the disks into a tar archive."""
@@ -138,8 +148,10 @@ def _unload(disks: Sequence[Path], archive: Path) -> None:
     g.close()
 
 
-def compare(source: Files, ours: Files, peer: Files) -> tuple[int, list[Difference]]:
-    """Return how many changed paths ended alike, and the differences in order of their paths."""
+def compare(
+    source: State, ours: State, peer: State, *, explained: Explained = EXPLAINED
+) -> tuple[int, list[Difference]]:
+    """Return how many changed names ended alike, and the differences in order of their names."""
     paths = sorted({*source.entries, *ours.entries, *peer.entries})
     touched = [p for p in paths if not source.entries.get(p)
                == ours.entries.get(p) == peer.entries.get(p)]  # fmt: skip
@@ -149,7 +161,7 @@ def compare(source: Files, ours: Files, peer: Files) -> tuple[int, list[Differen
             path=path,
             ours=ours.what_became(path, source),
             peer=peer.what_became(path, source),
-            reason=reason_for(path),
+            reason=reason_for(path, explained),
             text="\n".join(_text_diff(path, ours.texts, peer.texts)),
         )
         for path in touched
@@ -157,9 +169,9 @@ def compare(source: Files, ours: Files, peer: Files) -> tuple[int, list[Differen
     ]
 
 
-def reason_for(path: str) -> str:
-    """Return why a path may differ, "" when nobody has said."""
-    return next((why for pattern, why in EXPLAINED if re.fullmatch(pattern, path)), "")
+def reason_for(name: str, explained: Explained) -> str:
+    """Return why something may differ, "" when nobody has said."""
+    return next((why for pattern, why in explained if re.fullmatch(pattern, name)), "")
 
 
 def _text_diff(path: str, ours: Mapping[str, str], peer: Mapping[str, str]) -> Iterator[str]:
@@ -177,7 +189,7 @@ def _text_diff(path: str, ours: Mapping[str, str], peer: Mapping[str, str]) -> I
 def show(name: str, alike: int, differences: Sequence[Difference], *, verbose: bool) -> int:
     """Print the table of one guest; return how many differences nothing explains."""
     open_ = [d for d in differences if not d.reason]
-    print(f"\n{name}: {alike} changed files are alike, {len(differences)} differ, "
+    print(f"\n{name}: {alike} changes are alike, {len(differences)} differ, "
           f"{len(open_)} of them unexplained")  # fmt: skip
     groups: dict[str, list[Difference]] = {}
     for difference in differences:

@@ -315,3 +315,58 @@ def test_without_tools_a_fallback_guest_is_left_without_first_start(
     assert caps.block_bus is BlockBus.IDE
     assert not phony.g.exists(FIRST_START)
     assert phony.concerns()["C-NO-SERVICE-PROGRAM"] == "warning"
+
+
+LOADERS = {
+    "/EFI/Microsoft/Boot/bootmgfw.efi": b"the boot manager",
+    "/EFI/Boot/bootx64.efi": b"for 64 bits",
+}
+
+
+def loaders(phony: PhonyWindows) -> dict[str, str]:
+    """Return the fallback loaders of the guest's EFI system partition."""
+    phony.g.umount_all()
+    phony.g.mount(phony.esp, "/")
+    return {name: phony.read(f"/EFI/Boot/{name}") for name in phony.names("/EFI/Boot")}
+
+
+def test_firmware_of_32_bits_looks_for_another_name(windows: Make) -> None:
+    """D7."""
+    phony = windows(W10.but(bits=32, uefi=True, esp_files=LOADERS))
+    phony.convert()
+    assert loaders(phony) == {"bootia32.efi": "the boot manager"}
+
+
+# A Hivex that could not be opened fails once more when it is deleted.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("content", [b"", b"text" * 3000, hives.empty_hive()[:5000]])
+def test_a_damaged_boot_configuration_stays_and_the_loader_is_repaired(
+    windows: Make, content: bytes
+) -> None:
+    bcd = "/EFI/Microsoft/Boot/BCD"
+    phony = windows(W10.but(uefi=True, esp_files={**LOADERS, bcd: content}))
+    phony.convert()
+    assert len([w for w in phony.log("warning") if "registry file BCD" in w]) == 1
+    assert loaders(phony) == {"bootx64.efi": "the boot manager"}
+    assert phony.g.read_file(bcd) == content
+
+
+def test_an_esp_that_cannot_be_mounted_is_only_warned_of(
+    windows: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phony = windows(W10.but(uefi=True, esp_files=LOADERS))
+    phony.mount()
+    mount = phony.g.mount
+
+    def refuse(device: str, path: str) -> None:
+        if device == phony.esp:
+            raise RuntimeError("mount: wrong fs type")
+        mount(device, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(phony.g, "mount", refuse)
+        caps = phony.convert()
+    assert caps.block_bus is BlockBus.VIRTIO_BLK
+    assert any("could not be mounted: mount: wrong fs type" in w for w in phony.log("warning"))
+    assert phony.names("/Windows/TEMP") == []
+    assert loaders(phony) == {"bootx64.efi": "for 64 bits"}
