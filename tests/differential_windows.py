@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -141,7 +142,7 @@ def convert_ours(source: Path, folder: Path, supplies: Supplies) -> None:
     _run(
         [sys.executable, "-m", "conversions.pipeline", "-i", "disk", str(source), "-o", "local",
          "-os", str(folder), "-of", "qcow2", "--virtio-win", str(supplies.drivers),
-         "--virt-tools", str(supplies.tools), "--emulated-devices"],
+         "--virt-tools", str(supplies.tools), "--emulated-devices", "--no-fsck", "--no-fstrim"],
         folder, {},
     )  # fmt: skip
 
@@ -176,15 +177,15 @@ def _run(command: Sequence[str], folder: Path, environ: Mapping[str, str]) -> No
 class Windows(State):
     r"""A guest's registry values, files and boot sector, and the machine described for it.
 
-    Names are SYSTEM\key : value in lower case but for the hive, C:/path and ESP:/path as spelled,
-    C: heads, and domain FACT.
+    Names are SYSTEM\key : value in lower case but for the hive, C:/path and ESP:/path as spelled
+    but for the number of scripts, C: heads, and domain FACT.
     """
 
     def add_filesystem(self, label: str, archive: Path) -> None:
         """Add every file of an archive; registry hives by what they hold."""
         with tarfile.open(archive) as tar:
             for member in tar:
-                path = f"{label}:/" + member.name.removeprefix("./").strip("/")
+                path = self._unnumbered(f"{label}:/" + member.name.removeprefix("./").strip("/"))
                 stream = tar.extractfile(member) if member.isreg() else None
                 if stream is None:
                     self.entries[path] = "folder"
@@ -197,6 +198,15 @@ class Windows(State):
                 self.entries[path] = hashlib.sha256(data).hexdigest()
                 if b"\0" not in data:
                     self.texts[path] = data.decode(errors="replace")
+
+    def _unnumbered(self, path: str) -> str:
+        """Return a script's path with its priority but not its place in the queue.
+
+        A second script of the same name is (2), and so on.
+        """
+        plain = re.sub(r"(/Firstboot/scripts/\d{4})-\d{4}-", r"\1 ", path)
+        again = sum(p == plain or p.startswith(f"{plain} (") for p in self.entries)
+        return f"{plain} ({again + 1})" if plain != path and again else plain
 
     def _add_hive(self, label: str, data: bytes) -> None:
         with tempfile.NamedTemporaryFile() as stream:
@@ -272,14 +282,38 @@ def only(folder: Path, pattern: str) -> Path:
     return path
 
 
-def compare_guest(name: str, folder: Path, *, verbose: bool) -> int:
-    """Compare what both made of a guest; return how many differences nothing explains."""
-    results = [folder / f"{name}-ours", folder / f"{name}-virt-v2v"]
-    source, *made = read_guests([folder / f"{name}.raw", *(only(r, "*-sda") for r in results)])
-    for state, result in zip(made, results, strict=True):
-        state.add_domain(only(result, "*.xml"))
-    alike, differences = compare(source, *made, explained=EXPLAINED)
-    return show(name, alike, differences, verbose=verbose)
+def convert_both(name: str, folder: Path, supplies: Supplies) -> bool:
+    """Convert a guest with both unless it was; print why one failed and return False then."""
+    for convert, kind in ((convert_peer, "virt-v2v"), (convert_ours, "ours")):
+        result = folder / f"{name}-{kind}"
+        try:
+            if not result.is_dir():
+                convert(folder / f"{name}.raw", result, supplies)
+        except RuntimeError as error:
+            print(f"\n{name}: {error}")
+            return False
+    return True
+
+
+def compare_guests(names: Sequence[str], folder: Path, *, verbose: bool) -> int:
+    """Compare what both made of each guest; return how many differences nothing explains."""
+    disks = [
+        disk
+        for name in names
+        for disk in (
+            folder / f"{name}.raw",
+            only(folder / f"{name}-ours", "*-sda"),
+            only(folder / f"{name}-virt-v2v", "*-sda"),
+        )
+    ]
+    states = iter(read_guests(disks))
+    unexplained = 0
+    for name, source, ours, peer in zip(names, states, states, states, strict=True):
+        ours.add_domain(only(folder / f"{name}-ours", "*.xml"))
+        peer.add_domain(only(folder / f"{name}-virt-v2v", "*.xml"))
+        alike, differences = compare(source, ours, peer, explained=EXPLAINED)
+        unexplained += show(name, alike, differences, verbose=verbose)
+    return unexplained
 
 
 def main() -> None:
@@ -294,24 +328,16 @@ def main() -> None:
     names = options.name or list(GUESTS)
     if unknown := set(names) - set(GUESTS):
         parser.error(f"no such guest: {', '.join(unknown)}")
-    unexplained = 0
     with tempfile.TemporaryDirectory(prefix="differential.", dir="/var/tmp") as scratch:
         folder = (options.keep or Path(scratch)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         supplies = Supplies.make(folder)
-        todo = {name: folder / f"{name}.raw" for name in names}
-        if missing := {name: disk for name, disk in todo.items() if not disk.exists()}:
+        sources = {name: folder / f"{name}.raw" for name in names}
+        if missing := {name: disk for name, disk in sources.items() if not disk.exists()}:
             make_sources(missing)
-        for name, source in todo.items():
-            try:
-                for convert, kind in ((convert_peer, "virt-v2v"), (convert_ours, "ours")):
-                    if not (folder / f"{name}-{kind}").is_dir():
-                        convert(source, folder / f"{name}-{kind}", supplies)
-                unexplained += compare_guest(name, folder, verbose=options.verbose)
-            except RuntimeError as error:
-                print(f"\n{name}: {error}")
-                unexplained += 1
-    sys.exit(1 if unexplained else 0)
+        converted = [name for name in names if convert_both(name, folder, supplies)]
+        unexplained = compare_guests(converted, folder, verbose=options.verbose)
+    sys.exit(1 if unexplained or len(converted) < len(names) else 0)
 
 
 if __name__ == "__main__":
