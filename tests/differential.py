@@ -11,7 +11,7 @@ import hashlib
 import re
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +22,12 @@ from conversions.pipeline.accelerator import choose_accelerator
 _MAX_TEXT = 64 << 10
 _MAX_DIFF_LINES = 30
 
-Explained = Sequence[tuple[str, str]]
-"""Pattern -> why ours differs from the peer there; the first that matches the whole name counts."""
+Reason = Callable[[str, str, str], str]
+"""Why ours differs from the peer: a name and what became of it in ours and in the peer's; "" when
+nobody has said."""
 
-# Those of Linux guests, whose names are paths; the peer is virt-v2v 2.2.0.
-EXPLAINED: Explained = [
+# Path -> why ours differs from virt-v2v 2.2.0 there.  The first that matches the whole path counts.
+EXPLAINED: list[tuple[str, str]] = [
     (r".*\.(augsave|pre-v2v)", "copies of changed files that virt-v2v leaves behind in the guest"),
     (r"/boot/(initrd|initramfs).*", "ours rebuilds only what lacks virtio; a rebuild is never "
      "equal to the byte, for it holds times and is built by another run of the guest's tool"),
@@ -148,30 +149,30 @@ def _unload(disks: Sequence[Path], archive: Path) -> None:
     g.close()
 
 
+def reason_for(path: str, _ours: str, _peer: str) -> str:
+    """Return why a path of a Linux guest may differ, "" when nobody has said."""
+    return next((why for pattern, why in EXPLAINED if re.fullmatch(pattern, path)), "")
+
+
 def compare(
-    source: State, ours: State, peer: State, *, explained: Explained = EXPLAINED
+    source: State, ours: State, peer: State, *, reason: Reason = reason_for
 ) -> tuple[int, list[Difference]]:
     """Return how many changed names ended alike, and the differences in order of their names."""
-    paths = sorted({*source.entries, *ours.entries, *peer.entries})
-    touched = [p for p in paths if not source.entries.get(p)
-               == ours.entries.get(p) == peer.entries.get(p)]  # fmt: skip
-    alike = [p for p in touched if ours.entries.get(p) == peer.entries.get(p)]
+    names = sorted({*source.entries, *ours.entries, *peer.entries})
+    touched = [n for n in names if not source.entries.get(n)
+               == ours.entries.get(n) == peer.entries.get(n)]  # fmt: skip
+    alike = [n for n in touched if ours.entries.get(n) == peer.entries.get(n)]
     return len(alike), [
         Difference(
-            path=path,
-            ours=ours.what_became(path, source),
-            peer=peer.what_became(path, source),
-            reason=reason_for(path, explained),
-            text="\n".join(_text_diff(path, ours.texts, peer.texts)),
+            path=name,
+            ours=(became := ours.what_became(name, source)),
+            peer=(peers := peer.what_became(name, source)),
+            reason=reason(name, became, peers),
+            text="\n".join(_text_diff(name, ours.texts, peer.texts)),
         )
-        for path in touched
-        if ours.entries.get(path) != peer.entries.get(path)
+        for name in touched
+        if ours.entries.get(name) != peer.entries.get(name)
     ]
-
-
-def reason_for(name: str, explained: Explained) -> str:
-    """Return why something may differ, "" when nobody has said."""
-    return next((why for pattern, why in explained if re.fullmatch(pattern, name)), "")
 
 
 def _text_diff(path: str, ours: Mapping[str, str], peer: Mapping[str, str]) -> Iterator[str]:
