@@ -131,6 +131,8 @@ def guest_for(name: str) -> WindowsGuest:
     if name in _UEFI:
         guest = guest.but(
             uefi=True,
+            # The peer ends at a guest with an ESP whose folder is spelled TEMP, as some are.
+            folders=("/Windows/Temp",),
             bcd=boot_configuration(),
             esp_files={
                 "/EFI/Microsoft/Boot/bootmgfw.efi": b"the boot manager",
