@@ -11,7 +11,7 @@ import hashlib
 import re
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,10 @@ from conversions.pipeline.decrypt import find_encrypted
 
 _MAX_TEXT = 64 << 10
 _MAX_DIFF_LINES = 30
+
+Reason = Callable[[str, str, str], str]
+"""Why ours differs from the peer: a name and what became of it in ours and in the peer's; "" when
+nobody has said."""
 
 # Path -> why ours differs from virt-v2v 2.2.0 there.  The first that matches the whole path counts.
 EXPLAINED: list[tuple[str, str]] = [
@@ -89,12 +93,26 @@ class Difference:
     text: str = ""
 
 
-class Files:
-    """All files of a guest's disks."""
+class State:
+    """What is compared, by name, and its text where it has one."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, object] = {}
+        self.texts: dict[str, str] = {}
+
+    def what_became(self, name: str, source: State) -> str:
+        """Return "same", "added", "removed" or "changed", seen from the source."""
+        before, after = source.entries.get(name), self.entries.get(name)
+        if before == after:
+            return "same"
+        return "added" if before is None else "removed" if after is None else "changed"
+
+
+class Files(State):
+    """All files of a guest's disks, by path."""
 
     def __init__(self, disks: Sequence[Path], key: str = "") -> None:
-        self.entries: dict[str, Entry] = {}
-        self.texts: dict[str, str] = {}
+        super().__init__()
         with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="differential.") as scratch:
             archive = Path(scratch) / "files.tar"
             _unload(disks, archive, key)
@@ -117,13 +135,6 @@ class Files:
             member.type.decode(), member.mode, (member.uid, member.gid), digest
         )
 
-    def what_became(self, path: str, source: Files) -> str:
-        """Return "same", "added", "removed" or "changed", seen from the source."""
-        before, after = source.entries.get(path), self.entries.get(path)
-        if before == after:
-            return "same"
-        return "added" if before is None else "removed" if after is None else "changed"
-
 
 def _unload(disks: Sequence[Path], archive: Path, key: str) -> None:
     """Write every file of the first system on the disks into a tar archive; `key` opens LUKS."""
@@ -145,28 +156,30 @@ def _unload(disks: Sequence[Path], archive: Path, key: str) -> None:
     g.close()
 
 
-def compare(source: Files, ours: Files, peer: Files) -> tuple[int, list[Difference]]:
-    """Return how many changed paths ended alike, and the differences in order of their paths."""
-    paths = sorted({*source.entries, *ours.entries, *peer.entries})
-    touched = [p for p in paths if not source.entries.get(p)
-               == ours.entries.get(p) == peer.entries.get(p)]  # fmt: skip
-    alike = [p for p in touched if ours.entries.get(p) == peer.entries.get(p)]
+def reason_for(path: str, _ours: str, _peer: str) -> str:
+    """Return why a path of a Linux guest may differ, "" when nobody has said."""
+    return next((why for pattern, why in EXPLAINED if re.fullmatch(pattern, path)), "")
+
+
+def compare(
+    source: State, ours: State, peer: State, *, reason: Reason = reason_for
+) -> tuple[int, list[Difference]]:
+    """Return how many changed names ended alike, and the differences in order of their names."""
+    names = sorted({*source.entries, *ours.entries, *peer.entries})
+    touched = [n for n in names if not source.entries.get(n)
+               == ours.entries.get(n) == peer.entries.get(n)]  # fmt: skip
+    alike = [n for n in touched if ours.entries.get(n) == peer.entries.get(n)]
     return len(alike), [
         Difference(
-            path=path,
-            ours=ours.what_became(path, source),
-            peer=peer.what_became(path, source),
-            reason=reason_for(path),
-            text="\n".join(_text_diff(path, ours.texts, peer.texts)),
+            path=name,
+            ours=(became := ours.what_became(name, source)),
+            peer=(peers := peer.what_became(name, source)),
+            reason=reason(name, became, peers),
+            text="\n".join(_text_diff(name, ours.texts, peer.texts)),
         )
-        for path in touched
-        if ours.entries.get(path) != peer.entries.get(path)
+        for name in touched
+        if ours.entries.get(name) != peer.entries.get(name)
     ]
-
-
-def reason_for(path: str) -> str:
-    """Return why a path may differ, "" when nobody has said."""
-    return next((why for pattern, why in EXPLAINED if re.fullmatch(pattern, path)), "")
 
 
 def _text_diff(path: str, ours: Mapping[str, str], peer: Mapping[str, str]) -> Iterator[str]:
@@ -184,7 +197,7 @@ def _text_diff(path: str, ours: Mapping[str, str], peer: Mapping[str, str]) -> I
 def show(name: str, alike: int, differences: Sequence[Difference], *, verbose: bool) -> int:
     """Print the table of one guest; return how many differences nothing explains."""
     open_ = [d for d in differences if not d.reason]
-    print(f"\n{name}: {alike} changed files are alike, {len(differences)} differ, "
+    print(f"\n{name}: {alike} changes are alike, {len(differences)} differ, "
           f"{len(open_)} of them unexplained")  # fmt: skip
     groups: dict[str, list[Difference]] = {}
     for difference in differences:

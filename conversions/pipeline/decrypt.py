@@ -32,7 +32,11 @@ class Encrypted:
     @property
     def mapname(self) -> str:
         """Return the name of the opened device: the one that the guest itself would use."""
-        return f"luks-{self.uuid}" if self.uuid else "crypt" + re.sub(r"\W", "", self.device[5:])
+        return (
+            f"luks-{self.uuid}"
+            if self.uuid
+            else "crypt" + re.sub("[^A-Za-z0-9]", "", self.device[5:])
+        )
 
 
 def plain_selector(selector: str) -> str:

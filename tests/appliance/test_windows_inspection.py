@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from conversions.pipeline.errors import ConversionError, InspectionError
+from conversions.pipeline.types import BlockBus
 from conversions.pipeline.windows.registry import HiveError
 from tests.guests.hives import empty_hive
 from tests.guests.phony_windows import PhonyWindows
@@ -22,12 +23,15 @@ from tests.guests.windows import (
     W11,
     XP32,
     WindowsGuest,
+    fill,
+    partition,
     pe_stub,
 )
 
 Make = Callable[[WindowsGuest], PhonyWindows]
 
 
+@pytest.mark.rows("3-T7")
 @pytest.mark.parametrize(
     ("guest", "expected", "libguestfs", "name"),
     [
@@ -44,6 +48,7 @@ def test_t7_versions_that_libguestfs_does_not_know(
     assert phony.g.inspect_get_osinfo(phony.root) == libguestfs
 
 
+@pytest.mark.rows("3-T8")
 @pytest.mark.parametrize(
     ("guest", "arch", "version"),
     [
@@ -74,21 +79,25 @@ def test_every_fixture_is_recognised_by_our_own_look(windows: Make) -> None:
     assert {name: windows(guest).mount().osinfo for name, guest in GUESTS.items()} == expected
 
 
-def test_t9_a_blank_second_disk_does_not_end_inspection(windows: Make) -> None:
+@pytest.mark.rows("3-T9")
+def test_t9_a_blank_second_disk_ends_neither_inspection_nor_conversion(windows: Make) -> None:
     drive_c = struct.pack("<IQ", 0x12345678, 1 << 20)
     phony = windows(W10.but(system={"MountedDevices": {"\\DosDevices\\C:": drive_c}}))
     found = phony.inspect()
     assert found.osinfo == "win10"
     assert found.mountpoints == (("/", phony.root),)
     assert any("unrecognised disk label" in line for line in phony.log("warning"))
+    assert phony.convert(disks=2).block_bus is BlockBus.VIRTIO_BLK
     assert phony.g.is_zero_device("/dev/sdb")
 
 
+@pytest.mark.rows("3-T10")
 def test_t10_the_control_set_in_use_is_the_selected_one(windows: Make) -> None:
     guest = W10.but(system={"Select": {"Current": 2}, "ControlSet002\\Control": {}})
     assert windows(guest).mount().windows_current_control_set == "ControlSet002"
 
 
+@pytest.mark.rows("3-T11")
 def test_t11_a_hibernated_guest_is_refused_and_left_alone(windows: Make) -> None:
     phony = windows(W10.but(files={"/hiberfil.sys": b"hibr" + bytes(4092)}))
     before = phony.checksum()
@@ -138,6 +147,7 @@ def test_a_folder_without_windows_is_no_guest(windows: Make) -> None:
         phony.inspect()
 
 
+@pytest.mark.rows("3-T96")
 def test_t96_a_locked_volume_is_said_to_be_encrypted(windows: Make) -> None:
     phony = windows(W10)
     phony.g.pwrite_device(phony.root, b"-FVE-FS-", 3)
@@ -146,3 +156,26 @@ def test_t96_a_locked_volume_is_said_to_be_encrypted(windows: Make) -> None:
         phony.inspect()
     assert caught.value.code == "E-ENCRYPTED"
     assert phony.checksum() == before
+
+
+@pytest.mark.rows("3-T92")
+def test_t92_of_two_windows_only_the_chosen_one_is_edited(windows: Make) -> None:
+    phony = windows(W10)
+    second = partition(phony.g, "/dev/sdb")
+    fill(phony.g, K22, esp=second[0], root=second[1], folder=phony.folder)
+    try:
+        with pytest.raises(InspectionError, match=r"/dev/sda2 .*/dev/sdb2") as caught:
+            phony.inspect()
+        assert caught.value.code == "E-ROOT-CHOICE"
+        assert phony.inspect(root="first").root == "/dev/sda2"
+        phony.g.umount_all()
+        before = phony.checksum()
+        found = phony.inspect(root="/dev/sdb2")
+        assert (found.root, found.osinfo) == ("/dev/sdb2", "win2k22")
+        phony.root = found.root
+        phony.convert(disks=2)
+        assert "ControlSet001\\Services\\viostor" in phony.hive("SYSTEM").keys
+        assert phony.checksum() == before
+    finally:
+        phony.g.umount_all()
+        phony.g.zero_device("/dev/sdb")

@@ -32,6 +32,7 @@ def iso(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return virtio_win.make_iso(tree, tmp_path_factory.mktemp("iso") / "virtio-win.iso")
 
 
+@pytest.mark.rows("3-T19")
 @pytest.mark.parametrize(
     ("environ", "with_iso", "expected"),
     [
@@ -53,6 +54,7 @@ def test_t19_where_drivers_are_expected(
     assert locate("/c", environ, data_dir=tmp_path) == (Path("/c"), True)
 
 
+@pytest.mark.rows("3-T20")
 def test_t20_a_named_place_must_exist(tmp_path: Path) -> None:
     with pytest.raises(DriverCollectionError, match="not there"):
         open_collection(tmp_path / "no.iso", named=True)
@@ -145,6 +147,7 @@ def test_a_folder_is_listed_through_links_once(tmp_path: Path) -> None:
     assert len(collection.paths()) < 5
 
 
+@pytest.mark.rows("3-T48")
 def test_t48_the_tools_of_the_first_start(tmp_path: Path) -> None:
     empty = virtio_win.tools_folder(tmp_path / "empty", ())
     assert find_tools(str(empty), {}, tmp_path) == {}

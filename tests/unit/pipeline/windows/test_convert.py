@@ -11,12 +11,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from lxml import etree
 
 from conversions.pipeline.errors import ConversionError, GuestError
+from conversions.pipeline.firmware import is_uefi_target
+from conversions.pipeline.outputs.libvirt_xml import domain_xml
 from conversions.pipeline.types import BlockBus, Machine, NetBus
 from conversions.pipeline.windows.collection import DriverCollectionError
 from conversions.pipeline.windows.driver_match import choose_drivers
 from conversions.pipeline.windows.static_ip import parse_static_ip
+from inventory.sources.types import Firmware
 from tests.guests import hives, virtio_win
 from tests.guests.phony_windows import FIRST_START, PhonyWindows
 from tests.guests.windows import (
@@ -36,6 +40,7 @@ from tests.guests.windows import (
     boot_configuration,
     merge,
 )
+from tests.unit.pipeline.samples import make_meta, make_source
 
 Make = Callable[[WindowsGuest], PhonyWindows]
 SERVICES = "ControlSet001\\Services"
@@ -72,6 +77,32 @@ def numbered(names: Sequence[str]) -> list[str]:
     return [name.removesuffix(".bat") for name in names]
 
 
+@pytest.mark.rows(
+    "3-T14",
+    "3-T16",
+    "3-T17",
+    "3-T27",
+    "3-T32",
+    "3-T33",
+    "3-T41",
+    "3-T42",
+    "3-T43",
+    "3-T45",
+    "3-T47",
+    "3-T50",
+    "3-T51",
+    "3-T52",
+    "3-T58",
+    "3-T71",
+    "3-T72",
+    "3-T73",
+    "3-T74",
+    "3-T84",
+    "3-T86",
+    "3-T89",
+    "3-T94",
+    "3-T95",
+)
 def test_a_windows_10_of_many_traits(windows: Make, virtio_win: Path) -> None:
     """T14 T16 T17 T27 T32 T33 T42 T43 T45 T47 T50 T51 T52 T71 to T74 T86 T89 T94 T95."""
     members = b"".join(m + b"\0\0" for m in ("prl_strg".encode("utf-16-le"),
@@ -151,6 +182,7 @@ def test_a_windows_10_of_many_traits(windows: Make, virtio_win: Path) -> None:
     kept = "partmgr".encode("utf-16-le") + b"\0\0" + ODD + b"\0\0\0\0"
     assert system.of(FILTERS)["LowerFilters"] == (hives.MULTI_SZ, kept)
     assert system.of(f"{CONTROL}\\CrashControl")["AutoReboot"] == hives.typed(0)
+    assert f"{SERVICES}\\PlugPlay\\Parameters" not in system.keys  # T58
     for key in UNTOUCHED:  # T74
         assert system.of(key) == before.of(key)
     # T86
@@ -181,6 +213,7 @@ def test_a_windows_10_of_many_traits(windows: Make, virtio_win: Path) -> None:
     assert len(phony.scripts()) == 5
 
 
+@pytest.mark.rows("3-T34")
 def test_the_driver_database_of_newer_windows(windows: Make) -> None:
     """T34."""
     phony = windows(W10.but(system=WITH_DATABASE))
@@ -190,6 +223,7 @@ def test_the_driver_database_of_newer_windows(windows: Make) -> None:
     assert not any("CriticalDeviceDatabase" in key for key in system.keys)
 
 
+@pytest.mark.rows("3-T27", "3-T35", "3-T83", "3-T87")
 def test_the_database_names_the_architecture(windows: Make) -> None:
     """T35; T83 for the heads; T87."""
     phony = windows(W7_32.but(system=WITH_DATABASE))
@@ -225,6 +259,7 @@ def check_database(system: hives.Dump, label: str, service: str, ids: tuple[str,
         }
 
 
+@pytest.mark.rows("3-T27", "3-T37", "3-T67", "3-T69", "3-T71", "3-T73", "3-T91")
 def test_virtio_scsi_when_asked_for_with_all_other_wishes(windows: Make) -> None:
     """T37 T67 T69 T91; D11, D22."""
     guest = W11.but(system={f"{SERVICES}\\VMTools": {"Start": 2}, f"{SERVICES}\\prl_x": {}})
@@ -259,6 +294,7 @@ def test_virtio_scsi_when_asked_for_with_all_other_wishes(windows: Make) -> None
     assert "echo one" in phony.script("user-script-1")
 
 
+@pytest.mark.rows("3-T28", "3-T46", "3-T69")
 def test_the_iso_brings_the_agent(windows: Make, virtio_win_iso: Path) -> None:
     """T28 T46 T69."""
     phony = windows(K22)
@@ -276,6 +312,7 @@ def test_the_iso_brings_the_agent(windows: Make, virtio_win_iso: Path) -> None:
     assert not [w for w in phony.log("warning") if "agent" in w]
 
 
+@pytest.mark.rows("3-T40", "3-T56", "3-T57", "3-T81")
 def test_windows_xp_with_drivers_of_its_age(windows: Make, tmp_path: Path) -> None:
     """T56 T57 T81: no pnputil, a quiet wizard, heads in the boot sector, no DevicePath."""
     guest = XP32.but(software={CURRENT: {"DevicePath": "x"}})
@@ -284,6 +321,7 @@ def test_windows_xp_with_drivers_of_its_age(windows: Make, tmp_path: Path) -> No
     caps = phony.convert(virtio_win=drivers)
     assert (caps.block_bus, caps.net_bus) == (BlockBus.VIRTIO_BLK, NetBus.RTL8139)  # T40
     assert caps.machine is Machine.I440FX
+    assert phony.names("/Windows/Drivers/VirtIO") == ["viostor.inf", "viostor.sys"]
     assert not [n for n in phony.scripts() if "pnputil" in n]
     software = phony.hive("SOFTWARE")
     settings = "Policies\\Microsoft\\Windows\\DeviceInstall\\Settings"
@@ -306,6 +344,7 @@ def test_windows_xp_with_drivers_of_its_age(windows: Make, tmp_path: Path) -> No
     assert "/t REG_DWORD /d 0 /f" in phony.script("wait-pnp")
 
 
+@pytest.mark.rows("3-T49", "3-T58")
 def test_server_2003_quiets_another_value(windows: Make, tmp_path: Path) -> None:
     """T58; T49: the wait only where its tool is."""
     phony = windows(K3R2)
@@ -316,7 +355,10 @@ def test_server_2003_quiets_another_value(windows: Make, tmp_path: Path) -> None
     phony.g.umount_all()
 
 
-def test_a_guest_without_drivers_is_refused_before_anything_is_changed(windows: Make) -> None:
+@pytest.mark.rows("3-T18", "3-T31")
+def test_a_guest_without_drivers_is_refused_before_anything_is_changed(
+    windows: Make, virtio_win: Path
+) -> None:
     """T31 with the fallback chosen; T18; the refusal without it."""
     phony = windows(XP32.but(software={POLICY: {}, "Microsoft\\Windows Defender": {}}))
     phony.mount()
@@ -338,10 +380,13 @@ def test_a_guest_without_drivers_is_refused_before_anything_is_changed(windows: 
     assert not [k for k in phony.hive("SYSTEM").keys if "viostor" in k]
     assert phony.g.is_file(f"{FIRST_START}/firstboot.bat")
     warnings = phony.log("warning")
+    (none,) = [w for w in warnings if "no virtio drivers" in w]
+    assert "NT 5.1, i386, Client, winxp" in none and str(virtio_win) in none
     assert not [w for w in warnings if "policy" in w or "Defender" in w]
     assert "C-GROUP-POLICY" not in phony.concerns()
 
 
+@pytest.mark.rows("3-T20", "3-T36", "3-T41", "3-T48", "3-T49", "3-T69")
 def test_missing_pieces_of_a_collection(windows: Make, tmp_path: Path) -> None:
     """T20 T36 T40 T41 T48 T49, one guest after the other."""
     phony = windows(W10)
@@ -359,13 +404,13 @@ def test_missing_pieces_of_a_collection(windows: Make, tmp_path: Path) -> None:
     old = virtio_win.tools_folder(tmp_path / "old", ("pvvxsvc.exe",))
     drivers = collection(tmp_path / "d", *(f"w10/amd64/{n}" for n in (
         "vioscsi.sys", "vioscsi.inf", "viosock.inf", "netkvm.inf")))  # fmt: skip
-    caps = phony.convert(virtio_win=drivers, virt_tools=old)
+    caps = phony.convert(virtio_win=drivers, virt_tools=old, disks=2)
     assert (caps.block_bus, caps.net_bus) == (BlockBus.IDE, NetBus.VIRTIO_NET)  # T36
     assert caps.virtio_socket  # T41
     system = phony.hive("SYSTEM")
     assert f"{SERVICES}\\vioscsi" not in system.keys
     assert "pvvxsvc.exe" in system.of(f"{SERVICES}\\firstboot")["ImagePath"][1].decode("utf-16-le")
-    assert numbered(phony.scripts()) == ["2000-0001-pnputil-install-drivers"]  # T49
+    assert numbered(phony.scripts()) == ["2000-0001-pnputil-install-drivers"]  # T49, T69
     warnings = phony.log("warning")
     assert any("no block driver" in w for w in warnings)
     assert not [w for w in warnings if "pnp_wait" in w or "vmdp" in w]
@@ -388,6 +433,7 @@ FOREIGN: hives.Description = {
 }  # fmt: skip
 
 
+@pytest.mark.rows("3-T59", "3-T60", "3-T62", "3-T63", "3-T64", "3-T95")
 def test_tools_of_other_hypervisors_are_removed_at_the_first_start(windows: Make) -> None:
     """T59 T60 T62 T63 T64 T95; D21: those of 32 bits too."""
     phony = windows(W10.but(software=FOREIGN))
@@ -405,6 +451,7 @@ def test_tools_of_other_hypervisors_are_removed_at_the_first_start(windows: Make
     assert found == {"DisplayName": hives.typed("VMware Tools für Zwerge 工具")}
 
 
+@pytest.mark.rows("3-T75", "3-T77", "3-T79", "3-T80")
 def test_uefi_graphics_come_back_and_the_fallback_loader_is_repaired(windows: Make) -> None:
     """T75 T77 T79; T80: an ESP means UEFI."""
     guest = W10.but(
@@ -420,6 +467,12 @@ def test_uefi_graphics_come_back_and_the_fallback_loader_is_repaired(windows: Ma
     phony.convert()
     assert phony.names("/Windows/TEMP") == []
     assert any("needs UEFI" in line for line in phony.log("info"))
+    found = phony.found
+    assert found is not None
+    source = make_source(firmware=Firmware.UNKNOWN)
+    uefi = is_uefi_target(source, found, phony.report)
+    domain = etree.fromstring(domain_xml(make_meta(source=source, uefi=uefi)).encode())
+    assert domain.xpath("string(os/@firmware)") == "efi"
     phony.g.umount_all()
     phony.g.mount(phony.esp, "/")
     assert phony.names("/EFI/Boot") == ["bootx64.efi"]
@@ -430,6 +483,7 @@ def test_uefi_graphics_come_back_and_the_fallback_loader_is_repaired(windows: Ma
     assert f"Objects\\{BOOT_ENTRY}\\Elements\\16000046" not in elements
 
 
+@pytest.mark.rows("3-T76", "3-T78", "3-T79")
 @pytest.mark.parametrize(
     ("bcd", "files"),
     [
@@ -476,6 +530,7 @@ def test_looking_changes_nothing_and_tells_the_same(windows: Make) -> None:
     assert [r for r in did if not any(t in r["what"] for t in late)] == would
 
 
+@pytest.mark.rows("3-T10", "3-T84")
 def test_the_control_set_in_use_is_edited(windows: Make) -> None:
     """T10."""
     system: hives.Description = {

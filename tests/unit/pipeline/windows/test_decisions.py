@@ -41,6 +41,7 @@ from tests.guests.windows import pe_stub
 FILES = ("viostor.sys", "vioscsi.sys")
 
 
+@pytest.mark.rows("3-T37", "3-T38")
 @pytest.mark.parametrize(
     ("files", "wanted", "name", "bus"),
     [
@@ -63,10 +64,12 @@ def test_the_boot_driver(
     assert (driver.name, driver.bus) == (name, bus)
 
 
+@pytest.mark.rows("3-T36")
 def test_t36_the_default_never_takes_vioscsi() -> None:
     assert choose_boot_driver(("vioscsi.sys", "viostor.inf"), BlockBus.VIRTIO_BLK) is None
 
 
+@pytest.mark.rows("3-T32", "3-T33", "3-T34")
 def test_t32_t33_t34_entries_of_the_boot_driver() -> None:
     driver = choose_boot_driver(FILES, BlockBus.VIRTIO_BLK)
     assert driver is not None
@@ -102,6 +105,7 @@ def test_values_are_stored_as_windows_stores_them() -> None:
     assert multi_sz() == Value(MULTI_SZ, b"\0\0")
 
 
+@pytest.mark.rows("3-T95")
 def test_t95_members_of_a_list_keep_their_bytes() -> None:
     odd = struct.pack("<3H", 0xD800, 0x4E2D, 0x00E9)  # an unpaired surrogate among them
     value = multi_sz("prl_strg", odd, "partmgr")
@@ -110,6 +114,7 @@ def test_t95_members_of_a_list_keep_their_bytes() -> None:
     assert Value(MULTI_SZ, b"").members() == Value(MULTI_SZ, b"\0").members() == []
 
 
+@pytest.mark.rows("3-T82")
 @pytest.mark.parametrize(
     ("size", "heads"),
     [(2114445311, 0x40), (2114445312, 0x80), (4228374779, 0x80), (4228374780, 0xFF)],
@@ -118,6 +123,7 @@ def test_t82_heads_by_size(size: int, heads: int) -> None:
     assert heads_for(size) == heads
 
 
+@pytest.mark.rows("3-T85")
 @pytest.mark.parametrize(
     ("osinfo", "major", "arch", "machine"),
     [
@@ -131,6 +137,7 @@ def test_t85_the_machine(osinfo: str, major: int, arch: str, machine: Machine) -
     assert machine_for_windows(osinfo, major, arch) is machine
 
 
+@pytest.mark.rows("3-T15")
 @pytest.mark.parametrize(
     ("program", "found"),
     [
@@ -148,6 +155,7 @@ def test_t15_antivirus_is_known_by_name_or_publisher(program: Program, found: bo
 VMWARE = Program(key="{1}", name="VMware Tools", uninstall="MsiExec.exe /I{GUID}")
 
 
+@pytest.mark.rows("3-T59")
 def test_t59_vmware_is_uninstalled_where_it_says_install() -> None:
     tools, silent = foreign_tools([VMWARE])
     assert silent == []
@@ -158,14 +166,17 @@ def test_t59_vmware_is_uninstalled_where_it_says_install() -> None:
     )
 
 
+@pytest.mark.rows("3-T60")
 def test_t60_a_tool_that_does_not_say_how_is_named() -> None:
     assert foreign_tools([Program(key="{1}", name="VMware Tools")]) == ([], ["VMware Tools"])
 
 
+@pytest.mark.rows("3-T61")
 def test_t61_another_uninstaller_stays_as_it_is() -> None:
     assert msi_command('"C:\\VMware\\setup.exe" /i') == '"C:\\VMware\\setup.exe" /i'
 
 
+@pytest.mark.rows("3-T62")
 def test_t62_both_names_of_parallels_are_known() -> None:
     programs = [
         Program(key="1", name=name, uninstall="MsiExec.exe /X{1}")
@@ -178,6 +189,7 @@ def test_t62_both_names_of_parallels_are_known() -> None:
         assert uninstall_command(tool, "x").endswith("PREVENT_REBOOT=Yes LAUNCHED_BY_SETUP_EXE=Yes")
 
 
+@pytest.mark.rows("3-T63")
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
@@ -213,6 +225,7 @@ def test_boot_ini_names_other_folders() -> None:
     assert boot_ini_roots(text) == ["/WINXP"]
 
 
+@pytest.mark.rows("3-T39")
 def test_t39_the_block_driver_is_given_once(capsys: pytest.CaptureFixture[str]) -> None:
     once = ["--block-driver", "virtio-scsi"]
     assert main(["x.ova", "--inspect", *once, *once]) == 1

@@ -36,6 +36,7 @@ def listing(root: Path) -> list[str]:
     return [str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()]
 
 
+@pytest.mark.rows("3-T21", "3-T23", "3-T24", "3-T25", "3-T26")
 @pytest.mark.parametrize(
     ("path", "osinfo", "arch", "expected"),
     [
@@ -59,11 +60,13 @@ def test_the_path_rule(path: str, osinfo: str, arch: str, expected: bool) -> Non
     assert fits(path, arch=arch, osinfo=osinfo) is expected
 
 
+@pytest.mark.rows("3-T22")
 def test_t22_spelling_does_not_matter_and_the_target_name_is_lower_case() -> None:
     path = "./drivers/by-os/amd64/2K22/NetKVM.INF"
     assert choose_drivers([path], arch=X64, osinfo="win2k22") == ("win2k22", {"netkvm.inf": path})
 
 
+@pytest.mark.rows("3-T27")
 @pytest.mark.parametrize(
     ("osinfo", "arch", "count"),
     [
@@ -81,6 +84,7 @@ def test_t27_the_folder_gives_each_windows_its_files(
     assert not [n for n in chosen if n.endswith(".pdb") or n.startswith(("vioprot", "qemufw"))]
 
 
+@pytest.mark.rows("3-T28", "3-T29")
 @pytest.mark.parametrize(
     ("osinfo", "arch", "count"),
     [
@@ -96,6 +100,7 @@ def test_t28_t29_the_iso_gives_each_windows_its_files(
     assert not any(name.startswith("smbus") for name in chosen)
 
 
+@pytest.mark.rows("3-T27")
 def test_t27_server_2022_gets_exactly_these(folder: list[str]) -> None:
     triples = ("balloon", "fwcfg", "netkvm", "pvpanic", "viofs", "viogpudo", "vioinput", "viomem",
                "viorng", "vioscsi", "vioser", "viostor")  # fmt: skip
@@ -106,6 +111,7 @@ def test_t27_server_2022_gets_exactly_these(folder: list[str]) -> None:
     assert set(choose_drivers(folder, arch=X64, osinfo="win2k22")[1]) == expected
 
 
+@pytest.mark.rows("3-T27")
 def test_t27_windows_7_gets_exactly_these(folder: list[str]) -> None:
     triples = ("balloon", "netkvm", "pvpanic", "qxl", "vioinput", "viorng", "vioscsi", "vioser",
                "viostor")  # fmt: skip
@@ -116,6 +122,7 @@ def test_t27_windows_7_gets_exactly_these(folder: list[str]) -> None:
     assert set(choose_drivers(folder, arch=X86, osinfo="win7")[1]) == expected
 
 
+@pytest.mark.rows("3-T30")
 def test_t30_the_stub_stays_where_the_real_driver_is_missing() -> None:
     paths = ["w10/amd64/qemufwcfg.inf", "w10/amd64/qemufwcfg.cat"]
     assert set(choose_drivers(paths, arch=X64, osinfo="win10")[1]) == {

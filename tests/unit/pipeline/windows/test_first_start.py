@@ -39,6 +39,7 @@ ALL_SCRIPTS = {
 BATCH = [name for name, text in ALL_SCRIPTS.items() if "@echo off" in text or "-i\n" in text]
 
 
+@pytest.mark.rows("3-T52")
 @pytest.mark.parametrize("name", ALL_SCRIPTS)
 def test_t52_scripts_have_windows_line_ends(name: str) -> None:
     data = crlf(ALL_SCRIPTS[name])
@@ -47,10 +48,12 @@ def test_t52_scripts_have_windows_line_ends(name: str) -> None:
     assert not data.startswith(b"\xef\xbb\xbf")
 
 
+@pytest.mark.rows("3-T52")
 def test_t52_line_ends_nul_and_mark_of_a_persons_script_are_mended() -> None:
     assert crlf("\ufeffa\r\nb\0\nc\rd\n\n") == b"a\r\nb\r\nc\r\nd\r\n"
 
 
+@pytest.mark.rows("3-T53")
 def test_t53_script_names() -> None:
     assert script_file_name(5000, 7, "uninstall Xen PV") == "5000-0007-uninstall-Xen-PV.bat"
     assert script_file_name(0, 1, "n" * 100) == f"0000-0001-{'n' * 60}.bat"
@@ -65,6 +68,7 @@ def section(text: str, label: str) -> str:
     return re.split(r"(?m)^:", text.split(f"\n:{label}\n", 1)[1])[0]
 
 
+@pytest.mark.rows("3-T54")
 def test_t54_the_controller_keeps_bounds_and_moves() -> None:
     text = ALL_SCRIPTS["controller"]
     run, retry, main = (section(text, label) for label in ("run", "retry", "main"))
@@ -89,6 +93,7 @@ def test_every_label_that_is_gone_to_exists_and_quotes_are_paired(name: str) -> 
     assert text.count("(") == text.count(")")
 
 
+@pytest.mark.rows("3-T55")
 def test_t55_pnputil_waits_for_pending_restarts_and_needs_only_what_matters() -> None:
     text = ALL_SCRIPTS["pnputil"]
     assert text.count("goto :pending") == 3
@@ -107,12 +112,14 @@ def test_the_guest_agent_takes_restart_codes_for_success() -> None:
     assert text.rstrip().endswith("exit 0")
 
 
+@pytest.mark.rows("3-T70")
 @pytest.mark.parametrize("name", ["agent", "disks", "addresses"])
 def test_t70_powershell_calls_no_dotnet(name: str) -> None:
     assert not re.search(r"\[[A-Za-z.]+\]::|\)\.\w+\(", ALL_SCRIPTS[name])
     assert ALL_SCRIPTS[name].count("{") == ALL_SCRIPTS[name].count("}")
 
 
+@pytest.mark.rows("3-T70")
 def test_t70_only_virtio_disks_are_brought_back() -> None:
     text = ALL_SCRIPTS["disks"]
     assert "-like '*VirtIO*'" in text
@@ -126,6 +133,7 @@ def test_an_uninstaller_that_wants_a_restart_has_succeeded() -> None:
     assert "if errorlevel 3010 exit /b 0" in text
 
 
+@pytest.mark.rows("3-T65")
 def test_t65_a_whole_address_entry() -> None:
     assert static_ip.parse_static_ip(FULL) == StaticIp(
         mac=MAC, address="192.168.0.10", gateway="192.168.0.1", prefix=24,
@@ -133,6 +141,7 @@ def test_t65_a_whole_address_entry() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.rows("3-T66")
 @pytest.mark.parametrize(
     ("text", "prefix"), [("10.0.0.5", None), ("10.0.0.5,,", None), ("10.0.0.5,,16", 16)]
 )
@@ -141,6 +150,7 @@ def test_t66_parts_may_be_missing(text: str, prefix: int | None) -> None:
     assert (entry.address, entry.gateway, entry.prefix) == ("10.0.0.5", "", prefix)
 
 
+@pytest.mark.rows("3-T66")
 @pytest.mark.parametrize(
     "text", ["10.0.0.5,,129", "10.0.0.5,,33", "10.0.0.5,,x", "foo", "", "10.0.0.5,bar",
              "10.0.0.5,,24,dns'; evil", "1.2.3"],
@@ -150,6 +160,7 @@ def test_t66_wrong_parts_are_refused(text: str) -> None:
         static_ip.parse_static_ip(f"{MAC}:ip:{text}")
 
 
+@pytest.mark.rows("3-T67")
 def test_t67_the_address_script_waits_for_the_driver_and_sets_all() -> None:
     text = ALL_SCRIPTS["addresses"]
     assert "'00-11-22-33-44-55'" in text
@@ -159,6 +170,7 @@ def test_t67_the_address_script_waits_for_the_driver_and_sets_all() -> None:
     assert text.index("Clear-OldAddress '192.168.0.10'") < text.index("New-NetIPAddress")
 
 
+@pytest.mark.rows("3-T68")
 def test_t68_the_least_address_script() -> None:
     entry = static_ip.parse_static_ip(f"{MAC}:ip:10.0.0.5")
     text = static_ip.powershell([entry], wait_for_netkvm=False)
@@ -193,6 +205,7 @@ def test_wishes_for_windows_survive_the_way_through_json() -> None:
     assert Job.from_json(job.to_json()) == job
 
 
+@pytest.mark.rows("3-T39")
 @pytest.mark.parametrize(
     "windows",
     [

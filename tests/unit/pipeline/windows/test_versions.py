@@ -7,6 +7,7 @@ import pytest
 from conversions.pipeline.windows.versions import product_name, short_id
 
 
+@pytest.mark.rows("3-T1", "3-T2", "3-T3", "3-T4", "3-T5", "3-T6")
 @pytest.mark.parametrize(
     ("version", "name", "variant", "build", "expected"),
     [
