@@ -38,7 +38,8 @@ FILTERS: list[tuple[str, Any, Q]] = [
     (
         "new",
         gettext_lazy("Not inspected yet"),
-        Q(status=SourceVM.Status.READY, inspections__isnull=True),
+        Q(status=SourceVM.Status.READY)
+        & ~Q(pk__in=SourceVM.objects.filter(inspections__isnull=False).values("pk")),
     ),
     (
         "converted",

@@ -483,7 +483,10 @@ def test_the_number_of_queries_does_not_grow_with_machines_or_hosts(
 ) -> None:
     host = serve(domain(0))
     make_conversion(SourceVM.objects.get())
-    pages = ["/machines/", "/machines/?q=vm+lan", host.get_absolute_url(), "/sources/"]
+    queries = ["", "?q=vm+lan", "?sort=-memory&page=9", "?state=new", "?state=converted",
+               f"?host={host.pk}&state=off"]  # fmt: skip
+    pages = [f"/machines/{query}" for query in queries]
+    pages += [host.get_absolute_url(), "/sources/", "/"]
 
     def count(path: str) -> int:
         with CaptureQueriesContext(connection) as queries:
