@@ -1,4 +1,4 @@
-"""Reading a libvirt host in a process of its own, for a limited time.
+"""Reading and following a libvirt host in a process of its own, which can be given up.
 
 libvirt's calls cannot be given up from within: a host behind a dropping firewall holds them for
 minutes, and ssh below them may wait for an answer that nobody gives.
@@ -19,6 +19,9 @@ from inventory.sources.libvirt_listing import HostListing
 from inventory.sources.uris import checked_uri
 
 _PROGRAM = [sys.executable, "-m", "inventory.sources.libvirt_listing"]
+_FOLLOW = [sys.executable, "-m", "inventory.sources.libvirt_events"]
+# The kernel kills the child with us, even after a kill -9 of this process.
+_WRAPPER = ["setpriv", "--pdeathsig", "KILL", "--"]
 _HOME = Path(__file__).resolve().parents[2]
 # What ssh, TLS and Kerberos need; the console's secrets are not among it.
 _ENVIRONMENT = (
@@ -44,6 +47,26 @@ def read_host(uri: str, *, with_domains: bool, seconds: int) -> HostListing:
     return HostListing.from_dict(answer["listing"])
 
 
+def follow_host(uri: str) -> subprocess.Popen[bytes]:
+    """Start a process that prints what changes on a host; see libvirt_events for its lines.
+
+    It leads a group of its own.  Raises SourceError for an address that is refused.
+    """
+    return subprocess.Popen(
+        [*_WRAPPER, *_FOLLOW, checked_uri(uri)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # what matters is on a line
+        cwd=_HOME,
+        env=_environment(),
+        start_new_session=True,
+    )
+
+
+def _environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+
+
 def _ask(request: dict[str, Any], program: list[str]) -> dict[str, Any]:
     """Run the program with a request and return its answer.  Raises ChildError."""
     uri, seconds = request["uri"], request["seconds"]
@@ -53,7 +76,7 @@ def _ask(request: dict[str, Any], program: list[str]) -> dict[str, Any]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=_HOME,
-        env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+        env=_environment(),
         # A group of its own, to be ended with its ssh; and no terminal to ask for a password on.
         start_new_session=True,
     ) as child:

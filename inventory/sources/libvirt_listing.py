@@ -10,7 +10,7 @@ import json
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,11 +18,13 @@ import libvirt
 
 from inventory.sources.domain_xml import Volume, parse_domain
 from inventory.sources.errors import SourceError
-from inventory.sources.libvirt_host import connection, power_of, volume_of
+from inventory.sources.libvirt_host import connection, has_saved_memory, power_of, volume_of
 from inventory.sources.power import Power
 from inventory.sources.types import Source, SourceDisk
 
-_MAX_MEMORY_BYTES = 2 << 30
+MAX_MEMORY_BYTES = 2 << 30
+# Gives the pool and the capacity in bytes of the volume with that path.
+_FindVolume = Callable[[str], tuple[str, int] | None]
 _LISTS = {
     Power.RUNNING: libvirt.VIR_CONNECT_LIST_DOMAINS_RUNNING,
     Power.PAUSED: libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED,
@@ -50,9 +52,13 @@ class ListedDomain:
     pools: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self) | {"source": self.source.to_dict() if self.source else None}
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ListedDomain:
-        """Build one from the form asdict() has in JSON.  Raises KeyError, TypeError, ValueError."""
+        """Build one from `to_dict()`'s form.  Raises KeyError, TypeError or ValueError."""
         source = data["source"]
         lists = {name: tuple(data[name]) for name in ("snapshots", "pools", "warnings")}
         return cls(
@@ -75,9 +81,7 @@ class HostListing:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        domains = [
-            asdict(d) | {"source": d.source.to_dict() if d.source else None} for d in self.domains
-        ]
+        domains = [d.to_dict() for d in self.domains]
         return {"description": self.description, "count": self.count, "domains": domains}
 
     @classmethod
@@ -122,7 +126,7 @@ def list_domains(link: libvirt.virConnect) -> tuple[ListedDomain, ...]:
                 snapshots=_snapshots(domain) if uuid in with_snapshots else (),
                 has_saved_memory=uuid in saved,
             )
-            found.append(_read(link, domain, listed, volumes))
+            found.append(_read(link, domain, listed, volumes.get))
         except libvirt.libvirtError as error:
             # Undefined since the list was made.
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
@@ -130,11 +134,39 @@ def list_domains(link: libvirt.virConnect) -> tuple[ListedDomain, ...]:
     return tuple(sorted(found, key=lambda d: d.name))
 
 
+def list_domain(link: libvirt.virConnect, uuid: str) -> ListedDomain | None:
+    """Return one domain, None when the host does not have it.  Raises libvirtError."""
+
+    def find_by_path(path: str) -> tuple[str, int] | None:
+        try:
+            volume = link.storageVolLookupByPath(path)
+            return volume.storagePoolLookupByVolume().name(), volume.info()[1]
+        except libvirt.libvirtError:
+            return None
+
+    try:
+        domain = link.lookupByUUIDString(uuid)
+        listed = ListedDomain(
+            uuid=uuid,
+            name=domain.name(),
+            power=power_of(domain),
+            memory_bytes=0,
+            vcpus=0,
+            snapshots=_snapshots(domain),
+            has_saved_memory=has_saved_memory(domain),
+        )
+        return _read(link, domain, listed, find_by_path)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        return None
+
+
 def _read(
     link: libvirt.virConnect,
     domain: libvirt.virDomain,
     listed: ListedDomain,
-    volumes: Mapping[str, tuple[str, int]],
+    find: _FindVolume,
 ) -> ListedDomain:
     """Add what the domain's XML says, or why it says nothing that can be used."""
     warnings: list[str] = []
@@ -152,13 +184,14 @@ def _read(
         return replace(
             listed, code=code, problem=text.strip(), memory_bytes=info[1] << 10, vcpus=info[3]
         )
+    volumes = {disk.path: found for disk in source.disks if (found := find(disk.path))}
     disks = tuple(_with_capacity(disk, volumes) for disk in source.disks)
     return replace(
         listed,
         source=replace(source, disks=disks),
         memory_bytes=source.memory_bytes,
         vcpus=source.vcpus,
-        pools=tuple(sorted({volumes[d.path][0] for d in disks if d.path in volumes})),
+        pools=tuple(sorted({pool for pool, _capacity in volumes.values()})),
         warnings=tuple(warnings[:20]),
     )
 
@@ -225,7 +258,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     # Whoever asked may be gone; then nobody else ends a call that hangs.
     signal.alarm(int(request["seconds"]) + 5)
-    resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     answer: dict[str, Any]
     try:
         listing = list_host(request["uri"], with_domains=request["domains"])
