@@ -13,6 +13,7 @@ from inventory.templatetags.console import DASH, size
 KEPT = 50
 WORDS = {
     "name": _("Name"),
+    "power": _("Power"),
     "memory": _("Memory"),
     "vcpus": _("vCPUs"),
     "firmware": _("Firmware"),
@@ -47,6 +48,11 @@ def remember(
 ) -> list[dict[str, str]]:
     """Return the list to keep: what was found at that time (ISO 8601) before what is known."""
     return [*({"at": at, **change} for change in new), *earlier][:KEPT]
+
+
+def compare_power(old: str, new: str) -> list[dict[str, str]]:
+    """Return the difference of two power states, as compare() does."""
+    return [_change("power", "", old, new)] if old and old != new else []
 
 
 def _change(what: str, subject: str, before: str, after: str) -> dict[str, str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from inventory.changes import compare, remember
+from inventory.changes import compare, compare_power, remember
 from inventory.machine_rows import BATCH, columns_of, store_parts
 from inventory.models import LibvirtHost, SourceVM
 from inventory.sources.libvirt_listing import ListedDomain
@@ -19,25 +19,58 @@ _FIELDS = [
 ]  # fmt: skip
 
 
-def store_domains(host: LibvirtHost, domains: Sequence[ListedDomain], *, now: datetime) -> None:
+def store_domains(
+    host: LibvirtHost, domains: Sequence[ListedDomain], *, since: datetime, now: datetime
+) -> None:
     """Make the host's machines those that were listed; what is no longer there becomes gone.
 
-    Call inside a transaction.  The number of queries does not grow with the domains except by
-    batches, and rows that have not changed are not written.
+    What was told of a machine after the listing began (`since`) is newer, and stays.  Call inside a
+    transaction that holds the host's row.  The number of queries does not grow with the domains
+    except by batches, and rows that have not changed are not written.
     """
     known = {vm.location: vm for vm in SourceVM.objects.filter(host=host)}
+    newer = {uuid for uuid, vm in known.items() if vm.seen_at and vm.seen_at > since}
+    listed = {domain.uuid: domain for domain in domains if domain.uuid not in newer}
+    gone = []
+    for uuid, vm in known.items():
+        if uuid not in listed and uuid not in newer and vm.status != SourceVM.Status.GONE:
+            vm.status = SourceVM.Status.GONE
+            gone.append(vm)
+    _store(host, known, listed.values(), gone, now)
+    SourceVM.objects.filter(host=host).exclude(status=SourceVM.Status.GONE).update(seen_at=now)
+
+
+def store_change(host: LibvirtHost, domain: ListedDomain, *, now: datetime) -> None:
+    """Store what a host has told of one domain.  Call as store_domains."""
+    rows = SourceVM.objects.filter(host=host, location=domain.uuid)
+    _store(host, {vm.location: vm for vm in rows}, [domain], [], now)
+    rows.update(seen_at=now)
+
+
+def store_end(host: LibvirtHost, uuid: str, *, now: datetime) -> None:
+    """Store that a host does not have a domain any more.  Call as store_domains."""
+    rows = SourceVM.objects.filter(host=host, location=uuid)
+    rows.exclude(status=SourceVM.Status.GONE).update(status=SourceVM.Status.GONE, seen_at=now)
+
+
+def _store(
+    host: LibvirtHost,
+    known: Mapping[str, SourceVM],
+    domains: Iterable[ListedDomain],
+    changed: list[SourceVM],
+    now: datetime,
+) -> None:
+    """Write the machines of these domains, new or changed, and those that have changed already."""
     added: list[SourceVM] = []
-    changed: list[SourceVM] = []
     rewired: list[SourceVM] = []
-    listed = {domain.uuid: domain for domain in domains}
-    for uuid, domain in listed.items():
+    for domain in domains:
         values = _values(domain)
-        vm = known.get(uuid)
+        vm = known.get(domain.uuid)
         if vm is None:
             added.append(
                 SourceVM(
-                    kind="libvirt", host=host, location=uuid, created_by_id=host.created_by_id,
-                    **values,
+                    kind="libvirt", host=host, location=domain.uuid,
+                    created_by_id=host.created_by_id, **values,
                 )
             )  # fmt: skip
             continue
@@ -49,24 +82,19 @@ def store_domains(host: LibvirtHost, domains: Sequence[ListedDomain], *, now: da
             changed.append(vm)
         if is_rewired:
             rewired.append(vm)
-    for uuid, vm in known.items():
-        if uuid not in listed and vm.status != SourceVM.Status.GONE:
-            vm.status = SourceVM.Status.GONE
-            changed.append(vm)
     SourceVM.objects.bulk_create(added, batch_size=BATCH)
     SourceVM.objects.bulk_update(changed, _FIELDS, batch_size=BATCH)
     store_parts([*added, *rewired])
-    SourceVM.objects.filter(host=host).exclude(status=SourceVM.Status.GONE).update(seen_at=now)
 
 
 def _changes(
     vm: SourceVM, domain: ListedDomain, record: dict[str, Any], now: datetime
 ) -> list[dict[str, str]]:
     """Return the machine's changes with those of this reading; a bare record is not compared."""
-    known: list[dict[str, str]] = vm.changes
-    if domain.source is None or vm.problem or vm.record == record:
-        return known
-    return remember(known, compare(vm.source, domain.source), now.isoformat())
+    found = compare_power(vm.power, domain.power)
+    if domain.source is not None and not vm.problem and vm.record != record:
+        found += compare(vm.source, domain.source)
+    return remember(vm.changes, found, now.isoformat()) if found else vm.changes
 
 
 def _values(domain: ListedDomain) -> dict[str, Any]:

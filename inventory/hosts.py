@@ -74,6 +74,7 @@ def refresh(host: LibvirtHost) -> bool:
     """
     if not _claim(host):
         return False
+    started = timezone.now()
     try:
         listing = read_host(host.uri, with_domains=True, seconds=settings.HOST_READ_SECONDS)
     except SourceError as error:
@@ -89,7 +90,7 @@ def refresh(host: LibvirtHost) -> bool:
                 refreshing_since=None, state=LibvirtHost.State.FRESH, refreshed_at=now,
                 description=listing.description[:300], code="", message="",
             ):  # fmt: skip
-                store_domains(host, listing.domains, now=now)
+                store_domains(host, listing.domains, since=started, now=now)
     except Exception:
         _release(
             host,

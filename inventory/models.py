@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 
 from django.conf import settings
 from django.db import models
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from inventory.sources.power import BUSY, Power
 from inventory.sources.types import Source
+
+# Longer than the pause between two signs of a host that is followed.
+FOLLOWED_FOR = timedelta(seconds=90)
 
 
 class OvaUpload(models.Model):
@@ -90,6 +95,8 @@ class LibvirtHost(models.Model):
     code = models.CharField(max_length=40, blank=True)
     message = models.TextField(_("reason"), blank=True)
     wanted_at = models.DateTimeField(null=True)
+    # When it last showed that its changes are told as they happen.
+    followed_at = models.DateTimeField(null=True)
     refreshing_since = models.DateTimeField(null=True)
     # When its domains were last read well, and when that was last tried.
     refreshed_at = models.DateTimeField(null=True)
@@ -113,6 +120,11 @@ class LibvirtHost(models.Model):
     def is_awaited(self) -> bool:
         """Tell whether a reading is under way or asked for."""
         return self.wanted_at is not None or self.refreshing_since is not None
+
+    @property
+    def is_followed(self) -> bool:
+        """Tell whether what changes on it shows at once."""
+        return self.followed_at is not None and self.followed_at > timezone.now() - FOLLOWED_FOR
 
 
 POWER_CHOICES = [

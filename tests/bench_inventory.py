@@ -118,7 +118,8 @@ def fill(*, hosts: int, machines: int) -> None:
                     memory_bytes=source.memory_bytes, vcpus=source.vcpus, source=source,
                 )
             )  # fmt: skip
-        store_domains(host, domains, now=timezone.now())
+        now = timezone.now()
+        store_domains(host, domains, since=now, now=now)
         used = host.vms.all()[::10]
         runs = Conversion.objects.bulk_create(
             Conversion(vm=vm, vm_name=vm.name, name=vm.name, mode="copy", status="done", job={})

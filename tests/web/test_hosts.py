@@ -276,7 +276,8 @@ def test_numbers_beyond_every_column_are_cut(serve: Serve) -> None:
     found = hosts.read_host("", with_domains=True, seconds=1).domains[0]
     assert found.source
     huge = replace(found.source, memory_bytes=10**30, vcpus=10**12)
-    store_domains(host, [replace(found, source=huge)], now=timezone.now())
+    now = timezone.now()
+    store_domains(host, [replace(found, source=huge)], since=now, now=now)
     vm = SourceVM.objects.get()
     assert (vm.memory_bytes, vm.vcpus) == (2**63 - 1, 2**31 - 1)
 
