@@ -105,11 +105,14 @@ def host(request: HttpRequest, uuid: UUID) -> HttpResponse:
 @require_GET
 @viewer_required
 def host_state(request: HttpRequest, uuid: UUID) -> HttpResponse:
-    """Show a host's state alone; once it has been read, the list of machines is told to reload."""
+    """Show a host's state alone; the list of machines is told to reload when it is another.
+
+    ?since= says which one the page shows.
+    """
     found = get_host_for(request.user, uuid)
     context = {"host": found, "may_operate": request.user.has_perm(OPERATE)}
     response = render(request, "inventory/_host_state.html", context)
-    if not found.is_awaited:
+    if request.GET.get("since") != found.list_version:
         response["HX-Trigger"] = "host-read"
     return response
 

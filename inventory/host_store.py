@@ -50,7 +50,9 @@ def store_change(host: LibvirtHost, domain: ListedDomain, *, now: datetime) -> N
 def store_end(host: LibvirtHost, uuid: str, *, now: datetime) -> None:
     """Store that a host does not have a domain any more.  Call as store_domains."""
     rows = SourceVM.objects.filter(host=host, location=uuid)
-    rows.exclude(status=SourceVM.Status.GONE).update(status=SourceVM.Status.GONE, seen_at=now)
+    there = rows.exclude(status=SourceVM.Status.GONE)
+    if there.update(status=SourceVM.Status.GONE, seen_at=now):
+        LibvirtHost.objects.filter(pk=host.pk).update(changed_at=now)
 
 
 def _store(
@@ -85,6 +87,8 @@ def _store(
     SourceVM.objects.bulk_create(added, batch_size=BATCH)
     SourceVM.objects.bulk_update(changed, _FIELDS, batch_size=BATCH)
     store_parts([*added, *rewired])
+    if added or changed:
+        LibvirtHost.objects.filter(pk=host.pk).update(changed_at=now)
 
 
 def _changes(

@@ -97,6 +97,8 @@ class LibvirtHost(models.Model):
     wanted_at = models.DateTimeField(null=True)
     # When it last showed that its changes are told as they happen.
     followed_at = models.DateTimeField(null=True)
+    # When a row of its machines last became another.
+    changed_at = models.DateTimeField(null=True)
     refreshing_since = models.DateTimeField(null=True)
     # When its domains were last read well, and when that was last tried.
     refreshed_at = models.DateTimeField(null=True)
@@ -120,6 +122,11 @@ class LibvirtHost(models.Model):
     def is_awaited(self) -> bool:
         """Tell whether a reading is under way or asked for."""
         return self.wanted_at is not None or self.refreshing_since is not None
+
+    @property
+    def list_version(self) -> str:
+        """A text that is another whenever the list of its machines is."""
+        return f"{self.changed_at.timestamp() if self.changed_at else ''} {self.state}"
 
     @property
     def is_followed(self) -> bool:

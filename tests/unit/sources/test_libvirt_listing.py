@@ -85,7 +85,10 @@ def test_a_host_without_answer_ends_in_time_and_leaves_no_process(tmp_path: Path
     assert caught.value.code == "E-LV-TIMEOUT"
     assert "did not answer within 1 s" in caught.value.message
     assert time.monotonic() - started < 5
-    assert not is_alive(int(note.read_text()))
+    deadline = time.monotonic() + 10  # it was killed; a busy machine takes its time to do so
+    while is_alive(int(note.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def is_alive(pid: int) -> bool:
