@@ -22,9 +22,10 @@ from tests.browser.test_main_job import Screenshots, wait_for_done
 from tests.libvirt_daemon import URI, running_libvirtd
 
 # Two runs of the engine and a boot, without KVM.
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(3000)]
 
-BOOT_SECONDS = 400
+RUN_SECONDS = 1000
+BOOT_SECONDS = 600
 # As on VMware: the guest's own initramfs finds no virtio disk, and its /etc/fstab names /dev/sda.
 SOURCE = """<domain type='qemu'><name>{name}</name><memory unit='MiB'>1024</memory>
 <vcpu>2</vcpu><os><type arch='x86_64' machine='pc'>hvm</type></os><devices>
@@ -101,13 +102,13 @@ def test_a_machine_of_a_libvirt_host_boots_once_converted(
         page.get_by_role("link", name=name, exact=True).click()
         machine = page.url
         page.get_by_role("button", name="Inspect", exact=True).click()
-        wait_for_done(page)
+        wait_for_done(page, RUN_SECONDS)
         page.goto(machine)
         page.get_by_role("link", name="Read the report").first.click()
         expect(page.locator("main")).to_contain_text("Debian GNU/Linux 12")
         variables = {"TEST_NAME": name, "TEST_POOL": name, "TEST_RESULT": f"{name}-new"}
         page.goto(console.manage("shell", "-c", CONVERT, **variables).split()[-1])
-        wait_for_done(page)
+        wait_for_done(page, RUN_SECONDS)
         shots.take("converted")
         assert disk.stat().st_mtime_ns == modified
         pool.refresh()
