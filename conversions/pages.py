@@ -38,7 +38,7 @@ REPORT_SORTS = {
 @viewer_required
 def overview(request: HttpRequest) -> HttpResponse:
     """Show what runs, what ended, how the hosts are and what to do next."""
-    vms = SourceVM.objects.filter(status=SourceVM.Status.READY)
+    vms = SourceVM.objects.available()
     active = Conversion.objects.active().select_related("created_by").prefetch_related("disks")
     context = {
         "active": active.order_by("created_at"),
@@ -49,7 +49,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         "uploads": OvaUpload.objects.filter(
             status__in=[OvaUpload.Status.RECEIVING, OvaUpload.Status.CHECKING]
         )[:8],
-        "machine_count": vms.count(),
+        "machine_count": SourceVM.objects.filter(status=SourceVM.Status.READY).count(),
         "uninspected": vms.filter(inspections__isnull=True)[:5],
         "unconverted": vms.filter(inspections__isnull=False)
         .exclude(conversions__mode="copy")

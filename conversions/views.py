@@ -20,7 +20,6 @@ from conversions.models import Conversion, LogLine
 from conversions.pipeline.job import Mode
 from conversions.pipeline.steps import TITLES, Step
 from inventory.access import OPERATE, operator_required, viewer_required
-from inventory.models import SourceVM
 
 
 @require_GET
@@ -32,7 +31,7 @@ def conversion(request: HttpRequest, uuid: UUID) -> HttpResponse:
     context |= {
         "page_title": live.page_title(found),
         "may_operate": request.user.has_perm(OPERATE),
-        "may_retry": found.vm is not None and found.vm.status == SourceVM.Status.READY,
+        "may_retry": found.vm is not None and not found.vm.refusal,
         "settings_list": settings_list(found),
     }
     return render(request, "conversions/conversion.html", context)
@@ -150,11 +149,14 @@ def conversion_stop(request: HttpRequest, uuid: UUID) -> HttpResponse:
 def conversion_retry(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Ask, then run the same once more with the same settings."""
     found = get_conversion_for(request.user, uuid)
-    if found.is_active or found.vm is None or found.vm.status != SourceVM.Status.READY:
+    if found.is_active or found.vm is None:
         messages.error(
             request,
             _("This run cannot be retried: it is still active, or its machine is gone."),
         )
+        return redirect(found)
+    if found.vm.refusal:
+        messages.error(request, found.vm.refusal)
         return redirect(found)
     if found.mode == Mode.IN_PLACE:  # it is confirmed anew each time
         return redirect("convert_in_place", found.vm.uuid)

@@ -10,7 +10,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from inventory.models import OvaUpload, SourceDisk, SourceNic, SourceVM
+from inventory.models import LibvirtHost, OvaUpload, SourceDisk, SourceNic, SourceVM
 from inventory.templatetags.console import size
 
 admin.site.site_header = _("v2vweb administration")
@@ -84,15 +84,29 @@ class OvaUploadAdmin(ReadOnlyAdmin):
         return size(row.size_bytes)
 
 
+@admin.register(LibvirtHost)
+class LibvirtHostAdmin(ReadOnlyAdmin):
+    """The hosts, how fresh what is known of them is, and who added them."""
+
+    list_display = ["name", "uri", "state", "refreshed_at", "tried_at", "created_by", "created_at"]
+    list_filter = ["state", "created_by"]
+    search_fields = ["name", "uri", "uuid", "message"]
+    date_hierarchy = "created_at"
+    list_select_related = ["created_by"]
+
+
 @admin.register(SourceVM)
 class SourceVMAdmin(ReadOnlyAdmin):
     """The machines and where they came from."""
 
-    list_display = ["name", "status", "hypervisor", "os_hint", "page", "created_by", "created_at"]
-    list_filter = ["status", "hypervisor", "firmware", "created_by"]
-    search_fields = ["name", "uuid", "os_hint", "nics__mac", "nics__vnet"]
+    list_display = [
+        "name", "status", "power", "host", "hypervisor", "os_hint", "page", "created_by",
+        "created_at",
+    ]  # fmt: skip
+    list_filter = ["status", "power", "host", "hypervisor", "firmware", "created_by"]
+    search_fields = ["name", "uuid", "os_hint", "nics__mac", "nics__vnet", "host__name"]
     date_hierarchy = "created_at"
-    list_select_related = ["created_by"]
+    list_select_related = ["created_by", "host"]
     inlines = [SourceDiskInline, SourceNicInline]
 
     @admin.display(description=_("page"))

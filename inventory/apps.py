@@ -23,8 +23,8 @@ class InventoryConfig(AppConfig):
             OvaUpload,
             exclude_fields=["received_bytes", "checked_bytes", "updated_at", "digests"],
         )
-        auditlog.register(SourceVM, exclude_fields=["record", "changes"])
-        auditlog.register(LibvirtHost, exclude_fields=["refreshed_at", "tried_at", "message"])
+        auditlog.register(SourceVM, exclude_fields=["record", "changes", "seen_at"])
+        auditlog.register(LibvirtHost, include_fields=["name", "uri"])
         auditlog.register(
             User, mask_fields=["password"], exclude_fields=["last_login"], m2m_fields={"groups"}
         )

@@ -1,18 +1,16 @@
-"""The pages of libvirt hosts: add, look at, read again, remove."""
+"""Libvirt hosts on the Sources place: add, look at, read again, remove."""
 
 from __future__ import annotations
 
 from typing import Any
 from uuid import UUID
 
-from django import forms
+from django.conf import settings
 from django.contrib import messages
-from django.db import transaction
-from django.db.models import Count, Q
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.db.models import Count, Q, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from inventory import hosts
@@ -23,126 +21,147 @@ from inventory.access import (
     operator_required,
     viewer_required,
 )
+from inventory.forms import HostForm
+from inventory.listing import render_list
+from inventory.machines import get_vm_for, list_machines
 from inventory.models import LibvirtHost, SourceVM
 from inventory.sources.errors import SourceError
-from inventory.sources.uris import checked_uri
-from inventory.tasks import refresh_host
-from v2vweb.celery import send
-
-TEST_SECONDS = 10
+from inventory.sources.libvirt_child import read_host
 
 
-class HostForm(forms.ModelForm):  # type: ignore[type-arg]
-    """A host's name and address."""
-
-    class Meta:
-        model = LibvirtHost
-        fields = ["name", "uri"]
-        help_texts = {
-            "name": gettext_lazy("What it is called here."),
-            "uri": gettext_lazy(
-                "For example qemu:///system for this server, or qemu+ssh://user@host/system. "
-                "Passwords and parameters that run programs or read files are refused."
-            ),
-        }
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.fields["uri"].widget.attrs |= {"autocomplete": "off", "spellcheck": "false"}
-
-    def clean_uri(self) -> str:
-        """Refuse addresses that are not on the list of what is harmless."""
-        try:
-            return checked_uri(self.cleaned_data["uri"])
-        except SourceError as error:
-            raise forms.ValidationError(f"{error.message} {error.remedy}") from error
+def hosts_with_counts() -> QuerySet[LibvirtHost]:
+    """Return the hosts with the number of machines that they have now, and have no longer."""
+    gone = Q(vms__status=SourceVM.Status.GONE)
+    return LibvirtHost.objects.select_related("created_by").annotate(
+        machine_count=Count("vms", filter=~gone), gone_count=Count("vms", filter=gone)
+    )
 
 
-def host_rows() -> list[LibvirtHost]:
-    """Return the hosts with the numbers of their machines."""
-    here = ~Q(vms__status=SourceVM.Status.GONE)
-    return list(LibvirtHost.objects.annotate(machine_count=Count("vms", filter=here)))
+def get_host_for(user: Any, uuid: UUID) -> LibvirtHost:
+    """Return the host with that UUID, for someone who may read.  Raises Http404."""
+    host = hosts_with_counts().filter(uuid=uuid).first()
+    if host is None:
+        raise Http404(_("There is no such host."))
+    return host
+
+
+def host_context(request: HttpRequest) -> dict[str, Any]:
+    """Return what the list of hosts shows."""
+    rows = list(hosts_with_counts())
+    return {
+        "hosts": rows,
+        "is_reading": any(host.is_awaited for host in rows),
+        "may_operate": request.user.has_perm(OPERATE),
+        "may_manage_hosts": request.user.has_perm(MANAGE_HOSTS),
+    }
+
+
+@require_GET
+@viewer_required
+def host_list(request: HttpRequest) -> HttpResponse:
+    """Show the list of hosts alone, for the page that polls it."""
+    return render(request, "inventory/_host_list.html", host_context(request))
 
 
 @require_http_methods(["GET", "POST"])
 @host_manager_required
 def host_add(request: HttpRequest) -> HttpResponse:
-    """Add a host, or only test the connection to it."""
+    """Show the form, test the connection, or add the host; the button pressed says which."""
     form = HostForm(request.POST or None)
-    answer: dict[str, Any] = {}
+    context: dict[str, Any] = {"form": form}
     if request.method == "POST" and form.is_valid():
-        if request.POST.get("action") == "test":
-            answer = connection_test(form.cleaned_data["uri"])
-        else:
-            host: LibvirtHost = form.save(commit=False)
-            host.created_by = request.user  # type: ignore[assignment]
-            host.save()
-            refresh_later(host)
-            messages.success(
-                request, _("%(name)s is added; its machines are being read.") % {"name": host.name}
-            )
+        values = form.cleaned_data
+        if request.POST.get("action") != "test":
+            host = hosts.add_host(values["name"], values["uri"], user=request.user)
+            messages.success(request, _("%(name)s is added and being read.") % {"name": host.name})
             return redirect(host)
-    return render(request, "inventory/host_add.html", {"form": form, "answer": answer})
-
-
-def connection_test(uri: str) -> dict[str, Any]:
-    """Return what a host answers within a few seconds, or why it does not."""
-    try:
-        lines = hosts.read_domains(uri, seconds=TEST_SECONDS)
-    except SourceError as error:
-        return {"is_good": False, "text": f"{error.message} {error.remedy}".strip()}
-    first = lines[0]
-    text = _("Connected to %(host)s, which has %(count)d machines.") % {
-        "host": first["host"], "count": first["domains"],
-    }  # fmt: skip
-    return {"is_good": True, "text": text}
-
-
-def refresh_later(host: LibvirtHost) -> None:
-    """Ask a worker to read the host."""
-    transaction.on_commit(lambda: send(refresh_host, str(host.uuid)))
+        try:
+            context["answer"] = read_host(
+                values["uri"], with_domains=False, seconds=settings.HOST_TEST_SECONDS
+            )
+        except SourceError as error:
+            context["error"] = error
+    return render(request, "inventory/host_add.html", context)
 
 
 @require_GET
 @viewer_required
 def host(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Show one host: how fresh it is, what went wrong, its machines."""
-    found = get_object_or_404(LibvirtHost, uuid=uuid)
-    vms = found.vms.exclude(status=SourceVM.Status.GONE).order_by("name", "pk")
+    found = get_host_for(request.user, uuid)
+    rows = SourceVM.objects.filter(host=found).exclude(status=SourceVM.Status.GONE)
+    listing = list_machines(request, rows, default="name")
     context = {
         "host": found,
-        "vms": vms[:100],
-        "vm_count": vms.count(),
-        "gone_count": found.vms.filter(status=SourceVM.Status.GONE).count(),
+        "listing": listing,
+        "total": listing.page.paginator.count,
         "may_operate": request.user.has_perm(OPERATE),
-        "may_manage": request.user.has_perm(MANAGE_HOSTS),
+        "may_manage_hosts": request.user.has_perm(MANAGE_HOSTS),
     }
-    return render(request, "inventory/host.html", context)
+    return render_list(request, "inventory/host.html", "inventory/_host_machines.html", context)
+
+
+@require_GET
+@viewer_required
+def host_state(request: HttpRequest, uuid: UUID) -> HttpResponse:
+    """Show a host's state alone; the list of machines is told to reload when it is another.
+
+    ?since= says which one the page shows.
+    """
+    found = get_host_for(request.user, uuid)
+    context = {"host": found, "may_operate": request.user.has_perm(OPERATE)}
+    response = render(request, "inventory/_host_state.html", context)
+    if request.GET.get("since") != found.list_version:
+        response["HX-Trigger"] = "host-read"
+    return response
 
 
 @require_POST
 @operator_required
 def host_refresh(request: HttpRequest, uuid: UUID) -> HttpResponse:
-    """Read a host again, on a worker."""
-    found = get_object_or_404(LibvirtHost, uuid=uuid)
-    refresh_later(found)
-    messages.info(request, _("%(name)s is being read; reload in a moment.") % {"name": found.name})
+    """Have a host read now."""
+    found = get_host_for(request.user, uuid)
+    hosts.request_refresh(found)
+    messages.info(request, _("%(name)s is being read again.") % {"name": found.name})
     return redirect(found)
+
+
+@require_POST
+@operator_required
+def machine_refresh(request: HttpRequest, uuid: UUID) -> HttpResponse:
+    """Have the host of a machine read now, and stay with the machine."""
+    vm = get_vm_for(request.user, uuid)
+    if vm.host is None:
+        messages.error(
+            request, _("%(name)s is on no host, so it cannot be read again.") % {"name": vm.name}
+        )
+    else:
+        hosts.request_refresh(vm.host)
+        messages.info(
+            request,
+            _("%(name)s is being read again, with all of %(host)s. Load this page in a moment.")
+            % {"name": vm.name, "host": vm.host.name},
+        )
+    return redirect(vm)
 
 
 @require_http_methods(["GET", "POST"])
 @host_manager_required
 def host_remove(request: HttpRequest, uuid: UUID) -> HttpResponse:
-    """Ask, then take a host and its machines off the list; the history of its machines stays."""
-    found = get_object_or_404(LibvirtHost, uuid=uuid)
+    """Ask, saying what goes and what stays; then take the host off the inventory."""
+    found = get_host_for(request.user, uuid)
     active = found.vms.filter(conversions__status__in=["waiting", "running", "stopping"])
     if request.method == "POST" and not active.exists():
-        name = found.name
-        found.delete()
+        hosts.remove_host(found, user=request.user)
         messages.success(
-            request, _("%(name)s is removed. What was done with its machines stays readable.")
-            % {"name": name},
-        )  # fmt: skip
+            request, _("%(name)s is removed. Its history stays.") % {"name": found.name}
+        )
         return redirect("sources")
-    context = {"host": found, "active": active.distinct(), "vm_count": found.vms.count()}
+    with_history = found.vms.filter(Q(conversions__isnull=False) | Q(inspections__isnull=False))
+    context = {
+        "host": found,
+        "active": active.distinct(),
+        "all_count": found.vms.count(),
+        "kept_count": with_history.distinct().count(),
+    }
     return render(request, "inventory/host_remove.html", context)

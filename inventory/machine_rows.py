@@ -10,20 +10,22 @@ from inventory.models import SourceDisk, SourceNic, SourceVM
 from inventory.sources.types import Source
 
 BATCH = 500
+# What the columns hold; a source may say more.
+_MAX_BIGINT = 2**63 - 1
+_MAX_INT = 2**31 - 1
 
 
 def columns_of(source: Source) -> dict[str, Any]:
-    """Return the columns of a SourceVM that say what its record says."""
+    """Return the columns of a SourceVM that say what its record says, cut to what they hold."""
+    capacity = sum(d.virtual_size_bytes or d.declared_capacity_bytes or 0 for d in source.disks)
     return {
         "name": source.name[:255],
         "hypervisor": source.hypervisor[:40],
-        "os_hint": source.os_hint or "",
+        "os_hint": (source.os_hint or "")[:200],
         "firmware": source.firmware,
-        "memory_bytes": source.memory_bytes,
-        "vcpus": source.vcpus,
-        "disk_bytes": sum(
-            d.virtual_size_bytes or d.declared_capacity_bytes or 0 for d in source.disks
-        ),
+        "memory_bytes": min(source.memory_bytes, _MAX_BIGINT),
+        "vcpus": min(source.vcpus, _MAX_INT),
+        "disk_bytes": min(capacity, _MAX_BIGINT),
         "record": source.to_dict(),
     }
 
@@ -55,7 +57,7 @@ def store_parts(vms: Sequence[SourceVM]) -> None:
                 index=index,
                 vnet=nic.vnet[:255],
                 vnet_type=nic.vnet_type,
-                mac=nic.mac or "",
+                mac=(nic.mac or "")[:20],
                 model=(nic.model or "")[:40],
             )
             for vm, source in pairs

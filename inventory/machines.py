@@ -7,17 +7,20 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
-from django.db.models import Count, Max, Q, QuerySet
+from django.db.models import Max, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_GET, require_http_methods
 
-from inventory.access import IN_PLACE, OPERATE, operator_required, viewer_required
+from inventory.access import IN_PLACE, MANAGE_HOSTS, OPERATE, operator_required, viewer_required
 from inventory.actions import forget_vm
-from inventory.listing import make_listing, render_list, search_words
-from inventory.models import LibvirtHost, SourceVM
+from inventory.changes import WORDS as CHANGE_WORDS
+from inventory.listing import Listing, make_listing, render_list, search_words
+from inventory.models import LibvirtHost, SourceNic, SourceVM
+from inventory.sources.power import BUSY, Power
 from inventory.sources.text import legacy
 
 SORTS = {
@@ -35,14 +38,35 @@ FILTERS: list[tuple[str, Any, Q]] = [
     (
         "new",
         gettext_lazy("Not inspected yet"),
-        Q(status=SourceVM.Status.READY, inspections__isnull=True),
+        Q(status=SourceVM.Status.READY)
+        & ~Q(pk__in=SourceVM.objects.filter(inspections__isnull=False).values("pk")),
     ),
     (
         "converted",
         gettext_lazy("Converted"),
-        Q(conversions__mode__in=["copy", "in_place"], conversions__status__in=["done", "warned"]),
+        # By key: a machine converted twice is listed once, without comparing whole rows.
+        Q(
+            pk__in=SourceVM.objects.filter(
+                conversions__mode__in=["copy", "in_place"],
+                conversions__status__in=["done", "warned"],
+            ).values("pk")
+        ),
     ),
-    ("running", gettext_lazy("Running on their host"), Q(power="running")),
+    (
+        "off",
+        gettext_lazy("Shut off on their host"),
+        Q(status=SourceVM.Status.READY, power=Power.SHUT_OFF),
+    ),
+    (
+        "running",
+        gettext_lazy("Running on their host"),
+        Q(status=SourceVM.Status.READY, power__in=list(BUSY)),
+    ),
+    (
+        "unreadable",
+        gettext_lazy("Cannot be used"),
+        Q(status=SourceVM.Status.READY) & ~Q(problem=""),
+    ),
     ("gone", gettext_lazy("Gone"), Q(status=SourceVM.Status.GONE)),
     ("all", gettext_lazy("All"), Q()),
 ]
@@ -57,18 +81,37 @@ def get_vm_for(user: Any, uuid: UUID) -> SourceVM:
 
 
 def search_machines(rows: QuerySet[SourceVM], words: Sequence[str]) -> QuerySet[SourceVM]:
-    """Keep the machines whose name, system, file, network or MAC contains every word."""
+    """Keep the machines whose name, system, file, host, network or MAC contains every word."""
     for word in words:
+        cards = SourceNic.objects.filter(Q(vnet__icontains=word) | Q(mac__icontains=word))
+        inspected = SourceVM.objects.filter(inspections__product_name__icontains=word)
         rows = rows.filter(
             Q(name__icontains=word)
             | Q(os_hint__icontains=word)
-            | Q(inspections__product_name__icontains=word)
             | Q(upload__filename__icontains=word)
             | Q(host__name__icontains=word)
-            | Q(nics__vnet__icontains=word)
-            | Q(nics__mac__icontains=word)
+            | Q(pk__in=cards.values("vm"))
+            | Q(pk__in=inspected.values("pk"))
         )
     return rows
+
+
+def list_machines(request: HttpRequest, rows: QuerySet[SourceVM], *, default: str) -> Listing:
+    """Return the page of machines that the address asks for, ready for the table."""
+    # The record is the largest part of a row and no list shows it.
+    lean = rows.select_related("host").defer("record", "changes", "warnings")
+    listing = make_listing(request, lean, sorts=SORTS, default=default)
+    attach_latest(listing.page.object_list)
+    return listing
+
+
+def on_host(rows: QuerySet[SourceVM], chosen: str) -> QuerySet[SourceVM]:
+    """Keep the machines of a host (its key), those of no host ("none"), or all."""
+    if chosen == "none":
+        return rows.filter(host=None)
+    # Longer ones are no key, and no database takes them.
+    is_key = chosen.isascii() and chosen.isdecimal() and len(chosen) < 19
+    return rows.filter(host=int(chosen)) if is_key else rows
 
 
 @require_GET
@@ -77,48 +120,33 @@ def machines(request: HttpRequest) -> HttpResponse:
     """List the machines, filtered, sorted and paged by the address."""
     words = search_words(request)
     state = request.GET.get("state", "")
+    chosen_host = request.GET.get("host", "")
     conditions = {key: condition for key, _words, condition in FILTERS}
-    everything = SourceVM.objects.filter(conditions.get(state, conditions[""]))
-    host = _number(request.GET.get("host"))
-    if host:
-        everything = everything.filter(host=host)
-    found = search_machines(everything, words).distinct()
-    listing = make_listing(
-        request,
-        found.select_related("host").annotate(
-            latest_conversion_pk=Max("conversions__pk"),
-            latest_inspection_pk=Max("inspections__pk"),
-            conversion_count=Count("conversions", distinct=True),
-        ),
-        sorts=SORTS,
-        default="-created",
-    )
-    attach_latest(listing.page.object_list)
+    rows = SourceVM.objects.filter(conditions.get(state, conditions[""]))
+    found = search_machines(on_host(rows, chosen_host), words)
     context = {
-        "listing": listing,
+        "listing": list_machines(request, found, default="-created"),
         "q": " ".join(words),
         "state": state,
-        "host": host,
-        "hosts": LibvirtHost.objects.values_list("pk", "name"),
         "filters": [(key, words) for key, words, _condition in FILTERS],
+        "hosts": LibvirtHost.objects.all(),
+        "chosen_host": chosen_host,
         "total": SourceVM.objects.filter(conditions[""]).count(),
         "may_operate": request.user.has_perm(OPERATE),
+        "may_manage_hosts": request.user.has_perm(MANAGE_HOSTS),
     }
     return render_list(request, "inventory/machines.html", "inventory/_machine_list.html", context)
 
 
-def _number(text: str | None) -> int:
-    """Return a primary key of the address; 0 for what is none."""
-    return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 19 else 0
-
-
 def attach_latest(vms: Any) -> None:
-    """Give each row its `latest_conversion` and `latest_inspection`, in two queries for all."""
+    """Give each row its `latest_conversion` and `latest_inspection`, in four queries for all."""
     for name in ("conversion", "inspection"):
         model: Any = SourceVM._meta.get_field(f"{name}s").related_model
-        found = model.objects.in_bulk({getattr(vm, f"latest_{name}_pk") for vm in vms} - {None})
+        of_vms = model.objects.filter(vm__in=[vm.pk for vm in vms]).order_by()
+        newest = dict(of_vms.values_list("vm").annotate(Max("pk")))
+        found = model.objects.in_bulk(newest.values())
         for vm in vms:
-            setattr(vm, f"latest_{name}", found.get(getattr(vm, f"latest_{name}_pk")))
+            setattr(vm, f"latest_{name}", found.get(newest.get(vm.pk)))
 
 
 @require_GET
@@ -139,11 +167,24 @@ def machine(request: HttpRequest, uuid: UUID) -> HttpResponse:
         "conversion_count": vm.conversions.count(),
         "active": vm.conversions.active(),
         "is_ready": not vm.refusal,
+        "changes": shown_changes(vm),
         "may_operate": request.user.has_perm(OPERATE),
         "may_change_disks": vm.kind != "ova" and request.user.has_perm(IN_PLACE),
         "needs_key": newest is not None and newest.result.get("code") == "E-ENCRYPTED",
     }
     return render(request, "inventory/machine.html", context)
+
+
+def shown_changes(vm: SourceVM) -> list[dict[str, Any]]:
+    """Return what changed between readings, newest first, with words and times to show."""
+    return [
+        {
+            **change,
+            "words": CHANGE_WORDS.get(change["what"], ""),
+            "at": parse_datetime(change["at"]),
+        }
+        for change in vm.changes
+    ]
 
 
 @require_GET
@@ -160,6 +201,16 @@ def machine_forget(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Ask, then delete the machine's uploaded file; its history stays."""
     vm = get_vm_for(request.user, uuid)
     active = vm.conversions.active()
+    if vm.is_domain:
+        messages.error(
+            request,
+            _(
+                "%(name)s is a domain of a libvirt host: it leaves the list when it is undefined "
+                "there, or when the host is removed."
+            )
+            % {"name": vm.name},
+        )
+        return redirect(vm)
     if request.method == "POST":
         if active.exists():
             messages.error(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 
 from django.conf import settings
 from django.db import models
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from inventory.sources.power import BUSY, Power
 from inventory.sources.types import Source
 
-POWER_OFF = "shut off"
+# Longer than the pause between two signs of a host that is followed.
+FOLLOWED_FOR = timedelta(seconds=90)
 
 
 class OvaUpload(models.Model):
@@ -73,6 +77,8 @@ class LibvirtHost(models.Model):
     """A host whose domains are listed; read again in the background.
 
     never -> fresh <-> failed     (failed: the rows of its domains stay as they were last seen)
+
+    `wanted_at` is set while somebody waits for a reading, `refreshing_since` while a worker reads.
     """
 
     class State(models.TextChoices):
@@ -84,7 +90,16 @@ class LibvirtHost(models.Model):
     name = models.CharField(max_length=100, unique=True)
     uri = models.CharField(_("address"), max_length=500, unique=True)
     state = models.CharField(max_length=10, choices=State.choices, default=State.NEVER)
+    # What the host says it is: "QEMU 7.2.22 on kvm1".
+    description = models.CharField(max_length=300, blank=True)
+    code = models.CharField(max_length=40, blank=True)
     message = models.TextField(_("reason"), blank=True)
+    wanted_at = models.DateTimeField(null=True)
+    # When it last showed that its changes are told as they happen.
+    followed_at = models.DateTimeField(null=True)
+    # When a row of its machines last became another.
+    changed_at = models.DateTimeField(null=True)
+    refreshing_since = models.DateTimeField(null=True)
     # When its domains were last read well, and when that was last tried.
     refreshed_at = models.DateTimeField(null=True)
     tried_at = models.DateTimeField(null=True)
@@ -102,6 +117,41 @@ class LibvirtHost(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("host", args=[self.uuid])
+
+    @property
+    def is_awaited(self) -> bool:
+        """Tell whether a reading is under way or asked for."""
+        return self.wanted_at is not None or self.refreshing_since is not None
+
+    @property
+    def list_version(self) -> str:
+        """A text that is another whenever the list of its machines is."""
+        return f"{self.changed_at.timestamp() if self.changed_at else ''} {self.state}"
+
+    @property
+    def is_followed(self) -> bool:
+        """Tell whether what changes on it shows at once."""
+        return self.followed_at is not None and self.followed_at > timezone.now() - FOLLOWED_FOR
+
+
+POWER_CHOICES = [
+    (Power.RUNNING.value, _("Running")),
+    (Power.PAUSED.value, _("Paused")),
+    (Power.SUSPENDED.value, _("Suspended")),
+    (Power.SHUTTING_DOWN.value, _("Shutting down")),
+    (Power.SHUT_OFF.value, _("Shut off")),
+    (Power.CRASHED.value, _("Crashed")),
+    (Power.UNKNOWN.value, _("Not known")),
+]
+
+
+class SourceVMQuerySet(models.QuerySet["SourceVM"]):
+    """Named choices of machines."""
+
+    def available(self) -> SourceVMQuerySet:
+        """Keep what can be inspected and converted now; see SourceVM.refusal."""
+        rows = self.filter(status=SourceVM.Status.READY, problem="", has_saved_memory=False)
+        return rows.exclude(power__in=list(BUSY))
 
 
 class SourceVM(models.Model):
@@ -124,12 +174,19 @@ class SourceVM(models.Model):
     )
     # Of a domain, whose location is its UUID; the two are of one host only once.
     host = models.ForeignKey(
-        LibvirtHost, on_delete=models.CASCADE, null=True, blank=True, related_name="vms"
+        LibvirtHost, on_delete=models.SET_NULL, null=True, blank=True, related_name="vms"
     )
-    power = models.CharField(_("power state"), max_length=20, blank=True)
-    # Why a domain cannot be used at all, and what changed when it was last read.
+    # "" for what never runs, such as an OVA.
+    power = models.CharField(_("power state"), max_length=20, choices=POWER_CHOICES, blank=True)
+    has_saved_memory = models.BooleanField(default=False)
+    snapshots = models.JSONField(default=list, blank=True)
+    pools = models.JSONField(_("storage pools"), default=list, blank=True)
+    # Why a domain cannot be used at all; its record is then a bare one.
     problem = models.TextField(blank=True)
+    warnings = models.JSONField(default=list, blank=True)
+    # What differed between readings, newest first; changes.py says what an entry holds.
     changes = models.JSONField(default=list, blank=True)
+    seen_at = models.DateTimeField(_("last seen"), null=True)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.ARRIVING)
     hypervisor = models.CharField(max_length=40)
     os_hint = models.CharField(_("operating system"), max_length=200, blank=True)
@@ -142,6 +199,8 @@ class SourceVM(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
     )
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = SourceVMQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("machine")
@@ -163,20 +222,57 @@ class SourceVM(models.Model):
         return reverse("machine", args=[self.uuid])
 
     @property
+    def is_domain(self) -> bool:
+        """Tell whether it is, or was, a domain of a libvirt host."""
+        return self.kind == "libvirt"
+
+    @property
+    def shown_state(self) -> str:
+        """The one state that matters most to a reader: a key of the states' look."""
+        if self.is_domain and self.status == self.Status.GONE:
+            return "vanished"
+        if self.problem and self.status == self.Status.READY:
+            return "unreadable"
+        return self.power if self.power and self.status == self.Status.READY else self.status
+
+    @property
     def refusal(self) -> str:
-        """Why it cannot be opened now, as a sentence; empty when it can."""
-        if self.status != self.Status.READY:
-            return _("%(name)s cannot be opened: %(state)s.") % {
-                "name": self.name, "state": self.get_status_display().lower(),
-            }  # fmt: skip
-        if self.problem:
-            return self.problem
-        if self.power not in ("", POWER_OFF):
-            return _(
+        """Why it cannot be opened now, and what to do, in sentences; empty when it can."""
+        if self.status == self.Status.ARRIVING:
+            text = _(
+                "The disks of %(name)s are still arriving. It can be inspected and converted when "
+                "the upload is complete."
+            )
+        elif self.status == self.Status.GONE and not self.is_domain:
+            text = _(
+                "The files of %(name)s were deleted; what was found and done stays readable. "
+                "Upload it again to convert it."
+            )
+        elif self.status == self.Status.GONE and self.host is not None:
+            text = _(
+                "%(name)s is no longer on the host %(host)s; what was found and done stays "
+                "readable. When it is defined there again, it comes back."
+            )
+        elif self.status == self.Status.GONE:
+            text = _("%(problem)s What was found and done with %(name)s stays readable.")
+        elif self.problem:
+            text = _("%(name)s cannot be used as it is: %(problem)s")
+        elif self.power in BUSY:
+            text = _(
                 "%(name)s is %(power)s on %(host)s; its disks change while they are read. Shut it "
                 "down from inside, then read the host again."
-            ) % {"name": self.name, "power": self.power, "host": self.host}
-        return ""
+            )
+        elif self.has_saved_memory:
+            text = _(
+                "The memory of %(name)s was saved while it ran, so its disks miss what was not "
+                "written yet. Start it on %(host)s, shut it down from inside, then read the host "
+                "again."
+            )
+        else:
+            return ""
+        return str(text) % {
+            "name": self.name, "host": self.host, "power": self.power, "problem": self.problem,
+        }  # fmt: skip
 
     @property
     def source(self) -> Source:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 from celery import shared_task
-from django.db.models import Q
 from django.utils import timezone
 
 from inventory import actions, hosts
@@ -13,7 +12,6 @@ from inventory.models import LibvirtHost, OvaUpload
 
 EXPIRE_AFTER = timedelta(days=7)
 STALE_CHECK = timedelta(minutes=5)
-STALE_HOST = timedelta(minutes=5)
 
 
 @shared_task
@@ -30,20 +28,20 @@ def check_upload(uuid: str) -> None:
 
 @shared_task
 def refresh_host(uuid: str) -> None:
-    """Read the domains of one host."""
+    """Read the domains of one host, if it is due."""
     if host := LibvirtHost.objects.filter(uuid=uuid).first():
         hosts.refresh(host)
 
 
 @shared_task
 def refresh_hosts() -> None:
-    """Read the hosts that nobody has read for a while."""
-    now = timezone.now()
-    stale = Q(tried_at__isnull=True) | Q(tried_at__lt=now - STALE_HOST)
-    for host in LibvirtHost.objects.filter(stale):
-        # Noted at once, so that the next round does not ask for the same again.
-        LibvirtHost.objects.filter(pk=host.pk).update(tried_at=now)
-        refresh_host.delay(str(host.uuid))
+    """Read the hosts that are due one after another, the one that waits longest first.
+
+    Ends as soon as enough other tasks are doing the same.
+    """
+    while (host := hosts.due_hosts().first()) is not None:
+        if not hosts.refresh(host):
+            return
 
 
 @shared_task

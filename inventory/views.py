@@ -16,8 +16,8 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from inventory import actions, uploads
-from inventory.access import MANAGE_HOSTS, OPERATE, operator_required, viewer_required
-from inventory.host_pages import host_rows
+from inventory.access import OPERATE, operator_required, viewer_required
+from inventory.host_pages import host_context
 from inventory.models import OvaUpload
 from inventory.tus import PREFIX
 
@@ -29,14 +29,16 @@ _SUFFIXES = (".ova", ".ovf", *actions.DISK_SUFFIXES)
 @viewer_required
 def sources(request: HttpRequest) -> HttpResponse:
     """Show what can be uploaded or registered, and what has been."""
-    context = upload_context(request) | {
-        "tus_url": PREFIX,
-        "free_bytes": uploads.free_bytes(),
-        "import_dir": settings.IMPORT_DIR,
-        "importable": import_entries(),
-        "hosts": host_rows(),
-        "may_manage_hosts": request.user.has_perm(MANAGE_HOSTS),
-    }
+    context = (
+        upload_context(request)
+        | host_context(request)
+        | {
+            "tus_url": PREFIX,
+            "free_bytes": uploads.free_bytes(),
+            "import_dir": settings.IMPORT_DIR,
+            "importable": import_entries(),
+        }
+    )
     return render(request, "inventory/sources.html", context)
 
 

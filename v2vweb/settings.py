@@ -43,6 +43,12 @@ ENGINE_PYTHON = env.str("V2VWEB_ENGINE_PYTHON", default=str(BASE_DIR / ".venv/bi
 ENGINE_COMMAND = [ENGINE_PYTHON, "-m", "conversions.pipeline", "--job", "-", "--events"]
 APPLIANCE_MEMORY_MIB = env.int("V2VWEB_APPLIANCE_MEMORY_MIB", default=0) or None
 
+# --- Libvirt hosts -------------------------------------------------------------------------
+HOST_REFRESH_SECONDS = env.int("V2VWEB_HOST_REFRESH_SECONDS", default=120)
+HOST_READ_SECONDS = 180  # a thousand domains far away; then the host counts as not answering
+HOST_TEST_SECONDS = 8  # somebody waits at the page
+HOSTS_AT_ONCE = 2
+
 # --- Django --------------------------------------------------------------------------------
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -114,7 +120,8 @@ REDIS_URL = env.str("REDIS_URL", default=f"unix://{VAR_DIR / 'run/redis.sock'}")
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [REDIS_URL], "capacity": 1000},
+        # The layer waits 5 s for a message; the client's own limit of 5 s would often come first.
+        "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": 30}], "capacity": 1000},
     },
 }
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
@@ -122,13 +129,14 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False  # conversions last hours; the row holds the lease, not the broker
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_POOL = "threads"  # a task only watches its engine process
-CELERY_WORKER_CONCURRENCY = CONVERSIONS_AT_ONCE + 2  # two for the periodic and checking tasks
+# Two for the periodic and checking tasks; hosts that hang must not keep those waiting.
+CELERY_WORKER_CONCURRENCY = CONVERSIONS_AT_ONCE + 2 + HOSTS_AT_ONCE
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULE = {
     "start-due": {"task": "conversions.tasks.start_due", "schedule": 10},
     "mark-lost": {"task": "conversions.tasks.mark_lost", "schedule": 10},
-    "refresh-hosts": {"task": "inventory.tasks.refresh_hosts", "schedule": 60},
+    "refresh-hosts": {"task": "inventory.tasks.refresh_hosts", "schedule": 15},
     "tidy-uploads": {"task": "inventory.tasks.tidy_uploads", "schedule": 300},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "run/beat-schedule")

@@ -9,7 +9,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from conversions.models import Concern, Conversion, ConversionStep
-from inventory.models import OvaUpload, SourceVM
+from inventory.models import POWER_CHOICES, LibvirtHost, OvaUpload, SourceVM
 from inventory.templatetags.console import icon
 
 register = template.Library()
@@ -35,6 +35,16 @@ COLOURS = {
     "blocks": "red",
     "warning": "amber",
     "note": "grey",
+    "never": "grey",
+    "fresh": "green",
+    "vanished": "grey",
+    "unreadable": "red",
+    "paused": "blue",
+    "suspended": "blue",
+    "being shut down": "blue",
+    "shut off": "grey",
+    "crashed": "amber",
+    "unknown": "grey",
 }
 ICONS = {
     "receiving": "sources",
@@ -43,13 +53,29 @@ ICONS = {
     "ready": "done",
     "refused": "failed",
     "gone": "trash",
+    "never": "waiting",
+    "fresh": "done",
+    "vanished": "empty",
+    "unreadable": "failed",
+    "paused": "pause",
+    "suspended": "pause",
+    "being shut down": "stopping",
+    "shut off": "stopped",
+    "crashed": "warning",
+    "unknown": "note",
 }
 
 
 def _words() -> dict[str, str | Promise]:
-    words: dict[str, str | Promise] = {"quiet": _("Quiet")}
+    words: dict[str, str | Promise] = {
+        "quiet": _("Quiet"),
+        "vanished": _("No longer on its host"),
+        "unreadable": _("Cannot be used"),
+        **dict(POWER_CHOICES),
+    }
     for choices in (
         ConversionStep.Status,
+        LibvirtHost.State,
         OvaUpload.Status,
         SourceVM.Status,
         Concern.Level,

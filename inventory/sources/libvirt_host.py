@@ -12,16 +12,18 @@ from lxml import etree
 from inventory.sources.base import Warn
 from inventory.sources.domain_xml import Volume, parse_domain
 from inventory.sources.errors import SourceError
+from inventory.sources.power import BUSY, Power
 from inventory.sources.types import Source
 from inventory.sources.uris import checked_uri
 
-# A domain being shut down may still write.
-_BUSY = {
-    libvirt.VIR_DOMAIN_RUNNING: "running",
-    libvirt.VIR_DOMAIN_BLOCKED: "running",
-    libvirt.VIR_DOMAIN_PAUSED: "paused",
-    libvirt.VIR_DOMAIN_SHUTDOWN: "being shut down",
-    libvirt.VIR_DOMAIN_PMSUSPENDED: "suspended",
+_POWER = {
+    libvirt.VIR_DOMAIN_RUNNING: Power.RUNNING,
+    libvirt.VIR_DOMAIN_BLOCKED: Power.RUNNING,
+    libvirt.VIR_DOMAIN_PAUSED: Power.PAUSED,
+    libvirt.VIR_DOMAIN_SHUTDOWN: Power.SHUTTING_DOWN,
+    libvirt.VIR_DOMAIN_SHUTOFF: Power.SHUT_OFF,
+    libvirt.VIR_DOMAIN_CRASHED: Power.CRASHED,
+    libvirt.VIR_DOMAIN_PMSUSPENDED: Power.SUSPENDED,
 }
 
 
@@ -64,21 +66,34 @@ def find_domain(link: libvirt.virConnect, name: str) -> libvirt.virDomain:
 
 
 def refuse_busy(domain: libvirt.virDomain) -> None:
-    """Raise LibvirtError unless the domain is shut off."""
-    state = domain.state()[0]
-    if state in _BUSY:
+    """Raise LibvirtError unless the domain is shut off, with nothing of it left in memory."""
+    power = power_of(domain)
+    if power in BUSY:
         raise LibvirtError(
             "E-LV-RUNNING",
-            f"The domain {domain.name()} is {_BUSY[state]}; its disks change while they are read.",
+            f"The domain {domain.name()} is {power}; its disks change while they are read.",
             remedy="Shut it down from inside, and try again.",
         )
-    if domain.hasManagedSaveImage(0):
+    if has_saved_memory(domain):
         raise LibvirtError(
             "E-LV-SAVED",
-            f"The domain {domain.name()} was saved with its memory; its disks are in the middle of "
-            "what it was doing.",
+            f"The memory of the domain {domain.name()} was saved while it ran; what it had not "
+            "written yet is missing on its disks.",
             remedy="Start it, shut it down from inside, and try again.",
         )
+
+
+def power_of(domain: libvirt.virDomain) -> Power:
+    """Return whether a domain runs.  Raises libvirtError."""
+    return _POWER.get(domain.state()[0], Power.UNKNOWN)
+
+
+def has_saved_memory(domain: libvirt.virDomain) -> bool:
+    """Tell whether a domain's memory was saved to a file (virsh managedsave)."""
+    try:
+        return bool(domain.hasManagedSaveImage())
+    except libvirt.libvirtError:  # drivers of other hypervisors do not know the word
+        return False
 
 
 class LibvirtReader:

@@ -60,6 +60,24 @@ def when(value: datetime | None) -> SafeString:
 
 
 @register.filter
+def ago(value: datetime | None) -> SafeString:
+    """Return how long ago a time was, in its largest unit; the time itself shows on hover."""
+    if not value:
+        return SafeString(DASH)
+    local = timezone.localtime(value)
+    if timezone.now() - value < timedelta(minutes=1):
+        words = _("just now")
+    else:
+        words = _("%(time)s ago") % {"time": timesince(value, depth=1)}
+    return format_html(
+        '<time class="when" datetime="{}" title="{}">{}</time>',
+        local.isoformat(timespec="seconds"),
+        f"{local:%Y-%m-%d %H:%M:%S %Z}",
+        words,
+    )
+
+
+@register.filter
 def percent(part: float | None, whole: float | None) -> int:
     """Return what share of whole part is, 0 to 100; 0 when the whole is not known."""
     if not part or not whole:

@@ -108,9 +108,9 @@ def upload(page: Page, ova: Path, shots: Screenshots) -> str:
     return page.url
 
 
-def wait_for_done(page: Page) -> None:
+def wait_for_done(page: Page, seconds: int = RUN_SECONDS) -> None:
     """Wait on a run's page, without reloading it, until it says that the run has ended well."""
-    expect(page).to_have_title(ENDED, timeout=RUN_SECONDS * 1000)
+    expect(page).to_have_title(ENDED, timeout=seconds * 1000)
     assert "Done" in page.title(), page.locator("main").inner_text()[:4000]
 
 

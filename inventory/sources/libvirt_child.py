@@ -1,0 +1,102 @@
+"""Reading and following a libvirt host in a process of its own, which can be given up.
+
+libvirt's calls cannot be given up from within: a host behind a dropping firewall holds them for
+minutes, and ssh below them may wait for an answer that nobody gives.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from inventory.sources.errors import SourceError
+from inventory.sources.libvirt_listing import HostListing
+from inventory.sources.uris import checked_uri
+
+_PROGRAM = [sys.executable, "-m", "inventory.sources.libvirt_listing"]
+_FOLLOW = [sys.executable, "-m", "inventory.sources.libvirt_events"]
+# The kernel kills the child with us, even after a kill -9 of this process.
+_WRAPPER = ["setpriv", "--pdeathsig", "KILL", "--"]
+_HOME = Path(__file__).resolve().parents[2]
+# What ssh, TLS and Kerberos need; the console's secrets are not among it.
+_ENVIRONMENT = (
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "SSH_AUTH_SOCK", "KRB5CCNAME",
+    "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME",
+)  # fmt: skip
+
+
+class ChildError(SourceError):
+    """The process that reads a host gave no answer that can be used."""
+
+
+def read_host(uri: str, *, with_domains: bool, seconds: int) -> HostListing:
+    """Return what a host has, within so many seconds.  Raises SourceError.
+
+    The address is checked first; whatever the child started is gone when this returns.
+    """
+    request = {"uri": checked_uri(uri), "domains": with_domains, "seconds": seconds}
+    answer = _ask(request, _PROGRAM)
+    if "error" in answer:
+        error = answer["error"]
+        raise SourceError(error["code"], error["message"], remedy=error["remedy"])
+    return HostListing.from_dict(answer["listing"])
+
+
+def follow_host(uri: str) -> subprocess.Popen[bytes]:
+    """Start a process that prints what changes on a host; see libvirt_events for its lines.
+
+    It leads a group of its own.  Raises SourceError for an address that is refused.
+    """
+    return subprocess.Popen(
+        [*_WRAPPER, *_FOLLOW, checked_uri(uri)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # what matters is on a line
+        cwd=_HOME,
+        env=_environment(),
+        start_new_session=True,
+    )
+
+
+def _environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+
+
+def _ask(request: dict[str, Any], program: list[str]) -> dict[str, Any]:
+    """Run the program with a request and return its answer.  Raises ChildError."""
+    uri, seconds = request["uri"], request["seconds"]
+    with subprocess.Popen(
+        program,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=_HOME,
+        env=_environment(),
+        # A group of its own, to be ended with its ssh; and no terminal to ask for a password on.
+        start_new_session=True,
+    ) as child:
+        try:
+            out, err = child.communicate(json.dumps(request).encode(), timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise ChildError(
+                "E-LV-TIMEOUT",
+                f"The host {uri} did not answer within {seconds} s.",
+                remedy="Check that it is up, that a firewall lets this machine through, and that "
+                "this user can sign in there without being asked anything.",
+            ) from None
+    try:
+        answer: dict[str, Any] = json.loads(out)
+    except ValueError:
+        last = (err.decode(errors="replace").strip().splitlines() or ["nothing was said"])[-1]
+        raise ChildError(
+            "E-LV-CRASH",
+            f"Reading the host {uri} ended with code {child.returncode}: {last[:300]}.",
+            remedy="Try again; the log of the worker says more.",
+        ) from None
+    return answer

@@ -1,0 +1,278 @@
+"""Everything a libvirt host has, read at once; also a program, since libvirt may hang.
+
+As a program it takes one request as JSON on its input, {"uri", "domains", "seconds"}, and prints
+one answer: {"listing": ...} or {"error": {"code", "message", "remedy"}}.  libvirt_child.py runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import libvirt
+
+from inventory.sources.domain_xml import Volume, parse_domain
+from inventory.sources.errors import SourceError
+from inventory.sources.libvirt_host import connection, has_saved_memory, power_of, volume_of
+from inventory.sources.power import Power
+from inventory.sources.types import Source, SourceDisk
+
+MAX_MEMORY_BYTES = 2 << 30
+# Gives the pool and the capacity in bytes of the volume with that path.
+_FindVolume = Callable[[str], tuple[str, int] | None]
+_LISTS = {
+    Power.RUNNING: libvirt.VIR_CONNECT_LIST_DOMAINS_RUNNING,
+    Power.PAUSED: libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED,
+    Power.SHUT_OFF: libvirt.VIR_CONNECT_LIST_DOMAINS_SHUTOFF,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedDomain:
+    """One domain of a host; `source` is None when its XML cannot be used, `problem` says why.
+
+    `pools` are the storage pools that its disks lie in, each once.
+    """
+
+    uuid: str
+    name: str
+    power: Power
+    memory_bytes: int
+    vcpus: int
+    source: Source | None = None
+    code: str = ""
+    problem: str = ""
+    snapshots: tuple[str, ...] = ()
+    has_saved_memory: bool = False
+    pools: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self) | {"source": self.source.to_dict() if self.source else None}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ListedDomain:
+        """Build one from `to_dict()`'s form.  Raises KeyError, TypeError or ValueError."""
+        source = data["source"]
+        lists = {name: tuple(data[name]) for name in ("snapshots", "pools", "warnings")}
+        return cls(
+            **{
+                **data,
+                **lists,
+                "power": Power(data["power"]),
+                "source": Source.from_dict(source) if source else None,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostListing:
+    """A host, in words for people, and its domains; `count` is also known without reading them."""
+
+    description: str
+    count: int
+    domains: tuple[ListedDomain, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        domains = [d.to_dict() for d in self.domains]
+        return {"description": self.description, "count": self.count, "domains": domains}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> HostListing:
+        """Build one from `to_dict()`'s form.  Raises KeyError, TypeError or ValueError."""
+        domains = tuple(ListedDomain.from_dict(d) for d in data["domains"])
+        return cls(description=data["description"], count=data["count"], domains=domains)
+
+
+def list_host(uri: str, *, with_domains: bool = True) -> HostListing:
+    """Connect to a host and return what it has.  Raises LibvirtError; may never return."""
+    with connection(uri) as link:
+        count = link.numOfDomains() + link.numOfDefinedDomains()
+        domains = list_domains(link) if with_domains else ()
+        return HostListing(description=_describe(link), count=count, domains=domains)
+
+
+def list_domains(link: libvirt.virConnect) -> tuple[ListedDomain, ...]:
+    """Return every domain, active or not, by name.  Raises libvirtError when the host fails.
+
+    One call lists them all, a few more sort them by state, and one per domain gets its XML: a
+    thousand of them must not mean thousands of questions to a host far away.
+    """
+    domains = link.listAllDomains()
+    power = {
+        uuid: state for state, flag in _LISTS.items() for uuid in _uuids(link.listAllDomains(flag))
+    }
+    with_snapshots = _listed(link, libvirt.VIR_CONNECT_LIST_DOMAINS_HAS_SNAPSHOT)
+    saved = _listed(link, libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)
+    volumes = _volumes(link)
+    found = []
+    for domain in domains:
+        uuid = domain.UUIDString()
+        try:
+            listed = ListedDomain(
+                uuid=uuid,
+                name=domain.name(),
+                # What moved from one list to another between two calls is asked by itself.
+                power=power[uuid] if uuid in power else power_of(domain),
+                memory_bytes=0,
+                vcpus=0,
+                snapshots=_snapshots(domain) if uuid in with_snapshots else (),
+                has_saved_memory=uuid in saved,
+            )
+            found.append(_read(link, domain, listed, volumes.get))
+        except libvirt.libvirtError as error:
+            # Undefined since the list was made.
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+    return tuple(sorted(found, key=lambda d: d.name))
+
+
+def list_domain(link: libvirt.virConnect, uuid: str) -> ListedDomain | None:
+    """Return one domain, None when the host does not have it.  Raises libvirtError."""
+
+    def find_by_path(path: str) -> tuple[str, int] | None:
+        try:
+            volume = link.storageVolLookupByPath(path)
+            return volume.storagePoolLookupByVolume().name(), volume.info()[1]
+        except libvirt.libvirtError:
+            return None
+
+    try:
+        domain = link.lookupByUUIDString(uuid)
+        listed = ListedDomain(
+            uuid=uuid,
+            name=domain.name(),
+            power=power_of(domain),
+            memory_bytes=0,
+            vcpus=0,
+            snapshots=_snapshots(domain),
+            has_saved_memory=has_saved_memory(domain),
+        )
+        return _read(link, domain, listed, find_by_path)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        return None
+
+
+def _read(
+    link: libvirt.virConnect,
+    domain: libvirt.virDomain,
+    listed: ListedDomain,
+    find: _FindVolume,
+) -> ListedDomain:
+    """Add what the domain's XML says, or why it says nothing that can be used."""
+    warnings: list[str] = []
+
+    def find_volume(pool: str, volume: str) -> Volume | None:
+        return volume_of(link, pool, volume)
+
+    try:
+        xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        source = parse_domain(xml.encode(), warnings.append, find_volume)
+    except (SourceError, ValueError) as error:
+        code = error.code if isinstance(error, SourceError) else "E-LV-XML"
+        text = f"{error} {error.remedy}" if isinstance(error, SourceError) else str(error)
+        info = domain.info()
+        return replace(
+            listed, code=code, problem=text.strip(), memory_bytes=info[1] << 10, vcpus=info[3]
+        )
+    volumes = {disk.path: found for disk in source.disks if (found := find(disk.path))}
+    disks = tuple(_with_capacity(disk, volumes) for disk in source.disks)
+    return replace(
+        listed,
+        source=replace(source, disks=disks),
+        memory_bytes=source.memory_bytes,
+        vcpus=source.vcpus,
+        pools=tuple(sorted({pool for pool, _capacity in volumes.values()})),
+        warnings=tuple(warnings[:20]),
+    )
+
+
+def _with_capacity(disk: SourceDisk, volumes: Mapping[str, tuple[str, int]]) -> SourceDisk:
+    if disk.path not in volumes:
+        return disk
+    return replace(disk, declared_capacity_bytes=volumes[disk.path][1])
+
+
+def _uuids(domains: list[libvirt.virDomain]) -> set[str]:
+    return {domain.UUIDString() for domain in domains}
+
+
+def _listed(link: libvirt.virConnect, flag: int) -> set[str]:
+    """Return the domains of a list that some hypervisors' drivers do not offer."""
+    try:
+        return _uuids(link.listAllDomains(flag))
+    except libvirt.libvirtError:
+        return set()
+
+
+def _snapshots(domain: libvirt.virDomain) -> tuple[str, ...]:
+    try:
+        return tuple(domain.snapshotListNames())
+    except libvirt.libvirtError:
+        return ()
+
+
+def _volumes(link: libvirt.virConnect) -> dict[str, tuple[str, int]]:
+    """Return the pool and the capacity in bytes of every volume, by its path.
+
+    They only tell more about disks, so a pool that cannot be listed is passed over.
+    """
+    found: dict[str, tuple[str, int]] = {}
+    try:
+        pools = link.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE)
+    except libvirt.libvirtError:
+        return found
+    for pool in pools:
+        try:
+            for volume in pool.listAllVolumes():
+                found[volume.path()] = (pool.name(), volume.info()[1])
+        except libvirt.libvirtError:
+            continue
+    return found
+
+
+def _describe(link: libvirt.virConnect) -> str:
+    """Return the hypervisor, its version and the host's own name: "QEMU 7.2.22 on kvm1"."""
+    try:
+        number = link.getVersion()
+        version = f" {number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+    except libvirt.libvirtError:
+        version = ""
+    try:
+        return f"{link.getType()}{version} on {link.getHostname()}"
+    except libvirt.libvirtError:
+        return f"{link.getType()}{version}"
+
+
+def main() -> None:
+    """Answer one request."""
+    request = json.load(sys.stdin)
+    # Whoever asked may be gone; then nobody else ends a call that hangs.
+    signal.alarm(int(request["seconds"]) + 5)
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    answer: dict[str, Any]
+    try:
+        listing = list_host(request["uri"], with_domains=request["domains"])
+        answer = {"listing": listing.to_dict()}
+    except SourceError as error:
+        answer = {
+            "error": {"code": error.code, "message": error.message, "remedy": error.remedy},
+        }
+    except libvirt.libvirtError as error:
+        message = f"The host {request['uri']} stopped answering: {error}."
+        remedy = "Check that libvirt runs there; its own log says more."
+        answer = {"error": {"code": "E-LV-READ", "message": message, "remedy": remedy}}
+    json.dump(answer, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

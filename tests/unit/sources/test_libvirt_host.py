@@ -1,0 +1,102 @@
+"""Reading one domain of a libvirt host, against libvirt's own test driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from inventory.sources import libvirt_host
+from inventory.sources.errors import SourceError
+from inventory.sources.libvirt_host import LibvirtReader, connection
+from inventory.sources.libvirt_listing import list_domain
+from tests.libvirt_samples import domain, host_file
+
+UUID = "00000000-0000-0000-0000-000000000000"
+VOLUME = (
+    "<disk type='volume' device='disk'><driver name='qemu' type='qcow2'/>"
+    "<source pool='{pool}' volume='{volume}'/><target dev='vda' bus='virtio'/></disk>"
+)
+
+Serve = Callable[..., str]
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
+    """Give the address of a host with these domains; files are no addresses in use."""
+    monkeypatch.setattr(libvirt_host, "checked_uri", str)
+    return lambda *domains: host_file(tmp_path / "host.xml", domains)
+
+
+def read(uri: str, name: str) -> object:
+    return LibvirtReader(uri, name, warn=lambda _text: None).read()
+
+
+def on_volume(pool: str, volume: str) -> str:
+    """Return a domain whose only disk is a volume."""
+    xml = domain(0)
+    begin, end = xml.index("<disk"), xml.index("</disk>") + len("</disk>")
+    return xml[:begin] + VOLUME.format(pool=pool, volume=volume) + xml[end:]
+
+
+@pytest.mark.rows("1-T224")
+@pytest.mark.parametrize("name", [UUID, "vm0"])
+def test_a_domain_is_found_by_its_uuid_and_by_its_name(serve: Serve, name: str) -> None:
+    with pytest.raises(SourceError) as caught:  # found: its disk is what is missing here
+        read(serve(domain(0), domain(1)), name)
+    assert (caught.value.code, "/images/vm0.qcow2" in caught.value.message) == ("E-LV-DISK", True)
+
+
+@pytest.mark.rows("1-T224")
+def test_a_domain_that_is_not_there_is_named(serve: Serve) -> None:
+    with pytest.raises(SourceError, match="has no domain 'vm7'") as caught:
+        read(serve(domain(0)), "vm7")
+    assert caught.value.code == "E-LV-NODOM"
+
+
+@pytest.mark.rows("1-T222")
+@pytest.mark.parametrize("state", ["1", "2", "3", "4"])  # running, blocked, paused, being shut down
+def test_a_domain_whose_disks_change_is_refused(serve: Serve, state: str) -> None:
+    xml = domain(0).replace("<test:runstate>5<", f"<test:runstate>{state}<")
+    with pytest.raises(SourceError, match="its disks change while they are read") as caught:
+        read(serve(xml), "vm0")
+    assert caught.value.code == "E-LV-RUNNING"
+
+
+def test_a_domain_with_saved_memory_is_refused(serve: Serve) -> None:
+    uri = serve(domain(0, shut_off=False))
+    link = libvirt.open(uri)
+    found = link.lookupByName("vm0")
+    found.managedSave()
+    with pytest.raises(SourceError, match="was saved while it ran") as caught:
+        libvirt_host.refuse_busy(found)
+    assert caught.value.code == "E-LV-SAVED"
+    link.close()
+
+
+@pytest.mark.rows("1-T211")
+def test_a_volume_of_a_pool_of_files_is_a_path_with_the_volumes_format(serve: Serve) -> None:
+    with connection(serve(on_volume("images", "vm0.qcow2"))) as link:
+        found = list_domain(link, UUID)
+    assert found is not None
+    assert found.source is not None
+    (disk,) = found.source.disks
+    assert (disk.path, disk.format) == ("/images/vm0.qcow2", "qcow2")
+    assert (disk.declared_capacity_bytes, found.pools) == (20 << 30, ("images",))
+
+
+@pytest.mark.rows("1-T212")
+@pytest.mark.parametrize(("pool", "volume"), [("nowhere", "vm0.qcow2"), ("images", "gone.qcow2")])
+def test_a_volume_that_is_not_there_is_named(serve: Serve, pool: str, volume: str) -> None:
+    uri = serve(on_volume(pool, volume))
+    with pytest.raises(SourceError) as caught:
+        read(uri, "vm0")
+    assert caught.value.code == "E-LV-VOLUME"
+    assert pool in caught.value.message
+    assert volume in caught.value.message
+    with connection(uri) as link:
+        found = list_domain(link, UUID)
+    assert found is not None
+    assert (found.source, found.code) == (None, "E-LV-VOLUME")
