@@ -66,6 +66,7 @@ def parts(**disks: bytes) -> dict[str, bytes]:
     return files | {"vm.mf": manifest(files)}
 
 
+@pytest.mark.rows("1-T021", "1-T023")
 @pytest.mark.parametrize("kind", PACK)
 def test_a_compressed_archive_gives_the_same_disk(tmp_path: Path, expected: str, kind: str) -> None:
     data = PACK[kind](make_ova(tmp_path / "a.ova").read_bytes())
@@ -74,12 +75,14 @@ def test_a_compressed_archive_gives_the_same_disk(tmp_path: Path, expected: str,
     assert guest_bytes(path, tmp_path / "work") == expected
 
 
+@pytest.mark.rows("1-T022")
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_zip_gives_the_same_disk(tmp_path: Path, expected: str, method: int) -> None:
     path = zip_of(tmp_path / "a.zip", parts(d1_vmdk=vmdk()), compression=method)
     assert guest_bytes(path, tmp_path / "work") == expected
 
 
+@pytest.mark.rows("1-T076")
 @pytest.mark.parametrize("told", [True, False])
 def test_a_compressed_disk_gives_the_same_bytes(tmp_path: Path, expected: str, told: bool) -> None:
     ovf = make_ovf(file_attributes=' ovf:compression="gzip"' if told else "")
@@ -87,6 +90,7 @@ def test_a_compressed_disk_gives_the_same_bytes(tmp_path: Path, expected: str, t
     assert guest_bytes(path, tmp_path / "work") == expected
 
 
+@pytest.mark.rows("1-T074")
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_disk_in_pieces_is_put_together(tmp_path: Path, expected: str, packed: bool) -> None:
     data = gzip.compress(vmdk()) if packed else vmdk()
@@ -97,6 +101,7 @@ def test_a_disk_in_pieces_is_put_together(tmp_path: Path, expected: str, packed:
     assert guest_bytes(path, tmp_path / "work") == expected
 
 
+@pytest.mark.rows("1-T075")
 def test_a_missing_piece_is_named(tmp_path: Path) -> None:
     pieces = {f"d1.vmdk.{n:09d}": b"x" for n in (0, 1, 3)}
     ovf = make_ovf(file_attributes=' ovf:chunkSize="1"')
