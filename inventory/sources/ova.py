@@ -179,8 +179,8 @@ class OvaReader:
                 target = self._folder() / "package.tar"
                 budget = TarBudget(target, self._path.name, stream.tell)
                 unpack_stream(stream, kind, target, self._path.name, self._look, budget)
-                return tar_files(target, self._warn)
-        return tar_files(self._path, self._warn)
+                return tar_files(target, self._warn, label=self._path.name)
+        return tar_files(self._path, self._warn, label=self._path.name)
 
     def _folder(self) -> Path:
         """Return a folder for what is unpacked, made when it is first needed."""

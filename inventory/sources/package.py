@@ -92,8 +92,8 @@ def irregular(name: str) -> PackageError:
     )
 
 
-def tar_files(path: Path, warn: Warn) -> dict[str, PackageFile]:
-    """List a tar archive; what is no regular file, or stands twice, is listed with its flaw.
+def tar_files(path: Path, warn: Warn, *, label: str) -> dict[str, PackageFile]:
+    """List a tar archive, called `label` in messages; what is no regular file, or stands twice, is listed with its flaw.
 
     Raises PackageError for an archive that is damaged, hostile or of another kind.
     """
@@ -106,7 +106,7 @@ def tar_files(path: Path, warn: Warn) -> dict[str, PackageFile]:
 
         head = read(0, BLOCK)
         if not is_tar(head):
-            raise refuse_kind(path.name)
+            raise refuse_kind(label)
         walker = TarWalker(read, size)
         while member := walker.next_member(size):
             if not member.is_folder:
@@ -119,7 +119,7 @@ def tar_files(path: Path, warn: Warn) -> dict[str, PackageFile]:
                     flaw=member_flaw(member, found, warn),
                 )
     if not walker.has_end_mark:
-        warn(f"{path.name} has no end mark; it may have been cut off (ignored).")
+        warn(f"{label} has no end mark; it may have been cut off (ignored).")
     return found
 
 
