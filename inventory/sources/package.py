@@ -93,9 +93,10 @@ def irregular(name: str) -> PackageError:
 
 
 def tar_files(path: Path, warn: Warn, *, label: str) -> dict[str, PackageFile]:
-    """List a tar archive, called `label` in messages; what is no regular file, or stands twice, is listed with its flaw.
+    """List a tar archive; what is no regular file, or stands twice, is listed with its flaw.
 
-    Raises PackageError for an archive that is damaged, hostile or of another kind.
+    `label` is what messages call it.  Raises PackageError for an archive that is damaged, hostile
+    or of another kind.
     """
     size = path.stat().st_size
     found: dict[str, PackageFile] = {}
