@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -277,14 +277,11 @@ def _print_source(job: Job, layout: str) -> int:
             format=job.source.format,
             connection=job.source.connection,
         ).read()
-    layouts: Mapping[str, Callable[[], str]] = {
-        "current": lambda: (
-            "Source guest information (--print-source):\n\n" + text.current(source) + "\n"
-        ),
-        "legacy": lambda: text.legacy(source),
-        "json": lambda: json.dumps(source.to_dict(), indent=2),
-    }
-    print(layouts[layout]())
+    if layout == "json":
+        print(json.dumps(source.to_dict(), indent=2))
+    else:
+        block = text.legacy_block if layout == "legacy" else text.current
+        print(f"Source guest information (--print-source):\n\n{block(source)}")
     return 0
 
 

@@ -15,10 +15,12 @@ from inventory.sources.ovf import parse_ovf
 from inventory.sources.ovf_xml import MAX_BYTES as MAX_OVF_BYTES
 from inventory.sources.package import member_flaw, refuse_kind
 from inventory.sources.references import (
+    find,
     folder_of,
     has_suffix,
     href_names,
     missing_disk,
+    newest_of,
     record_name,
 )
 from inventory.sources.tar import BLOCK, Member, Read, TarWalker, is_tar, printable, storable
@@ -107,16 +109,12 @@ class OvaFollower:
                 remedy="Export the machine as an OVA and try that file.",
             )
         for href in self._hrefs:
-            names = [
-                n
-                for name in href_names(folder_of(self._descriptor), href)
-                for n in (name, f"{name}.000000000")
-                if n in self._members
-            ]
-            if not names:
+            folder = folder_of(self._descriptor)
+            member = find(self._members, folder, href) or newest_of(self._members, folder, href)
+            if member is None:
                 raise missing_disk(href)
-            if names[0] in self._flaws:
-                raise self._flaws[names[0]]
+            if member.name in self._flaws:
+                raise self._flaws[member.name]
         self._check_records(rehash=True)
 
     def _advance(self, stream: BinaryIO, available: int) -> None:
@@ -231,8 +229,8 @@ class OvaFollower:
         disks = []
         for number, disk in enumerate(ovf.disks):
             refuse_compression(disk)
-            name = href_names(folder, disk.href)[0]
-            self._hrefs.append(disk.href)
+            name = href_names(folder, disk.href)[0] if disk.href else "an empty disk"
+            self._hrefs += [disk.href] if disk.href else []
             disks.append(
                 SourceDisk(
                     id=number,

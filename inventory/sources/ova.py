@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from inventory.sources.base import Warn, disk_uri
+from inventory.sources.budget import MAX_BYTES, TarBudget, disk_budget
 from inventory.sources.errors import DescriptorError, PackageError, SourceError
 from inventory.sources.images import HEAD_BYTES, image_format, virtual_size
 from inventory.sources.manifest import MAX_BYTES as MAX_MANIFEST_BYTES
@@ -145,7 +148,11 @@ class OvaReader:
 
     def _files(self) -> dict[str, PackageFile]:
         if self._listing is None:
-            self._listing = self._list()
+            try:
+                self._listing = self._list()
+            except BaseException:
+                self._remove_unpacked()
+                raise
         return self._listing
 
     def _list(self) -> dict[str, PackageFile]:
@@ -170,15 +177,22 @@ class OvaReader:
                 return unpack_zip(self._path, self._folder(), self._warn, self._look)
             if kind is not None:
                 target = self._folder() / "package.tar"
-                unpack_stream(stream, kind, target, self._path.name, self._look)
-                return tar_files(target, self._warn)
-        return tar_files(self._path, self._warn)
+                budget = TarBudget(target, self._path.name, stream.tell)
+                unpack_stream(stream, kind, target, self._path.name, self._look, budget)
+                return tar_files(target, self._warn, label=self._path.name)
+        return tar_files(self._path, self._warn, label=self._path.name)
 
     def _folder(self) -> Path:
         """Return a folder for what is unpacked, made when it is first needed."""
         if self._unpacked is None:
             self._unpacked = Path(tempfile.mkdtemp(prefix="ova-", dir=self._work_dir))
         return self._unpacked
+
+    def _remove_unpacked(self) -> None:
+        """Give the space back that half an archive takes."""
+        if self._unpacked is not None:
+            shutil.rmtree(self._unpacked, ignore_errors=True)
+            self._unpacked = None
 
     def _beside(self) -> dict[str, PackageFile]:
         """List the files beside an .ovf, without the descriptors and manifests of others."""
@@ -213,8 +227,12 @@ class OvaReader:
 
     def _located(self, files: Mapping[str, PackageFile], folder: str, disk: OvfDisk) -> PackageFile:
         """Return a disk's file, put together and decompressed where it has to be."""
-        pieces = chunks_of(files, folder, disk.href) if disk.chunked else []
-        file = pieces[0] if pieces else resolve(files, folder, disk.href)
+        if not disk.href:
+            return self._blank(disk)
+        pieces = []
+        if disk.chunk_bytes is not None:
+            pieces = chunks_of(files, folder, disk.href, disk.chunk_bytes, disk.size_bytes)
+        file = pieces[0] if pieces else resolve(files, folder, disk.href, self._warn)
         is_packed = disk.compression == "gzip" or packing_of(file.read(HEAD_BYTES)) == "gzip"
         if not pieces and not is_packed:
             return file
@@ -227,12 +245,20 @@ class OvaReader:
                 join(pieces, joined, label, self._look)
             if is_packed:
                 with self._packed_disk(joined if pieces else None, file) as stream:
-                    unpack_stream(stream, "gzip", done, label, self._look)
+                    limit = disk_budget(disk.capacity_bytes)
+                    unpack_stream(stream, "gzip", done, label, self._look, lambda _n: limit)
                 joined.unlink(missing_ok=True)
             self._disks[file.name] = done
         return PackageFile(
             name=disk.href, path=done, offset=0, size=done.stat().st_size, in_tar=False
         )
+
+    def _blank(self, disk: OvfDisk) -> PackageFile:
+        """Make an empty disk, which takes no space."""
+        path = Path(tempfile.mkstemp(prefix="empty-", dir=self._folder())[1])
+        size = min(-(-(disk.capacity_bytes or 0) // BLOCK) * BLOCK, MAX_BYTES)
+        os.truncate(path, size)
+        return PackageFile(name="an empty disk", path=path, offset=0, size=size, in_tar=False)
 
     @contextmanager
     def _packed_disk(self, joined: Path | None, file: PackageFile) -> Iterator[IO[bytes]]:

@@ -35,13 +35,18 @@ MAX_DISKS = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OvfDisk:
-    """A disk as the descriptor tells it; `href` names its file, relative to the descriptor."""
+    """A disk as the descriptor tells it; `href` names its file, relative to the descriptor.
+
+    An empty disk has the href "" and a capacity.  `chunk_bytes` is set for one that may be cut into
+    pieces; `size_bytes` is what its file, or all its pieces together, should have.
+    """
 
     controller: Controller | None
     href: str
     capacity_bytes: int | None
-    compression: str
-    chunked: bool
+    compression: str = "identity"
+    chunk_bytes: int | None = None
+    size_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,12 +162,14 @@ class _Catalogue:
         capacity = _capacity(disk, warn)
         reference = disk.get(f"{{{OVF}}}fileRef")
         if reference is None:
-            raise DescriptorError(
-                "E-OVF-FILEREF",
-                f"The disk {identity!r} has no file in the package; empty disks cannot be "
-                "converted yet.",
-                remedy="Remove the empty disk from the machine and export it again.",
-            )
+            if not capacity:
+                raise DescriptorError(
+                    "E-OVF-FILEREF",
+                    f"The disk {identity!r} has neither a file in the package nor a capacity.",
+                    remedy="Remove the empty disk from the machine and export it again.",
+                )
+            warn(f"The disk {identity[:40]!r} is empty: {capacity} bytes, no file (made anew).")
+            return OvfDisk(controller=controller, href="", capacity_bytes=capacity)
         return self._from_file(reference, controller, capacity)
 
     def _from_file(
@@ -174,12 +181,14 @@ class _Catalogue:
             raise DescriptorError(
                 "E-OVF-HREF", f"The file {identity!r} of a disk is not among the references."
             )
+        chunk_bytes = _positive(file, "chunkSize")
         return OvfDisk(
             controller=controller,
             href=href,
             capacity_bytes=capacity,
             compression=file.get(f"{{{OVF}}}compression", "identity"),
-            chunked=file.get(f"{{{OVF}}}chunkSize") is not None,
+            chunk_bytes=chunk_bytes,
+            size_bytes=_positive(file, "size") if chunk_bytes else None,
         )
 
 
@@ -193,6 +202,17 @@ def _by_id(elements: Iterable[etree._Element], attribute: str) -> dict[str, etre
             raise DescriptorError("E-OVF-DUP-ID", f"The id {identity!r} is used twice.")
         found[identity] = element
     return found
+
+
+def _positive(file: etree._Element, attribute: str) -> int | None:
+    text = file.get(f"{{{OVF}}}{attribute}")
+    if text is None:
+        return None
+    if not re.fullmatch(r"\s*[0-9]{1,18}\s*", text) or not int(text):
+        raise DescriptorError(
+            "E-OVF-INT", f"{attribute} of a file is {text[:40]!r}, which is no number above 0."
+        )
+    return int(text)
 
 
 def _capacity(disk: etree._Element, warn: Warn) -> int | None:

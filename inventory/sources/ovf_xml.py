@@ -50,10 +50,16 @@ def parse_xml(data: bytes) -> etree._Element:
         # libxml2 itself stops at 256 levels, since huge_tree is off.
         raise DescriptorError(
             "E-XML-DEPTH" if "Excessive depth" in str(error) else "E-XML-PARSE",
-            f"The descriptor is not well-formed XML: {error}.",
+            f"The descriptor is not well-formed XML: {_reason(error)}.",
             remedy="Export the machine again; the file is damaged or of another kind.",
         ) from error
     return root
+
+
+def _reason(error: etree.XMLSyntaxError) -> str:
+    """Return the parser's words on one line: it repeats a piece of the file as it is."""
+    words = " ".join(str(error).split())
+    return "".join(c if c.isprintable() else "?" for c in words)[:300]
 
 
 def _doctype() -> DescriptorError:

@@ -92,10 +92,11 @@ def irregular(name: str) -> PackageError:
     )
 
 
-def tar_files(path: Path, warn: Warn) -> dict[str, PackageFile]:
+def tar_files(path: Path, warn: Warn, *, label: str) -> dict[str, PackageFile]:
     """List a tar archive; what is no regular file, or stands twice, is listed with its flaw.
 
-    Raises PackageError for an archive that is damaged, hostile or of another kind.
+    `label` is what messages call it.  Raises PackageError for an archive that is damaged, hostile
+    or of another kind.
     """
     size = path.stat().st_size
     found: dict[str, PackageFile] = {}
@@ -106,7 +107,7 @@ def tar_files(path: Path, warn: Warn) -> dict[str, PackageFile]:
 
         head = read(0, BLOCK)
         if not is_tar(head):
-            raise refuse_kind(path.name)
+            raise refuse_kind(label)
         walker = TarWalker(read, size)
         while member := walker.next_member(size):
             if not member.is_folder:
@@ -119,7 +120,7 @@ def tar_files(path: Path, warn: Warn) -> dict[str, PackageFile]:
                     flaw=member_flaw(member, found, warn),
                 )
     if not walker.has_end_mark:
-        warn(f"{path.name} has no end mark; it may have been cut off (ignored).")
+        warn(f"{label} has no end mark; it may have been cut off (ignored).")
     return found
 
 

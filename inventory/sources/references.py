@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar
 from urllib.parse import unquote
 
 from inventory.sources.base import Warn
@@ -10,6 +12,18 @@ from inventory.sources.errors import PackageError
 from inventory.sources.manifest import Record
 from inventory.sources.package import PackageFile, leads_outside
 from inventory.sources.tar import normal_name, printable, storable
+
+
+class Named(Protocol):
+    """What has a name inside a package."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
+        ...
+
+
+File = TypeVar("File", bound=Named)
 
 
 def find_one(files: Mapping[str, PackageFile], suffix: str) -> list[PackageFile]:
@@ -56,36 +70,90 @@ def missing_disk(href: str) -> PackageError:
     )
 
 
-def resolve(files: Mapping[str, PackageFile], folder: str, href: str) -> PackageFile:
-    """Return the file an href of the descriptor means.  Raises PackageError."""
+def find(files: Mapping[str, File], folder: str, href: str) -> File | None:
+    """Return the file an href of the descriptor means, None when there is none of that name.
+
+    Raises PackageError for an href that leads elsewhere.
+    """
+    return next((files[name] for name in href_names(folder, href) if name in files), None)
+
+
+def newest_of(files: Mapping[str, File], folder: str, href: str) -> File | None:
+    """Return the file HREF.NUMBER of the highest number: some exports number states of a disk."""
     for name in href_names(folder, href):
-        if name in files:
-            return files[name]
+        if numbered := _numbered(files, name):
+            return max(numbered, key=lambda pair: pair[0])[1]
+    return None
+
+
+def _numbered(files: Mapping[str, File], name: str) -> list[tuple[int, File]]:
+    """Return the files NAME.NUMBER with their numbers, in the order of the listing."""
+    found = []
+    for other, file in files.items():
+        start, _, digits = other.rpartition(".")
+        if start == name and re.fullmatch("[0-9]{1,18}", digits):
+            found.append((int(digits), file))
+    return found
+
+
+def resolve(files: Mapping[str, PackageFile], folder: str, href: str, warn: Warn) -> PackageFile:
+    """Return the file of an uncut disk.  Raises PackageError."""
+    if (file := find(files, folder, href)) is not None:
+        return file
+    if (file := newest_of(files, folder, href)) is not None:
+        warn(
+            f"The descriptor names the disk {printable(href)}, which is not in the package; of its "
+            f"numbered files the newest is taken, {printable(file.name)}."
+        )
+        return file
     raise missing_disk(href)
 
 
-def chunks_of(files: Mapping[str, PackageFile], folder: str, href: str) -> list[PackageFile]:
-    """Return the pieces of a disk, HREF.000000000 and on, in order.  Raises PackageError.
+def chunks_of(
+    files: Mapping[str, PackageFile], folder: str, href: str, chunk_bytes: int, size: int | None
+) -> list[PackageFile]:
+    """Return the pieces of a disk, HREF.000000000 and on, in order; [] when it is in one file.
 
-    Source: DSP0243, 7.1 (ovf:chunkSize).
+    Each but the last must have `chunk_bytes`, all together `size` if that is known.
+    Raises PackageError.  Source: DSP0243, 7.1 (ovf:chunkSize).
     """
+    if find(files, folder, href) is not None:
+        return []
     for name in href_names(folder, href):
-        pieces: list[PackageFile] = []
-        while (piece := files.get(f"{name}.{len(pieces):09d}")) is not None:
-            pieces.append(piece)
-        if pieces:
-            beyond = [
-                n for n in files if n.startswith(f"{name}.") and n[len(name) + 1 :].isdecimal()
-            ]
-            if len(beyond) != len(pieces):
+        numbered = sorted(_numbered(files, name), key=lambda pair: pair[0])
+        if not numbered:
+            continue
+        for expected, (number, _piece) in enumerate(numbered):
+            if number != expected:
+                what = f"piece {expected} is missing" if number > expected else "one is there twice"
                 raise PackageError(
-                    "E-OVA-CHUNKS",
-                    f"The disk {printable(href)} is cut into pieces, and piece {len(pieces)} is "
-                    f"missing; {len(beyond)} are there.",
+                    "E-OVA-CHUNK-GAP",
+                    f"The disk {printable(href)} is cut into pieces, and {what}; "
+                    f"{len(numbered)} are there.",
                     remedy="The package is incomplete; export the machine again.",
                 )
-            return pieces
+        pieces = [piece for _number, piece in numbered]
+        _check_pieces(pieces, href, chunk_bytes, size)
+        return pieces
     raise missing_disk(f"{href}.000000000")
+
+
+def _check_pieces(pieces: list[PackageFile], href: str, chunk_bytes: int, size: int | None) -> None:
+    odd = next((p for p in pieces[:-1] if p.size != chunk_bytes), None)
+    if odd is None and pieces[-1].size > chunk_bytes:
+        odd = pieces[-1]
+    total = sum(piece.size for piece in pieces)
+    if odd is not None:
+        problem = f"{printable(odd.name)} has {odd.size} bytes, the descriptor says {chunk_bytes}"
+    elif size is not None and total != size:
+        problem = f"together they have {total} bytes, the descriptor says {size}"
+    else:
+        return
+    raise PackageError(
+        "E-OVA-CHUNK-SIZE",
+        f"The pieces of the disk {printable(href)} do not fit: {problem}.",
+        remedy="A piece was cut off or exchanged; export the machine again.",
+    )
 
 
 def record_name(folder: str, record: Record, warn: Warn) -> str | None:

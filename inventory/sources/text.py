@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inventory.sources.tar import storable
 from inventory.sources.types import Controller, CpuTopology, Nic, Removable, Source
 
 
@@ -27,11 +28,20 @@ def current(source: Source) -> str:
         ("sound", source.sound or ""),
     ]
     disks = [f"{disk.id}{_controller(disk.controller)}" for disk in source.disks]
-    return _block(lines, disks, source, indent="\t")
+    return _block(lines, disks, source)
 
 
 def legacy(source: Source) -> str:
-    """Return the layout of the text log: with paths and formats of the disks, no newline at end."""
+    """Return the legacy layout as the text log shows it: no tabs, no blanks and newline at ends."""
+    lines = legacy_block(source).expandtabs(8).rstrip("\n").split("\n")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def legacy_block(source: Source) -> str:
+    """Return the block of --print-source in its layout of 2018, to the letter, newline included.
+
+    It shows paths and formats of the disks, and no machine generation id or secure boot.
+    """
     lines = [
         ("source name", source.name),
         ("hypervisor type", source.hypervisor),
@@ -51,11 +61,10 @@ def legacy(source: Source) -> str:
         f"{_controller(disk.controller)}"
         for disk in source.disks
     ]
-    text = _block(lines, disks, source, indent="        ").rstrip("\n")
-    return "\n".join(line.rstrip() for line in text.split("\n"))
+    return _block(lines, disks, source)
 
 
-def _block(scalars: list[tuple[str, str]], disks: list[str], source: Source, *, indent: str) -> str:
+def _block(scalars: list[tuple[str, str]], disks: list[str], source: Source) -> str:
     text = "".join(f"{label:>15}: {value}\n" for label, value in scalars)
     sections = (
         ("disks", disks),
@@ -64,8 +73,8 @@ def _block(scalars: list[tuple[str, str]], disks: list[str], source: Source, *, 
     )
     for title, entries in sections:
         text += f"{title}:\n"
-        text += "".join(f"{indent}{entry}\n" for entry in entries) or "\n"
-    return text
+        text += "".join(f"\t{entry}\n" for entry in entries) or "\n"
+    return storable(text)
 
 
 def _controller(controller: Controller | None) -> str:

@@ -15,14 +15,19 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Protocol
 
 import zstandard
 
 from inventory.sources.base import Warn
+from inventory.sources.budget import MAX_BYTES, SPARE_BYTES, Budget, package_budget, refuse_bomb
 from inventory.sources.errors import PackageError
+from inventory.sources.ovf import parse_ovf
+from inventory.sources.ovf_xml import MAX_BYTES as MAX_OVF_BYTES
 from inventory.sources.package import PackageFile, duplicate, irregular
+from inventory.sources.references import has_suffix
 from inventory.sources.tar import MAX_MEMBERS, normal_name, printable
 
 Look = Callable[[], None]
@@ -41,8 +46,6 @@ _CHUNK = 1 << 20
 _MAX_NAME_BYTES = 1024
 _HOLE = bytes(64 << 10)
 _RESERVE_BYTES = 256 << 20
-# Above what any disk has, so that a bomb ends some day even where zeros cost no space.
-_MAX_BYTES = 16 << 40
 # zstd and xz may ask for so much memory before they give the first byte.
 _WINDOW_BYTES = 128 << 20
 _BROKEN = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstandard.ZstdError,
@@ -54,17 +57,20 @@ def packing_of(head: bytes) -> str | None:
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
 
 
-def unpack_stream(source: IO[bytes], kind: str, target: Path, label: str, look: Look) -> Path:
+def unpack_stream(
+    source: IO[bytes], kind: str, target: Path, label: str, look: Look, budget: Budget
+) -> Path:
     """Write the decompressed bytes of a stream into a file.  Raises PackageError."""
     with _packed(label, kind), target.open("xb") as out:
-        _write(_chunks(_opened(source, kind)), out, label, look)
+        _write(_chunks(_opened(source, kind)), out, label, look, budget)
     return target
 
 
 def join(files: Iterable[PackageFile], target: Path, label: str, look: Look) -> Path:
     """Write files one behind the other into one.  Raises PackageError."""
     with target.open("xb") as out:
-        _write((chunk for file in files for chunk in file.chunks()), out, label, look)
+        chunks = (chunk for file in files for chunk in file.chunks())
+        _write(chunks, out, label, look, lambda _written: MAX_BYTES)
     return target
 
 
@@ -77,6 +83,7 @@ def unpack_zip(path: Path, folder: Path, warn: Warn, look: Look) -> dict[str, Pa
     with _packed(path.name, "zip"), zipfile.ZipFile(path) as archive:
         members = [info for info in archive.infolist() if not info.is_dir()]
         _refuse_members(members, path.name)
+        left = _zip_budget(archive, members)
         for number, info in enumerate(members):
             name = normal_name(info.filename)
             target = folder / f"file-{number}"
@@ -89,8 +96,9 @@ def unpack_zip(path: Path, folder: Path, warn: Warn, look: Look) -> dict[str, Pa
                 flaw = irregular(name)
             else:
                 with archive.open(info) as stream, target.open("xb") as out:
-                    _write(_chunks(stream), out, printable(name), look)
+                    _write(_chunks(stream), out, printable(name), look, lambda _n: left)  # noqa: B023  used at once
             size = target.stat().st_size if flaw is None else 0
+            left -= size
             found[name] = PackageFile(
                 name=name, path=target, offset=0, size=size, in_tar=False, flaw=flaw
             )
@@ -112,6 +120,25 @@ def _refuse_members(members: Sequence[zipfile.ZipInfo], label: str) -> None:
                 f"{printable(info.filename)} in {label} is encrypted.",
                 remedy="Pack the files without a password.",
             )
+    ordered = sorted(members, key=lambda info: info.header_offset)
+    for first, second in pairwise(ordered):
+        # 30 bytes are the fixed part of a file's own header.
+        if first.header_offset + 30 + first.compress_size > second.header_offset:
+            raise PackageError(
+                "E-OVA-BOMB",
+                f"{printable(first.filename)} and {printable(second.filename)} in {label} are made "
+                "of the same bytes.",
+                remedy="Export the machine again; this archive may be an attack.",
+            )
+
+
+def _zip_budget(archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo]) -> int:
+    """Return how many bytes the archive may unpack to, as its descriptor tells."""
+    descriptors = [info for info in members if has_suffix(info.filename, ".ovf")]
+    if len(descriptors) != 1:
+        return SPARE_BYTES  # it is refused later, with the names
+    with archive.open(descriptors[0]) as stream:
+        return package_budget(parse_ovf(stream.read(MAX_OVF_BYTES + 1), lambda _text: None))
 
 
 class Readable(Protocol):
@@ -183,8 +210,8 @@ def _chunks(stream: Readable) -> Iterator[bytes]:
         yield chunk
 
 
-def _write(chunks: Iterable[bytes], out: IO[bytes], label: str, look: Look) -> None:
-    """Write chunks, zeros as holes, within the space there is."""
+def _write(chunks: Iterable[bytes], out: IO[bytes], label: str, look: Look, budget: Budget) -> None:
+    """Write chunks, zeros as holes, within the budget and the space there is."""
     written = stored = 0
     room = _room(out)
     for chunk in chunks:
@@ -197,7 +224,10 @@ def _write(chunks: Iterable[bytes], out: IO[bytes], label: str, look: Look) -> N
                 stored += len(piece)
                 out.write(piece)
         written += len(chunk)
-        if stored > room or written > _MAX_BYTES:
+        out.flush()  # the budget may look into it
+        if written > (limit := budget(written)):
+            raise refuse_bomb(label, limit)
+        if stored > room:
             raise PackageError(
                 "E-OVA-ROOM",
                 f"{label} does not fit: more than {min(stored, room) >> 20} MiB when unpacked, and "

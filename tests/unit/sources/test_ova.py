@@ -43,6 +43,7 @@ def verify(path: Path, warnings: list[str] | None = None) -> list[str]:
     return [d["status"] for d in ova.verify(lambda _done, _total: None)]
 
 
+@pytest.mark.rows("1-T020")
 def test_a_disk_in_a_tar_is_served_in_place_with_the_right_bytes(tmp_path: Path) -> None:
     path = make_ova(tmp_path / "a.ova")
     [disk] = reader(path).read().disks
@@ -52,6 +53,7 @@ def test_a_disk_in_a_tar_is_served_in_place_with_the_right_bytes(tmp_path: Path)
     assert out.read_bytes()[:30_000] == b"v2v" * 10_000
 
 
+@pytest.mark.rows("1-T034", "1-T035")
 @pytest.mark.parametrize("tar_format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_long_names_give_the_right_offset(tmp_path: Path, tar_format: int) -> None:
     name = "d" * 120 + ".vmdk"
@@ -62,6 +64,7 @@ def test_long_names_give_the_right_offset(tmp_path: Path, tar_format: int) -> No
     assert verify(path) == ["matches", "matches"]
 
 
+@pytest.mark.rows("1-T025", "1-T098", "1-T121")
 def test_a_folder_and_a_descriptor_read_like_the_tar(tmp_path: Path) -> None:
     folder = tmp_path / "vm"
     folder.mkdir()
@@ -76,6 +79,7 @@ def test_a_folder_and_a_descriptor_read_like_the_tar(tmp_path: Path) -> None:
         assert verify(path) == ["matches"]
 
 
+@pytest.mark.rows("1-T050")
 @pytest.mark.parametrize("algorithm", ["SHA1", "SHA256", "SHA512"])
 def test_digests_are_verified(tmp_path: Path, algorithm: str) -> None:
     assert verify(make_ova(tmp_path / "a.ova", algorithm=algorithm)) == ["matches", "matches"]
@@ -91,6 +95,7 @@ def spoil(text: bytes, replacement: bytes) -> Callable[[dict[str, bytes]], None]
     return change
 
 
+@pytest.mark.rows("1-T052", "1-T053", "1-T054", "1-T055", "1-T056", "1-T059", "1-T060", "1-T064")
 @pytest.mark.parametrize(
     ("text", "replacement", "warns"),
     [
@@ -114,6 +119,7 @@ def test_odd_manifests_are_read(
     assert bool(warnings) == warns
 
 
+@pytest.mark.rows("1-T058")
 def test_a_digest_in_upper_case_counts(tmp_path: Path) -> None:
     def change(files: dict[str, bytes]) -> None:
         head, _, digest = files["vm.mf"].strip().rpartition(b" ")
@@ -122,6 +128,7 @@ def test_a_digest_in_upper_case_counts(tmp_path: Path) -> None:
     assert verify(make_ova(tmp_path / "a.ova", change=change)) == ["matches", "matches"]
 
 
+@pytest.mark.rows("1-T065")
 def test_a_changed_disk_is_a_mismatch_with_both_digests(tmp_path: Path) -> None:
     def change(files: dict[str, bytes]) -> None:
         files["d1.vmdk"] = files["d1.vmdk"][:-1] + b"x"
@@ -144,12 +151,14 @@ def info(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.
     return member
 
 
+@pytest.mark.rows("1-T095", "1-T115")
 @pytest.mark.parametrize("name", ["../../evil", "/abs/evil", "a/../../b", "a\nb", "esc\x1b"])
 def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
     path = make_ova(tmp_path / "a.ova", special=[info(name)])
     assert code_of(reader(path).read) == "E-OVA-BADNAME"
 
 
+@pytest.mark.rows("1-T097")
 def test_a_descriptor_that_is_a_link_is_never_followed(tmp_path: Path) -> None:
     path = tmp_path / "a.ova"
     with tarfile.open(path, "w") as archive:
@@ -162,6 +171,7 @@ def test_devices_and_links_are_ignored(tmp_path: Path) -> None:
     assert reader(make_ova(tmp_path / "a.ova", special=special)).read().name == "demo"
 
 
+@pytest.mark.rows("1-T109", "1-T110")
 @pytest.mark.parametrize("name", ["d1.vmdk", "./d1.vmdk", "vm.ovf"])
 def test_two_files_of_one_name_are_refused(tmp_path: Path, name: str) -> None:
     path = make_ova(tmp_path / "a.ova", special=[info(name)])
@@ -192,6 +202,7 @@ def test_other_files_are_refused_by_their_content(tmp_path: Path, head: bytes, c
     assert code_of(reader(path).read) == code
 
 
+@pytest.mark.rows("1-T077", "1-T079", "1-T080")
 @pytest.mark.parametrize(
     ("options", "code"),
     [
@@ -201,7 +212,8 @@ def test_other_files_are_refused_by_their_content(tmp_path: Path, head: bytes, c
         ({"href": "--help"}, "E-OVA-MISSING"),
         ({"file_attributes": ' ovf:compression="gzip"'}, "E-OVA-UNPACK"),
         ({"file_attributes": ' ovf:compression="lzh"'}, "E-OVF-COMPRESSION"),
-        ({"file_attributes": ' ovf:chunkSize="7"'}, "E-OVA-MISSING"),
+        ({"href": "gone", "file_attributes": ' ovf:chunkSize="7"'}, "E-OVA-MISSING"),
+        ({"file_attributes": ' ovf:chunkSize="0"'}, "E-OVF-INT"),
         ({"host_resource": "nonsense"}, "E-OVF-HOSTRES"),
         ({"host_resource": "ovf:/disk/k'1"}, "E-OVF-FILEREF"),
         ({"vcpus": 0}, "E-OVF-INT"),
@@ -218,6 +230,7 @@ def test_descriptors_are_refused(tmp_path: Path, options: dict[str, str], code: 
     assert code_of(reader(path).read) == code
 
 
+@pytest.mark.rows("1-T112")
 def test_a_disk_over_another_file_is_refused(tmp_path: Path) -> None:
     image = tmp_path / "d.qcow2"
     subprocess.run(
@@ -241,12 +254,14 @@ def test_a_disk_over_another_file_is_refused(tmp_path: Path) -> None:
     assert code_of(reader(path).read) == "E-IMG-BACKING"
 
 
+@pytest.mark.rows("1-T113")
 def test_a_vmdk_that_names_other_files_is_refused(tmp_path: Path) -> None:
     text = b'# Disk DescriptorFile\nversion=1\nRW 2048 FLAT "/dev/sda" 0\n'
     path = make_ova(tmp_path / "a.ova", {"d1.vmdk": text})
     assert code_of(reader(path).read) == "E-IMG-EXTENT"
 
 
+@pytest.mark.rows("1-T081")
 def test_names_with_dots_percents_and_folders_are_found(tmp_path: Path) -> None:
     for href, name in (("./d1.vmdk", "d1.vmdk"), ("my%20disk.vmdk", "my disk.vmdk")):
         path = make_ova(tmp_path / "a.ova", {name: vmdk()}, ovf=make_ovf(href=href))

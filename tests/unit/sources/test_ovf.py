@@ -51,6 +51,7 @@ def item(kind: int, inside: str = "", number: int = 50) -> str:
     )
 
 
+@pytest.mark.rows("1-T130")
 def test_the_minimal_descriptor_gives_the_machine_it_describes() -> None:
     machine, warnings = parsed(make_ovf())
     assert machine.name == "demo"
@@ -79,26 +80,31 @@ def test_an_unknown_memory_unit_is_a_mebibyte_with_a_warning(units: str) -> None
     assert len(warnings) == 1
 
 
+@pytest.mark.rows("1-T131")
 def test_memory_with_a_unit_is_multiplied() -> None:
     memory = builder.MEMORY.format(2, "<r:AllocationUnits>byte * 2^30</r:AllocationUnits>")
     assert parsed(builder.make_ovf(memory=memory))[0].memory_bytes == 2 << 30
 
 
+@pytest.mark.rows("1-T132")
 def test_absent_memory_is_one_gibibyte_with_a_warning() -> None:
     machine, warnings = parsed(make_ovf(memory=None))
     assert machine.memory_bytes == 1 << 30
     assert len(warnings) == 1
 
 
+@pytest.mark.rows("1-T133")
 @pytest.mark.parametrize("number", ["1.5", "0x10", "1_0", "-5", "0", "9" * 30, "many"])
 def test_a_memory_size_that_is_no_natural_number_is_refused(number: str) -> None:
     assert refused(make_ovf(memory=number)) == "E-OVF-INT"
 
 
+@pytest.mark.rows("1-T133")
 def test_blanks_around_a_number_are_accepted() -> None:
     assert parsed(make_ovf(memory=" 1024 "))[0].memory_bytes == 1 << 30
 
 
+@pytest.mark.rows("1-T134")
 @pytest.mark.parametrize(
     ("vcpus", "cores", "topology", "warned"),
     [(4, 0, None, 1), (4, 8, None, 1), (5, 2, (2, 2), 1), (4, 4, (1, 4), 0)],
@@ -115,6 +121,7 @@ def test_a_machine_without_processors_is_refused() -> None:
     assert refused(make_ovf(vcpus=0)) == "E-OVF-INT"
 
 
+@pytest.mark.rows("1-T135")
 @pytest.mark.parametrize(
     ("value", "expected", "warned"),
     [(None, Firmware.UNKNOWN, 0), ("bios", Firmware.BIOS, 0), ("efi", Firmware.UEFI, 0),
@@ -125,6 +132,7 @@ def test_firmware_is_read(value: str | None, expected: Firmware, warned: int) ->
     assert (machine.firmware, len(warnings)) == (expected, warned)
 
 
+@pytest.mark.rows("1-T135")
 def test_unknown_firmware_is_refused() -> None:
     assert refused(make_ovf(firmware="uefi")) == "E-OVF-FIRMWARE"
 
@@ -135,6 +143,7 @@ def test_secure_boot_is_read(value: str, expected: bool) -> None:
     assert parsed(make_ovf(more=config))[0].secureboot is expected
 
 
+@pytest.mark.rows("1-T136")
 @pytest.mark.parametrize(
     ("controller", "expected", "warned"),
     [(item(5), "ide", 0), (item(6), "scsi", 0), (item(20), "sata", 0), (item(23), None, 1),
@@ -150,11 +159,13 @@ def test_the_parent_of_a_disk_decides_its_bus(
     assert len(warnings) == warned
 
 
+@pytest.mark.rows("1-T136")
 def test_a_disk_without_parent_has_no_bus_and_no_warning() -> None:
     machine, warnings = parsed(make_ovf(drives=drive(parent="")))
     assert (machine.disks[0].controller, warnings) == (None, [])
 
 
+@pytest.mark.rows("1-T137")
 def test_disks_keep_the_order_of_the_document() -> None:
     drives = "".join(
         drive(n, parent=f"<r:AddressOnParent>{9 - n}</r:AddressOnParent>") for n in (2, 1)
@@ -163,6 +174,7 @@ def test_disks_keep_the_order_of_the_document() -> None:
     assert [d.href for d in machine.disks] == ["b", "a"]
 
 
+@pytest.mark.rows("1-T138", "1-T140")
 def test_removables_keep_their_order_bus_and_slot() -> None:
     on = "<r:Parent>60</r:Parent><r:AddressOnParent>0</r:AddressOnParent>"
     items = (
@@ -186,6 +198,7 @@ def test_an_impossible_slot_is_left_open_with_a_warning() -> None:
     assert (machine.removables[0].slot, len(warnings)) == (None, 1)
 
 
+@pytest.mark.rows("1-T141")
 @pytest.mark.parametrize(
     ("subtype", "expected"),
     [("E1000", "e1000"), ("e1000", "e1000"), ("VmxNet3", "vmxnet3"), (None, None)],
@@ -195,6 +208,7 @@ def test_the_model_of_a_network_card_is_lower_case(subtype: str | None, expected
     assert parsed(make_ovf(more=item(10, inside)))[0].nics[0].model == expected
 
 
+@pytest.mark.rows("1-T142")
 def test_a_network_card_without_connection_is_named_by_its_number() -> None:
     nics = parsed(make_ovf(more=LAN + item(10)))[0].nics
     assert [(n.vnet_type, n.vnet) for n in nics] == [("Bridge", "LAN"), ("Network", "eth1")]
@@ -205,12 +219,14 @@ def test_a_malformed_mac_address_is_dropped_with_a_warning() -> None:
     assert (machine.nics[0].mac, len(warnings)) == (None, 1)
 
 
+@pytest.mark.rows("1-T143")
 @pytest.mark.parametrize("resource", ["/disk/k1", "ovf:/disk/k1", "ovf:/file/f1"])
 def test_a_disk_may_be_named_in_three_ways(resource: str) -> None:
     disk = drive(resource=f"<r:HostResource>{resource}</r:HostResource>")
     assert parsed(make_ovf(drives=disk))[0].disks[0].href == "d1.vmdk"
 
 
+@pytest.mark.rows("1-T143")
 @pytest.mark.parametrize("resource", ["<r:HostResource>k1</r:HostResource>", "<r:Caption/>"])
 def test_a_disk_without_usable_host_resource_is_refused(resource: str) -> None:
     assert refused(make_ovf(drives=drive(resource=resource))) == "E-OVF-HOSTRES"
@@ -283,12 +299,16 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.rows(
+    "1-T104", "1-T105", "1-T106", "1-T120", "1-T145", "1-T146", "1-T147", "1-T148", "1-T149"
+)
 @pytest.mark.parametrize("what", REFUSED)
 def test_a_bad_descriptor_is_refused(what: str) -> None:
     make, code = REFUSED[what]
     assert refused(make()) == code
 
 
+@pytest.mark.rows("1-T103")
 def test_a_billion_laughs_are_refused_at_once() -> None:
     laughs = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
     started = time.monotonic()
@@ -297,6 +317,7 @@ def test_a_billion_laughs_are_refused_at_once() -> None:
     assert time.monotonic() - started < 1
 
 
+@pytest.mark.rows("1-T119")
 @pytest.mark.parametrize("identity", ["k'1", "x' or '1'='1"])
 def test_an_id_is_looked_up_as_it_is(identity: str) -> None:
     disk = drive(resource=f"<r:HostResource>ovf:/disk/{identity}</r:HostResource>")
@@ -305,11 +326,13 @@ def test_an_id_is_looked_up_as_it_is(identity: str) -> None:
     assert refused(make_ovf(drives=disk)) == "E-OVF-FILEREF"
 
 
+@pytest.mark.rows("1-T148")
 def test_a_collection_of_one_machine_is_that_machine() -> None:
     collection = f"<VirtualSystemCollection>{SYSTEM.format('one')}</VirtualSystemCollection>"
     assert parsed(make_ovf(system=collection))[0].name == "one"
 
 
+@pytest.mark.rows("1-T150")
 def test_prefixes_do_not_matter() -> None:
     renamed = make_ovf().replace(b"ovf:", b"o:").replace(b"xmlns:ovf", b"xmlns:o")
     renamed = renamed.replace(b"o:/disk", b"ovf:/disk").replace(b"<r:", b"<z:")

@@ -7,8 +7,10 @@ import gzip
 import hashlib
 import lzma
 import stat
+import struct
 import subprocess
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +18,14 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from inventory.sources import unpack
+from inventory.sources import budget, unpack
 from inventory.sources.base import disk_uri
 from inventory.sources.errors import SourceError
 from inventory.sources.follow import OvaFollower
 from inventory.sources.ova import OvaReader
 from tests.unit.sources.ova_builder import make_ova, make_ovf, manifest, vmdk
 
+NO_LIMIT: Callable[[int], int] = lambda _written: 1 << 60  # noqa: E731
 PACK: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "xz": lzma.compress,
@@ -66,6 +69,7 @@ def parts(**disks: bytes) -> dict[str, bytes]:
     return files | {"vm.mf": manifest(files)}
 
 
+@pytest.mark.rows("1-T021", "1-T023")
 @pytest.mark.parametrize("kind", PACK)
 def test_a_compressed_archive_gives_the_same_disk(tmp_path: Path, expected: str, kind: str) -> None:
     data = PACK[kind](make_ova(tmp_path / "a.ova").read_bytes())
@@ -74,12 +78,14 @@ def test_a_compressed_archive_gives_the_same_disk(tmp_path: Path, expected: str,
     assert guest_bytes(path, tmp_path / "work") == expected
 
 
+@pytest.mark.rows("1-T022")
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_zip_gives_the_same_disk(tmp_path: Path, expected: str, method: int) -> None:
     path = zip_of(tmp_path / "a.zip", parts(d1_vmdk=vmdk()), compression=method)
     assert guest_bytes(path, tmp_path / "work") == expected
 
 
+@pytest.mark.rows("1-T076")
 @pytest.mark.parametrize("told", [True, False])
 def test_a_compressed_disk_gives_the_same_bytes(tmp_path: Path, expected: str, told: bool) -> None:
     ovf = make_ovf(file_attributes=' ovf:compression="gzip"' if told else "")
@@ -87,6 +93,7 @@ def test_a_compressed_disk_gives_the_same_bytes(tmp_path: Path, expected: str, t
     assert guest_bytes(path, tmp_path / "work") == expected
 
 
+@pytest.mark.rows("1-T074")
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_disk_in_pieces_is_put_together(tmp_path: Path, expected: str, packed: bool) -> None:
     data = gzip.compress(vmdk()) if packed else vmdk()
@@ -97,13 +104,19 @@ def test_a_disk_in_pieces_is_put_together(tmp_path: Path, expected: str, packed:
     assert guest_bytes(path, tmp_path / "work") == expected
 
 
-def test_a_missing_piece_is_named(tmp_path: Path) -> None:
-    pieces = {f"d1.vmdk.{n:09d}": b"x" for n in (0, 1, 3)}
+@pytest.mark.rows("1-T075")
+@pytest.mark.parametrize(
+    ("there", "missing"), [((0, 1, 3), "piece 2"), ((0, 2), "piece 1"), ((1, 2), "piece 0")]
+)
+def test_a_missing_piece_is_named(tmp_path: Path, there: tuple[int, ...], missing: str) -> None:
+    pieces = {f"d1.vmdk.{n:09d}": b"x" for n in there}
     ovf = make_ovf(file_attributes=' ovf:chunkSize="1"')
     path = make_ova(tmp_path / "a.ova", pieces, ovf=ovf)
-    with pytest.raises(SourceError, match="piece 2 is missing; 3 are there") as caught:
+    with pytest.raises(
+        SourceError, match=f"{missing} is missing; {len(there)} are there"
+    ) as caught:
         reader(path, tmp_path / "work").read()
-    assert caught.value.code == "E-OVA-CHUNKS"
+    assert caught.value.code == "E-OVA-CHUNK-GAP"
 
 
 @pytest.mark.parametrize("kind", [*PACK, "zip"])
@@ -128,7 +141,7 @@ def test_zeros_take_no_space_and_what_does_not_fit_is_refused(
     with gzip.open(tmp_path / "zeros.gz", "wb") as stream:
         stream.write(bytes(64 << 20))
     with (tmp_path / "zeros.gz").open("rb") as source:
-        unpack.unpack_stream(source, "gzip", target, "zeros", lambda: None)
+        unpack.unpack_stream(source, "gzip", target, "zeros", lambda: None, NO_LIMIT)
     assert target.stat().st_size == 64 << 20
     assert target.stat().st_blocks * 512 < 1 << 20
     monkeypatch.setattr(unpack, "_room", lambda _out: 4 << 20)
@@ -137,21 +150,82 @@ def test_zeros_take_no_space_and_what_does_not_fit_is_refused(
         (tmp_path / "ones.gz").open("rb") as source,
         pytest.raises(SourceError, match="4 MiB are free") as caught,
     ):
-        unpack.unpack_stream(source, "gzip", tmp_path / "out2", "ones", lambda: None)
+        unpack.unpack_stream(source, "gzip", tmp_path / "out2", "ones", lambda: None, NO_LIMIT)
     assert caught.value.code == "E-OVA-ROOM"
 
 
-def test_a_bomb_of_zeros_ends_at_a_size_no_disk_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(unpack, "_MAX_BYTES", 16 << 20)
-    path = tmp_path / "bomb.ova"
-    path.write_bytes(gzip.compress(bytes(32 << 20)))
+def bomb(path: Path, *, described: bool) -> Path:
+    """Write a gz tar with 640 MiB of zeros in it, 1000 times its own size."""
+    zeros = tarfile.TarInfo("zeros")
+    zeros.size = 1 << 30
+    ovf = tarfile.TarInfo("vm.ovf")
+    text = make_ovf()
+    ovf.size = len(text)
+    head = ovf.tobuf() + text + bytes(-len(text) % 512) if described else b""
+    # A gzip file may have several parts, one behind the other.
+    part = gzip.compress(bytes(32 << 20))
+    path.write_bytes(gzip.compress(head + zeros.tobuf()) + 20 * part)
+    return path
+
+
+@pytest.mark.rows("1-T100")
+@pytest.mark.parametrize("described", [True, False])
+def test_a_bomb_ends_at_what_its_descriptor_declares(tmp_path: Path, described: bool) -> None:
+    path = bomb(tmp_path / "bomb.ova", described=described)
+    started = time.process_time()
     with pytest.raises(SourceError) as caught:
         reader(path, tmp_path / "work").read()
-    assert caught.value.code == "E-OVA-ROOM"
+    assert time.process_time() - started < 2
+    assert caught.value.code == "E-OVA-BOMB"
+    assert list((tmp_path / "work").iterdir()) == []
 
 
+@pytest.mark.rows("1-T101")
+def test_a_disk_larger_than_its_capacity_is_a_bomb(tmp_path: Path) -> None:
+    disk = gzip.compress(bytes(300 << 20), compresslevel=1)
+    ovf = make_ovf(file_attributes=' ovf:compression="gzip"')
+    path = make_ova(tmp_path / "a.ova", {"d1.vmdk": disk}, ovf=ovf)
+    with pytest.raises(SourceError, match="more than 257 MiB") as caught:
+        reader(path, tmp_path / "work").read()
+    assert caught.value.code == "E-OVA-BOMB"
+
+
+def overlapping(path: Path) -> Path:
+    """Return a zip whose table of contents names the bytes of one file several times."""
+    zip_of(path, {"vm.ovf": make_ovf(), "d1.vmdk": vmdk()})
+    data = bytearray(path.read_bytes())
+    start = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1)
+    end = data.index(b"PK\x05\x06")
+    entry = bytes(data[start:end])
+    tail = bytearray(data[end:])
+    tail[8:12] = struct.pack("<HH", 3, 3)
+    tail[12:16] = struct.pack("<I", end - data.index(b"PK\x01\x02") + len(entry))
+    path.write_bytes(data[:end] + entry.replace(b"d1.vmdk", b"d2.vmdk") + tail)
+    return path
+
+
+@pytest.mark.rows("1-T102")
+def test_a_zip_that_names_the_same_bytes_twice_is_a_bomb(tmp_path: Path) -> None:
+    path = overlapping(tmp_path / "a.zip")
+    with pytest.raises(SourceError, match="the same bytes") as caught:
+        reader(path, tmp_path / "work").read()
+    assert caught.value.code == "E-OVA-BOMB"
+
+
+@pytest.mark.rows("1-T102")
+def test_a_zip_unpacks_to_no_more_than_its_descriptor_declares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "SPARE_BYTES", 8 << 20)
+    files = parts(d1_vmdk=vmdk()) | {"zeros": bytes(20 << 20)}
+    path = zip_of(tmp_path / "a.zip", files, compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(SourceError) as caught:
+        reader(path, tmp_path / "work").read()
+    assert caught.value.code == "E-OVA-BOMB"
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+@pytest.mark.rows("1-T095")
 def test_a_zip_cannot_write_elsewhere(tmp_path: Path) -> None:
     path = zip_of(tmp_path / "a.zip", parts(d1_vmdk=vmdk()) | {"../../evil": b"x"})
     with pytest.raises(SourceError) as caught:
@@ -220,6 +294,7 @@ def test_a_packed_upload_is_waited_for(tmp_path: Path) -> None:
     assert (follower.is_packed, follower.position) == (True, len(data))
 
 
+@pytest.mark.rows("1-T095")
 def test_a_tar_inside_is_judged_like_any_other(tmp_path: Path) -> None:
     info = tarfile.TarInfo("../../evil")
     path = make_ova(tmp_path / "a.ova", special=[info])
