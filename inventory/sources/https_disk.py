@@ -11,6 +11,9 @@ from inventory.sources.types import Source
 # A server of VMware may think for minutes before it answers.
 TIMEOUT_SECONDS = 2000
 
+# One second before the first try, a minute in all: a forgotten session is renewed in between.
+RETRY = (("retry-delay", "1"), ("retries", "6"))
+
 
 def https_server(
     url: str, *, cookie_file: Path | None = None, ca_file: Path | None = None, verify: bool = True
@@ -32,10 +35,13 @@ def https_server(
         parameters += [("cainfo", str(ca_file))]
     if not verify:
         parameters += [("sslverify", "false")]
+    filters = pick_filters("cow", "retry")
+    if "retry" in filters:
+        parameters += RETRY
     return NbdServer(
         plugin="curl",
         parameters=parameters,
-        filters=pick_filters("cow", "retry"),
+        filters=filters,
         variables=variables,
     )
 
