@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from conversions.pipeline.errors import TargetError
-from conversions.pipeline.job import Job
+from conversions.pipeline.job import Job, Mode
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
 from conversions.pipeline.stop import check_stop
@@ -24,7 +24,7 @@ Fingerprint = Mapping[str, tuple[int, int, str]]
 
 
 def open_source(job: Job, work: Path, report: Reporter) -> Source:
-    """Read the VM's metadata and verify its digests.  Raises SourceError."""
+    """Read the VM's metadata and verify its digests.  Raises SourceError, TargetError."""
     reader = reader_for(
         job.source.kind,
         job.source.location,
@@ -33,10 +33,13 @@ def open_source(job: Job, work: Path, report: Reporter) -> Source:
         more=job.source.more,
         format=job.source.format,
         connection=job.source.connection,
+        disks_anywhere=job.source.disks_anywhere,
         look=check_stop,
     )
     report.log(Level.INFO, f"Source: {reader.describe()}")
     source = reader.read()
+    if job.mode is Mode.IN_PLACE:
+        _refuse_split(source)
     if job.verify_digests:
         report.report("digests", reader.verify(_announced(report)))
     else:
@@ -45,6 +48,15 @@ def open_source(job: Job, work: Path, report: Reporter) -> Source:
     report.log(Level.INFO, text)
     report.report("source", source.to_dict() | {"text": text})
     return source
+
+
+def _refuse_split(source: Source) -> None:
+    """Refuse disks of several files, of which only the one that is named would be locked."""
+    if split := [disk.path for disk in source.disks if disk.other_files]:
+        raise TargetError(
+            f"{', '.join(split)} cannot be converted in place: it consists of several files.",
+            remedy="Convert the machine into a new one instead, which copies its disks.",
+        )
 
 
 def _announced(report: Reporter) -> Callable[[int, int], None]:
@@ -64,11 +76,13 @@ def _announced(report: Reporter) -> Callable[[int, int], None]:
 def fingerprint(source: Source, location: str) -> Fingerprint:
     """Return size, mtime and a digest over up to 64 sampled blocks of every source file.
 
-    `location` is the file that was given, from which disks may have been unpacked.
+    `location` is the file that was given: a package, from which disks may have been unpacked, or
+    what describes the machine.  The extents and lower layers of disks are among the files.
     """
     result: dict[str, tuple[int, int, str]] = {}
     package = {location} if Path(location).is_file() else set()
-    for name in sorted({disk.path for disk in source.disks} | package):
+    files = {name for disk in source.disks for name in (disk.path, *disk.other_files)}
+    for name in sorted(files | package):
         path = Path(name)
         state = path.stat()
         digest = hashlib.sha256()

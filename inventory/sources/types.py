@@ -64,6 +64,7 @@ class SourceDisk:
     uncompressed tar, `member` names it and `offset_bytes`/`length_bytes` say where it lies (the
     length rounded up to 512, as qemu wants it).  `format` is stated by us, never probed later.
     `virtual_size_bytes` is what the guest sees; None until the image has been looked at.
+    `other_files` also hold bytes of it: a VMDK's extents, and the layers below a snapshot.
     """
 
     id: int
@@ -75,6 +76,7 @@ class SourceDisk:
     length_bytes: int | None = None
     virtual_size_bytes: int | None = None
     declared_capacity_bytes: int | None = None
+    other_files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +131,14 @@ class Source:
         values = dict(data)
         topology = values.get("cpu_topology")
         values["disks"] = tuple(
-            SourceDisk(**{**d, "controller": _controller(d["controller"])}) for d in data["disks"]
+            SourceDisk(
+                **{
+                    **d,
+                    "controller": _controller(d["controller"]),
+                    "other_files": tuple(d.get("other_files", ())),
+                }
+            )
+            for d in data["disks"]
         )
         values["removables"] = tuple(
             Removable(
