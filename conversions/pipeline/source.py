@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from conversions.pipeline.errors import TargetError
-from conversions.pipeline.job import Job, Mode
+from conversions.pipeline.job import Input, Job, Mode
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
 from conversions.pipeline.stop import check_stop
-from inventory.sources.base import reader_for
+from inventory.sources.base import RemoteReader, SourceReader, Warn, reader_for
+from inventory.sources.nbdkit import Servers
 from inventory.sources.text import legacy
 from inventory.sources.types import Source
 
@@ -23,19 +24,27 @@ Fingerprint = Mapping[str, tuple[int, int, str]]
 """Per file: size, mtime in nanoseconds, digest over sampled blocks."""
 
 
-def open_source(job: Job, work: Path, report: Reporter) -> Source:
-    """Read the VM's metadata and verify its digests.  Raises SourceError, TargetError."""
-    reader = reader_for(
-        job.source.kind,
-        job.source.location,
+def reader_of(source: Input, work: Path, warn: Warn) -> SourceReader:
+    """Return the reader for what a job names as its source.  Raises SourceError."""
+    return reader_for(
+        source.kind,
+        source.location,
         work_dir=work,
-        warn=lambda text: report.log(Level.WARNING, text),
-        more=job.source.more,
-        format=job.source.format,
-        connection=job.source.connection,
-        disks_anywhere=job.source.disks_anywhere,
+        warn=warn,
+        more=source.more,
+        format=source.format,
+        connection=source.connection,
+        disks_anywhere=source.disks_anywhere,
         look=check_stop,
     )
+
+
+def open_source(job: Job, work: Path, report: Reporter, servers: Servers) -> Source:
+    """Read the VM's metadata, verify its digests, and serve the disks that lie on other hosts.
+
+    Raises SourceError, TargetError.
+    """
+    reader = reader_of(job.source, work, lambda text: report.log(Level.WARNING, text))
     report.log(Level.INFO, f"Source: {reader.describe()}")
     source = reader.read()
     if job.mode is Mode.IN_PLACE:
@@ -47,6 +56,14 @@ def open_source(job: Job, work: Path, report: Reporter) -> Source:
     text = legacy(source)
     report.log(Level.INFO, text)
     report.report("source", source.to_dict() | {"text": text})
+    if job.mode is Mode.IN_PLACE and any(disk.remote for disk in source.disks):
+        raise TargetError(
+            f"{source.name} has disks on another host; those cannot be changed in place.",
+            remedy="Convert it into a copy.",
+            code="E-IN-PLACE-REMOTE",
+        )
+    if isinstance(reader, RemoteReader):
+        source = reader.serve(source, servers)
     return source
 
 
@@ -77,11 +94,13 @@ def fingerprint(source: Source, location: str) -> Fingerprint:
     """Return size, mtime and a digest over up to 64 sampled blocks of every source file.
 
     `location` is the file that was given: a package, from which disks may have been unpacked, or
-    what describes the machine.  The extents and lower layers of disks are among the files.
+    what describes the machine.  The extents and lower layers of disks are among the files; disks on
+    other hosts have none.
     """
     result: dict[str, tuple[int, int, str]] = {}
     package = {location} if Path(location).is_file() else set()
-    files = {name for disk in source.disks for name in (disk.path, *disk.other_files)}
+    local = [disk for disk in source.disks if not disk.remote]
+    files = {name for disk in local for name in (disk.path, *disk.other_files)}
     for name in sorted(files | package):
         path = Path(name)
         state = path.stat()
@@ -111,12 +130,20 @@ def report_unchanged(source: Source, location: str, before: Fingerprint, report:
     """Compare the source with what it was at the start and say so."""
     after = fingerprint(source, location)
     changed = sorted(name for name in before if after.get(name) != before[name])
-    report.report("source_check", {"unchanged": not changed, "changed": changed})
+    remote = [disk.path for disk in source.disks if disk.remote]
+    # Of disks on other hosts nobody here can tell whether something else wrote to them.
+    unchanged = None if remote and not changed else not changed
+    report.report("source_check", {"unchanged": unchanged, "changed": changed})
     if changed:
         report.log(
             Level.WARNING,
             f"The source changed during the conversion: {', '.join(changed)}. "
             "Something else wrote to it; the result may be inconsistent.",
         )
-    else:
+    elif before:
         report.log(Level.INFO, "Source unchanged: size, time and sampled blocks are as before.")
+    if remote:
+        report.log(
+            Level.INFO,
+            f"On another host, and only read here: {', '.join(remote)}.",
+        )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from inventory.sources.errors import SourceError
 from inventory.sources.types import Source, SourceDisk
+
+if TYPE_CHECKING:
+    from inventory.sources.nbdkit import Servers
 
 Warn = Callable[[str], None]
 """Takes one sentence about something odd that does not stop the reading."""
@@ -33,20 +37,38 @@ class SourceReader(Protocol):
         ...
 
 
-def disk_uri(disk: SourceDisk) -> str:
-    """Return what qemu opens, read-only, for a disk: a path, or a json: node inside a tar.
+@runtime_checkable
+class RemoteReader(Protocol):
+    """A reader whose disks may lie on other hosts."""
 
-    The container format is not part of it: it is stated separately (backing_fmt, -f).
+    def serve(self, source: Source, servers: Servers) -> Source:
+        """Start servers for those of the disks that need one, and return the source with them.
+
+        Raises SourceError.
+        """
+        ...
+
+
+def disk_uri(disk: SourceDisk) -> str:
+    """Return what qemu opens, read-only, for a disk: a path, or a json: node.
+
+    A node stands for a disk inside a tar and for one on another host; it states the container
+    format itself.  A path does not: there the format is stated separately (backing_fmt, -f).
+    Raises SourceError for a disk on another host that nothing serves.
     Source: qemu block driver `raw` with offset and size.
     """
-    if disk.offset_bytes is None:
+    if disk.offset_bytes is None and not disk.remote:
         return disk.path
-    node = {
-        "driver": "raw",
-        "offset": disk.offset_bytes,
-        "size": disk.length_bytes,
-        "file": {"driver": "file", "filename": disk.path},
-    }
+    node: Mapping[str, Any] | None = disk.node
+    if disk.offset_bytes is not None:
+        node = {
+            "driver": "raw",
+            "offset": disk.offset_bytes,
+            "size": disk.length_bytes,
+            "file": {"driver": "file", "filename": disk.path},
+        }
+    if node is None:
+        raise SourceError("E-NBD-SERVER", f"The disk {disk.path} is served by no server of ours.")
     return "json:" + json.dumps({"driver": disk.format, "file": node}, separators=(",", ":"))
 
 
@@ -71,7 +93,6 @@ def reader_for(
     raise to end it.
     """
     from inventory.sources.disk import DiskReader
-    from inventory.sources.errors import SourceError
     from inventory.sources.libvirt_host import LibvirtReader
     from inventory.sources.ova import OvaReader
     from inventory.sources.vmx import VmxReader

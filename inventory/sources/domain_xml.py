@@ -11,6 +11,7 @@ from lxml import etree
 from inventory.sources.base import Warn
 from inventory.sources.display import Display, DisplayType, Listen, ListenType
 from inventory.sources.errors import DescriptorError
+from inventory.sources.network_disks import LeftOut, Place, network_disk
 from inventory.sources.ovf_xml import parse_xml
 from inventory.sources.types import (
     Controller,
@@ -70,7 +71,7 @@ def parse_domain(data: bytes, warn: Warn, find_volume: FindVolume) -> Source:
         hypervisor=hypervisor,
         memory_bytes=_memory(root, warn),
         vcpus=_vcpus(root, topology),
-        disks=_disks(root, warn, find_volume),
+        disks=_disks(root, warn, find_volume, vmware=hypervisor == "vmware"),
         removables=_removables(root, warn),
         nics=_nics(root),
         firmware=_firmware(root),
@@ -171,45 +172,63 @@ def _controller(root: etree._Element, disk: etree._Element) -> Controller | None
     return _BUS.get(bus)
 
 
-def _disks(root: etree._Element, warn: Warn, find_volume: FindVolume) -> tuple[SourceDisk, ...]:
+def _disks(
+    root: etree._Element, warn: Warn, find_volume: FindVolume, *, vmware: bool
+) -> tuple[SourceDisk, ...]:
     found = [d for d in root.findall("devices/disk") if d.get("device", "disk") == "disk"]
     disks: list[SourceDisk] = []
+    reasons = []
     for number, element in enumerate(found):
-        volume = _volume_of(element, warn, find_volume)
-        if volume is None:
-            warn(f"Disk {number + 1} of the domain is left out: it is neither a file nor a device.")
+        try:
+            place = _place_of(element, find_volume, vmware=vmware)
+        except LeftOut as error:
+            reasons.append(str(error))
+            warn(f"Disk {number + 1} of the domain is left out: {error}.")
             continue
         disks.append(
             SourceDisk(
                 id=len(disks),
                 controller=_controller(root, element),
-                path=volume.path,
-                format=volume.format,
+                path=place.path,
+                format=place.format,
+                remote=place.remote,
+                node=place.node,
             )
         )
     if not disks:
+        why = f" ({'; '.join(reasons)})" if reasons else ""
         raise DescriptorError(
             "E-LV-NODISK",
-            f"The domain has no disk that can be read; {len(found)} were named.",
-            remedy="Disks that are files, block devices or volumes of such pools can be read.",
+            f"The domain has no disk that can be read; {len(found)} were named{why}.",
+            remedy="Files, block devices, volumes of such pools, NBD servers of this machine and "
+            "files of https servers can be read.",
         )
     return tuple(disks)
 
 
-def _volume_of(element: etree._Element, warn: Warn, find_volume: FindVolume) -> Volume | None:
+def _place_of(element: etree._Element, find_volume: FindVolume, *, vmware: bool) -> Place:
+    """Return where a disk lies.  Raises LeftOut, DescriptorError."""
     stated = _attribute(element, "driver", "type") or "raw"
     fmt = "raw" if stated == "aio" else stated
     if fmt not in _FORMATS:
-        warn(f"A disk's format {fmt!r} is not known; the disk is left out.")
-        return None
+        raise LeftOut(f"its format {fmt!r} is not known")
     kind = element.get("type", "")
+    if kind == "network":
+        return network_disk(element, fmt)
     if kind == "volume":
-        return find_volume(
+        volume = find_volume(
             _attribute(element, "source", "pool"), _attribute(element, "source", "volume")
         )
+        if volume is None:
+            raise LeftOut("its volume is neither a file nor a device")
+        return Place(path=volume.path, format=volume.format)
     path = _attribute(element, "source", {"file": "file", "block": "dev"}.get(kind, "none"))
+    if vmware and kind == "file" and path.startswith("["):
+        return Place(path=path, format="raw", remote=True)
     # Anything else than a path, such as json:{...}, would be a word of command to qemu.
-    return Volume(path=path, format=fmt) if path.startswith("/") else None
+    if not path.startswith("/"):
+        raise LeftOut("it is neither a file nor a device, or its drive is empty")
+    return Place(path=path, format=fmt)
 
 
 def _removables(root: etree._Element, warn: Warn) -> tuple[Removable, ...]:

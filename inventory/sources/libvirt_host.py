@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import libvirt
 from lxml import etree
@@ -12,6 +13,8 @@ from lxml import etree
 from inventory.sources.base import Warn
 from inventory.sources.domain_xml import Volume, parse_domain
 from inventory.sources.errors import SourceError
+from inventory.sources.https_disk import serve_https
+from inventory.sources.nbdkit import Servers
 from inventory.sources.types import Source
 from inventory.sources.uris import checked_uri
 
@@ -104,8 +107,11 @@ class LibvirtReader:
 
             xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
             source = parse_domain(xml.encode(), self._warn, find_volume)
+        elsewhere = bool(urlsplit(self._uri).netloc)
         for disk in source.disks:
-            if not Path(disk.path).exists():
+            here = disk.remote or Path(disk.path).exists()
+            # Its localhost is another machine then.
+            if not here or (disk.node is not None and elsewhere):
                 raise LibvirtError(
                     "E-LV-DISK",
                     f"Disk {disk.path} of {source.name} cannot be opened on this machine.",
@@ -113,6 +119,10 @@ class LibvirtReader:
                     "can be read.",
                 )
         return source
+
+    def serve(self, source: Source, servers: Servers) -> Source:
+        """Serve the disks that are files of https servers.  Raises SourceError."""
+        return serve_https(source, servers)
 
     def verify(self, progress: Callable[[int, int], None]) -> list[dict[str, str]]:
         """Return nothing: a domain carries no digests."""

@@ -63,6 +63,8 @@ class SourceDisk:
     `path` is the file on this host that holds the bytes.  For a disk read in place inside an
     uncompressed tar, `member` names it and `offset_bytes`/`length_bytes` say where it lies (the
     length rounded up to 512, as qemu wants it).  `format` is stated by us, never probed later.
+    A `remote` disk lies on another host: `path` is its address there, for people, and `node` the
+    block node that qemu opens instead, None until a server of ours serves the disk.
     `virtual_size_bytes` is what the guest sees; None until the image has been looked at.
     `other_files` also hold bytes of it: a VMDK's extents, and the layers below a snapshot.
     """
@@ -77,6 +79,8 @@ class SourceDisk:
     virtual_size_bytes: int | None = None
     declared_capacity_bytes: int | None = None
     other_files: tuple[str, ...] = ()
+    remote: bool = False
+    node: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

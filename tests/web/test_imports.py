@@ -16,6 +16,7 @@ from conversions.pipeline.report import RecordingReporter
 from conversions.pipeline.source import open_source
 from inventory.imports import kind_of
 from inventory.models import OvaUpload, SourceVM
+from inventory.sources.nbdkit import Servers
 from inventory.tasks import check_upload
 from tests.demo import make_user
 
@@ -65,7 +66,9 @@ def test_a_vmx_becomes_a_machine_that_the_engine_opens(
     page = admin.get(vm.get_absolute_url())
     assert not page.context["may_change_disks"]
     assert "web.vmdk" in page.content.decode()
-    source = open_source(quick_job(vm, Mode.INSPECT), tmp_path, RecordingReporter())
+    source = open_source(
+        quick_job(vm, Mode.INSPECT), tmp_path, RecordingReporter(), Servers(tmp_path)
+    )
     assert source == vm.source
     assert source.disks[0].other_files == (str(path.parent / "web-flat.vmdk"),)
 

@@ -15,6 +15,7 @@ from conversions.pipeline.report import RecordingReporter
 from conversions.pipeline.source import fingerprint, open_source
 from inventory.sources.disk import DiskReader
 from inventory.sources.errors import SourceError
+from inventory.sources.nbdkit import Servers
 from inventory.sources.vmdk import look_at_vmdk
 from tests.unit.sources.test_vmx import create
 
@@ -176,7 +177,7 @@ def test_a_vmdk_of_several_files_is_not_changed_in_place(tmp_path: Path) -> None
     create(path, subformat="monolithicFlat")
     job = Job(mode=Mode.IN_PLACE, source=Input(kind="disk", location=str(path)))
     with pytest.raises(TargetError):
-        open_source(job, tmp_path, RecordingReporter())
+        open_source(job, tmp_path, RecordingReporter(), Servers(tmp_path))
     report = RecordingReporter()
-    open_source(replace(job, mode=Mode.INSPECT), tmp_path, report)
+    open_source(replace(job, mode=Mode.INSPECT), tmp_path, report, Servers(tmp_path))
     assert report.data("source")["disks"][0]["other_files"] == (str(tmp_path / "d-flat.vmdk"),)
