@@ -37,7 +37,7 @@ EXIT_ERROR = 1
 EXIT_STOPPED = 143
 _CAPABILITIES = (
     "v2vweb", "libguestfs-rewrite", "io/oo", "mac-option", "parallel-option", "in-place",
-    "input:ova", "input:disk", "input:libvirt",
+    "input:ova", "input:vmx", "input:disk", "input:libvirt", "input:libvirtxml",
     *(f"output:{name}" for kind in KINDS.values() for name in (kind.name, *kind.aliases)),
     "convert:linux", "convert:windows", "block-driver-option",
 )  # fmt: skip
@@ -164,6 +164,7 @@ def _job(options: argparse.Namespace) -> Job:
             more=tuple(options.source[1:]),
             format=getattr(options, "if"),
             connection=options.ic,
+            disks_anywhere=options.disks_anywhere,
         ),
         target=target_from(options) if copying else None,
         copy=copy_options_from(options),
@@ -274,7 +275,10 @@ def _print_source(job: Job, layout: str) -> int:
             more=job.source.more,
             format=job.source.format,
             connection=job.source.connection,
+            disks_anywhere=job.source.disks_anywhere,
         ).read()
+    if not source.disks:
+        print(f"v2vweb: warning: {source.name} has no disks.", file=sys.stderr)
     layouts: Mapping[str, Callable[[], str]] = {
         "current": lambda: (
             "Source guest information (--print-source):\n\n" + text.current(source) + "\n"
@@ -293,10 +297,20 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("source", nargs="*", help="the OVA, the disk images or the domain")
-    add("-i", choices=["ova", "disk", "libvirt"], default="ova", help="kind of source")
+    add("source", nargs="*", help="the OVA, VMX file, domain XML, disk images or the domain")
+    add(
+        "-i",
+        choices=["ova", "vmx", "disk", "libvirt", "libvirtxml"],
+        default="ova",
+        help="kind of source",
+    )
     add("-ic", metavar="URI", help="libvirt host of the domain (qemu:///system)")
     add("-if", metavar="FORMAT", help="format of the disks of -i disk; else detected")
+    add(
+        "--disks-anywhere",
+        action="store_true",
+        help="take disks that a VMX or VMDK names outside of its own folder",
+    )
     add_target_options(parser)
     add("-n", "--network", metavar="IN:OUT", action="append", default=[], help="map a network")
     add("-b", "--bridge", metavar="IN:OUT", action="append", default=[], help="map a bridge")

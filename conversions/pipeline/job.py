@@ -31,8 +31,10 @@ class Input:
     """Where the source is.
 
     Kind "ova": the path of an OVA file, directory or .ovf.  Kind "disk": the path of an image, and
-    of others in `more`; `format` is stated for all of them or None.  Kind "libvirt": the name or
-    UUID of a domain on the host `connection`.
+    of others in `more`; `format` is stated for all of them or None.  Kind "vmx": the path of a VMX
+    file.  Kind "libvirtxml": that of a file of domain XML.  Kind "libvirt": the name or UUID of a
+    domain on the host `connection`.  With `disks_anywhere` the files of a VMX or VMDK may lie
+    outside of its own folder.
     """
 
     kind: str
@@ -40,6 +42,7 @@ class Input:
     more: tuple[str, ...] = ()
     format: str | None = None
     connection: str | None = None
+    disks_anywhere: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ def reader_of(source: Input, work: Path, warn: Warn) -> SourceReader:
         more=source.more,
         format=source.format,
         connection=source.connection,
+        disks_anywhere=source.disks_anywhere,
         look=check_stop,
     )
 
@@ -41,11 +42,13 @@ def reader_of(source: Input, work: Path, warn: Warn) -> SourceReader:
 def open_source(job: Job, work: Path, report: Reporter, servers: Servers) -> Source:
     """Read the VM's metadata, verify its digests, and serve the disks that lie on other hosts.
 
-    Raises SourceError.
+    Raises SourceError, TargetError.
     """
     reader = reader_of(job.source, work, lambda text: report.log(Level.WARNING, text))
     report.log(Level.INFO, f"Source: {reader.describe()}")
     source = reader.read()
+    if job.mode is Mode.IN_PLACE:
+        _refuse_split(source)
     if job.verify_digests:
         report.report("digests", reader.verify(_announced(report)))
     else:
@@ -62,6 +65,15 @@ def open_source(job: Job, work: Path, report: Reporter, servers: Servers) -> Sou
     if isinstance(reader, RemoteReader):
         source = reader.serve(source, servers)
     return source
+
+
+def _refuse_split(source: Source) -> None:
+    """Refuse disks of several files, of which only the one that is named would be locked."""
+    if split := [disk.path for disk in source.disks if disk.other_files]:
+        raise TargetError(
+            f"{', '.join(split)} cannot be converted in place: it consists of several files.",
+            remedy="Convert the machine into a new one instead, which copies its disks.",
+        )
 
 
 def _announced(report: Reporter) -> Callable[[int, int], None]:
@@ -81,12 +93,15 @@ def _announced(report: Reporter) -> Callable[[int, int], None]:
 def fingerprint(source: Source, location: str) -> Fingerprint:
     """Return size, mtime and a digest over up to 64 sampled blocks of every source file.
 
-    `location` is the file that was given, from which disks may have been unpacked.  Disks on other
-    hosts have none.
+    `location` is the file that was given: a package, from which disks may have been unpacked, or
+    what describes the machine.  The extents and lower layers of disks are among the files; disks on
+    other hosts have none.
     """
     result: dict[str, tuple[int, int, str]] = {}
     package = {location} if Path(location).is_file() else set()
-    for name in sorted({disk.path for disk in source.disks if not disk.remote} | package):
+    local = [disk for disk in source.disks if not disk.remote]
+    files = {name for disk in local for name in (disk.path, *disk.other_files)}
+    for name in sorted(files | package):
         path = Path(name)
         state = path.stat()
         digest = hashlib.sha256()

@@ -81,24 +81,32 @@ def reader_for(
     more: Sequence[str] = (),
     format: str | None = None,
     connection: str | None = None,
+    disks_anywhere: bool = False,
     look: Callable[[], None] = lambda: None,
 ) -> SourceReader:
     """Return the reader for an input kind.  Raises SourceError for an unknown kind.
 
     "ova": `location` is a file or folder.  "disk": it is an image, `more` are the other disks and
-    `format` is that of all.  "libvirt": it is a domain of the host `connection`.  `look` is called
-    while something is unpacked, and may raise to end it.
+    `format` is that of all.  "vmx": it is a VMX file.  "libvirtxml": it is a file of domain XML.
+    "libvirt": it is a domain of the host `connection`.  With `disks_anywhere` the files of a VMX or
+    VMDK need not lie in its own folder.  `look` is called while something is unpacked, and may
+    raise to end it.
     """
     from inventory.sources.disk import DiskReader
     from inventory.sources.libvirt_host import LibvirtReader
     from inventory.sources.ova import OvaReader
+    from inventory.sources.vmx import VmxReader
 
     if kind == "ova":
         return OvaReader(Path(location), work_dir=work_dir, warn=warn, look=look)
     if kind == "disk":
-        return DiskReader([Path(p) for p in (location, *more)], format=format, warn=warn)
+        paths = [Path(p) for p in (location, *more)]
+        return DiskReader(paths, format=format, warn=warn, anywhere=disks_anywhere)
+    if kind == "vmx":
+        return VmxReader(Path(location), warn=warn, anywhere=disks_anywhere)
     if kind == "libvirt":
         return LibvirtReader(connection or "qemu:///system", location, warn=warn)
     raise SourceError(
-        "E-INPUT-KIND", f"Input kind {kind!r} is not known; ova, disk and libvirt are."
+        "E-INPUT-KIND",
+        f"Input kind {kind!r} is not known; ova, vmx, disk, libvirt and libvirtxml are.",
     )

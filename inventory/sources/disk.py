@@ -6,21 +6,30 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from inventory.sources.base import Warn
+from inventory.sources.display import Display, DisplayType
 from inventory.sources.errors import ImageError
-from inventory.sources.images import HEAD_BYTES, image_format, virtual_size
+from inventory.sources.local_image import local_disk
 from inventory.sources.ova import name_from_file
-from inventory.sources.types import Nic, Source, SourceDisk, VnetType
+from inventory.sources.types import Nic, Source, VnetType
 
 _MEMORY_BYTES = 2 << 30
+# What any machine for KVM has; images say nothing of it.
+_FEATURES = ("acpi", "apic", "pae")
 
 
 class DiskReader:
-    """Reads what there is to know of disk images: their sizes; the rest are defaults."""
+    """Reads what there is to know of disk images: their sizes; the rest are defaults.
 
-    def __init__(self, paths: Sequence[Path], *, format: str | None, warn: Warn) -> None:
+    Files that a VMDK names lie in its own folder unless they may lie `anywhere`.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], *, format: str | None, warn: Warn, anywhere: bool = False
+    ) -> None:
         self._paths = [path.absolute() for path in paths]
         self._format = format
         self._warn = warn
+        self._anywhere = anywhere
 
     def describe(self) -> str:
         """Return one line for messages."""
@@ -28,40 +37,30 @@ class DiskReader:
 
     def read(self) -> Source:
         """Return a machine with these disks.  Raises SourceError, ImageError."""
+        if not self._paths:
+            raise ImageError(
+                "E-DISK-NONE", "No disk image was given.", remedy="Name one: -i disk web01.qcow2"
+            )
         name = name_from_file(self._paths[0].name)
         return Source(
             name=name,
             original_name=name,
-            hypervisor="disk",
+            hypervisor="unknownhv",
             memory_bytes=_MEMORY_BYTES,
             vcpus=1,
-            disks=tuple(self._disk(number, path) for number, path in enumerate(self._paths)),
+            features=_FEATURES,
+            display=Display(type=DisplayType.WINDOW),
+            disks=tuple(
+                local_disk(
+                    number,
+                    path,
+                    format=self._format,
+                    warn=self._warn,
+                    folder=None if self._anywhere else path.parent,
+                )
+                for number, path in enumerate(self._paths)
+            ),
             nics=(Nic(vnet="default", vnet_type=VnetType.NETWORK),),
-        )
-
-    def _disk(self, number: int, path: Path) -> SourceDisk:
-        try:
-            with path.open("rb") as stream:
-                head = stream.read(HEAD_BYTES)
-        except OSError as error:
-            raise ImageError(
-                "E-IMG-READ",
-                f"{path} cannot be read: {error.strerror}.",
-                remedy="Check the path and who may read it.",
-            ) from error
-        if not head:
-            raise ImageError("E-IMG-READ", f"{path} is empty (0 bytes).")
-        found = image_format(head, str(path))
-        if self._format is None and found != "raw" and path.suffix in (".img", ".raw"):
-            # A guest can write such a header into its own raw disk.
-            self._warn(f"{path} is taken as {found}, as its header says; state raw if it is raw.")
-        fmt = self._format or found
-        return SourceDisk(
-            id=number,
-            controller=None,
-            path=str(path),
-            format=fmt,
-            virtual_size_bytes=virtual_size(str(path), fmt, str(path)),
         )
 
     def verify(self, progress: Callable[[int, int], None]) -> list[dict[str, str]]:

@@ -74,7 +74,7 @@ def virtual_size(uri: str, fmt: str, label: str) -> int:
     `uri` is what qemu opens, `fmt` its stated format.  qemu-img runs with limits on CPU, memory
     and time.  Raises ImageError: E-IMG-BACKING, E-IMG-EXTENT, E-IMG-READ, E-HOST.
     """
-    info = _info(uri, fmt, label)
+    info = image_info(uri, fmt, label)
     if info.get("backing-filename") or info.get("full-backing-filename"):
         raise ImageError(
             "E-IMG-BACKING",
@@ -95,7 +95,11 @@ def virtual_size(uri: str, fmt: str, label: str) -> int:
     return int(info["virtual-size"])
 
 
-def _info(uri: str, fmt: str, label: str) -> dict[str, Any]:
+def image_info(uri: str, fmt: str, label: str) -> dict[str, Any]:
+    """Return what qemu-img tells of an image of the stated format, under limits.
+
+    Raises ImageError: E-IMG-READ, E-HOST.
+    """
     if shutil.which("qemu-img") is None:
         raise ImageError(
             "E-HOST",
