@@ -129,9 +129,10 @@ def refuse_busy(domain: libvirt.virDomain) -> None:
 class LibvirtReader:
     """Reads one domain of a host whose disks can be opened on this machine."""
 
-    def __init__(self, uri: str, domain: str, *, warn: Warn) -> None:
+    def __init__(self, uri: str, domain: str, *, warn: Warn, password: str | None = None) -> None:
         self._uri = uri
         self._domain = domain
+        self._password = password
         self._warn = warn
 
     def describe(self) -> str:
@@ -140,7 +141,7 @@ class LibvirtReader:
 
     def read(self) -> Source:
         """Return the domain as a source; it must be shut off.  Raises SourceError."""
-        with connection(self._uri) as link:
+        with connection(self._uri, password=self._password) as link:
             domain = find_domain(link, self._domain)
             refuse_busy(domain)
 

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from inventory.sources.errors import SourceError
 from inventory.sources.https_disk import RETRY
+from inventory.sources.input_options import SSH_OPTIONS
 from inventory.sources.nbdkit import (
     NbdServer,
     ServerError,
@@ -25,7 +26,6 @@ from inventory.sources.uris import HOST, USER
 
 _CONNECT_SECONDS = 60
 _COPY_SECONDS = 300
-SSH_OPTIONS = ("ssh-identity", "ssh-known-hosts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,6 @@ from inventory.sources.uris import checked_uri
 _NAMESPACE = "{http://libvirt.org/schemas/domain/vmware/1.0}"
 _DATASTORE_PATH = re.compile(r"\[(?P<datastore>[^\]]{1,255})\] (?P<path>.{1,1024})\.vmdk")
 _SNAPSHOT = re.compile(r"-\d{6}(?=\.vmdk$)")
-HTTPS_OPTIONS = ("https-thumbprint",)
 
 FetchXml = Callable[[], bytes]
 """Returns the domain XML as libvirt gives it.  Raises SourceError."""
