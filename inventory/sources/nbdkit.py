@@ -71,6 +71,13 @@ def clean_environment() -> dict[str, str]:
     return kept | {"LANG": "C", "LC_ALL": "C"}
 
 
+def forget_proxies() -> None:
+    """Take the proxies out of this process's environment, for libraries that would use them."""
+    for name in list(os.environ):
+        if name.lower() in _PROXIES:
+            del os.environ[name]
+
+
 @cache
 def installed_filters() -> frozenset[str]:
     """Return the names of the filters that this host's nbdkit has.  Raises ServerError."""

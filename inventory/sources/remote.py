@@ -10,6 +10,7 @@ from inventory.sources.base import SourceReader, Warn
 from inventory.sources.errors import SourceError
 from inventory.sources.input_options import HTTPS_OPTIONS, SSH_OPTIONS, TRANSPORTS
 from inventory.sources.libvirt_host import domain_xml
+from inventory.sources.nbdkit import forget_proxies
 from inventory.sources.ssh import SshHost
 from inventory.sources.uris import checked_uri
 from inventory.sources.vddk import VddkReader
@@ -49,6 +50,8 @@ def remote_reader(
     if connection and scheme in _VMWARE:
 
         def vmware_xml() -> bytes:
+            # libvirt's driver would go through them.
+            forget_proxies()
             return domain_xml(connection, location, password)
 
         if transport == "ssh":

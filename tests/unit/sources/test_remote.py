@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -10,6 +12,7 @@ from conversions.pipeline.cli import main
 from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import Input, Job, Mode
 from conversions.secrets import take_secrets, with_secrets
+from inventory.sources import libvirt_host, remote
 from inventory.sources.base import reader_for
 from inventory.sources.errors import SourceError
 from inventory.sources.libvirt_host import LibvirtReader
@@ -46,6 +49,39 @@ def test_who_reads_what(
     )  # fmt: skip
     assert type(reader) is expected
     assert warnings == []
+
+
+@pytest.mark.rows("1-T231")
+@pytest.mark.parametrize("name", ["https_proxy", "ALL_PROXY", "no_proxy"])
+def test_libvirt_asks_vmware_through_no_proxy(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def domain_xml(*words: str) -> bytes:
+        assert words == (ESX, "vm", "pass")
+        raise KeyError(os.environ.get(name, "no proxy"))
+
+    monkeypatch.setenv(name, "http://proxy:1")
+    monkeypatch.setattr(remote, "domain_xml", domain_xml)
+    reader = reader_for(
+        "libvirt", "vm", work_dir=tmp_path, warn=print, connection=ESX, password="pass"
+    )
+    with pytest.raises(KeyError, match="no proxy"):
+        reader.read()
+
+
+@pytest.mark.parametrize(("password", "code"), [("right", "E-LV-NODOM"), ("wrong", "E-LV-CONNECT")])
+def test_libvirt_is_given_the_password_it_asks_for(
+    password: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On libvirt's test driver with users of its own; such an address is refused elsewhere."""
+    node = tmp_path / "node.xml"
+    node.write_text("<node><auth><user password='right'>operator</user></auth></node>")
+    address = f"test://operator@/{node}"
+    monkeypatch.setattr(libvirt_host, "checked_uri", lambda _uri: f"test://{node}")
+    monkeypatch.setattr(libvirt_host, "urlsplit", lambda _uri: urlsplit(address))
+    with pytest.raises(SourceError) as caught:
+        libvirt_host.domain_xml(address, "vm", password)
+    assert caught.value.code == code
 
 
 @pytest.mark.rows("1-T225")
