@@ -25,7 +25,7 @@ def https_server(
     """
     parameters = [("url", url), ("timeout", str(TIMEOUT_SECONDS)), ("protocols", "https")]
     # A redirect could lead the cookie to another host.
-    parameters += [("followlocation", "false")]
+    parameters += [("followlocation", "false"), ("tcp-keepalive", "true")]
     variables = {}
     if cookie_file:
         # The script is a fixed word of command; where the file is comes from the environment.

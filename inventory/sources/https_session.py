@@ -169,7 +169,7 @@ class HttpsSession:
         """Renew no more."""
         self._ended.set()
         self._trouble.set()
-        self._keeper.join(_TIMEOUT_SECONDS)
+        self._keeper.join(5)
         self.cookie_file.unlink(missing_ok=True)
 
     def look(self, line: str) -> None:
