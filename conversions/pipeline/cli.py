@@ -309,7 +309,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--disks-anywhere",
         action="store_true",
-        help="take disks that a VMX or VMDK names outside of its own folder",
+        help="trust what a VMX or an image names: disks in other folders, layers below",
     )
     add_target_options(parser)
     add("-n", "--network", metavar="IN:OUT", action="append", default=[], help="map a network")

@@ -33,8 +33,8 @@ class Input:
     Kind "ova": the path of an OVA file, directory or .ovf.  Kind "disk": the path of an image, and
     of others in `more`; `format` is stated for all of them or None.  Kind "vmx": the path of a VMX
     file.  Kind "libvirtxml": that of a file of domain XML.  Kind "libvirt": the name or UUID of a
-    domain on the host `connection`.  With `disks_anywhere` the files of a VMX or VMDK may lie
-    outside of its own folder.
+    domain on the host `connection`.  With `disks_anywhere` the names of files in a VMX and in
+    images are trusted: they may lie in other folders.
     """
 
     kind: str
@@ -267,7 +267,7 @@ class Job:
             self._check_in_place()
 
     def _check_in_place(self) -> None:
-        if self.source.kind not in ("disk", "libvirt"):
+        if self.source.kind not in ("disk", "libvirt", "libvirtxml"):
             raise JobError(
                 f"A source of kind {self.source.kind} cannot be converted in place.",
                 remedy="Disks on this host and domains of a libvirt host can; copy the others.",

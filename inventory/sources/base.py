@@ -88,11 +88,12 @@ def reader_for(
 
     "ova": `location` is a file or folder.  "disk": it is an image, `more` are the other disks and
     `format` is that of all.  "vmx": it is a VMX file.  "libvirtxml": it is a file of domain XML.
-    "libvirt": it is a domain of the host `connection`.  With `disks_anywhere` the files of a VMX or
-    VMDK need not lie in its own folder.  `look` is called while something is unpacked, and may
+    "libvirt": it is a domain of the host `connection`.  With `disks_anywhere` the names of files in
+    a VMX and in images are trusted.  `look` is called while something is unpacked, and may
     raise to end it.
     """
     from inventory.sources.disk import DiskReader
+    from inventory.sources.libvirt_file import LibvirtXmlReader
     from inventory.sources.libvirt_host import LibvirtReader
     from inventory.sources.ova import OvaReader
     from inventory.sources.vmx import VmxReader
@@ -106,6 +107,9 @@ def reader_for(
         return VmxReader(Path(location), warn=warn, anywhere=disks_anywhere)
     if kind == "libvirt":
         return LibvirtReader(connection or "qemu:///system", location, warn=warn)
+    if kind == "libvirtxml":
+        uri = connection or "qemu:///system"
+        return LibvirtXmlReader(Path(location), uri=uri, warn=warn, anywhere=disks_anywhere)
     raise SourceError(
         "E-INPUT-KIND",
         f"Input kind {kind!r} is not known; ova, vmx, disk, libvirt and libvirtxml are.",
