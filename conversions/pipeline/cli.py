@@ -148,6 +148,10 @@ def _job(options: argparse.Namespace) -> Job:
         except OSError as error:
             raise JobError(f"The job file {options.job} cannot be read: {error}.") from error
         return Job.from_json(text)
+    if not options.source and options.i == "disk":
+        raise JobError(
+            "No disk image was given.", remedy="Name one: -i disk web01.qcow2", code="E-DISK-NONE"
+        )
     if not options.source:
         raise JobError("No source was given.", remedy="Write: -i ova FILE -o local -os FOLDER")
     if len(options.source) != 1 and options.i != "disk":

@@ -30,11 +30,11 @@ class Mode(StrEnum):
 class Input:
     """Where the source is.
 
-    Kind "ova": the path of an OVA file, directory or .ovf.  Kind "disk": the path of an image, and
-    of others in `more`; `format` is stated for all of them or None.  Kind "vmx": the path of a VMX
-    file.  Kind "libvirtxml": that of a file of domain XML.  Kind "libvirt": the name or UUID of a
-    domain on the host `connection`.  With `disks_anywhere` the names of files in a VMX and in
-    images are trusted: they may lie in other folders.
+    Kind "ova": the path of an OVA file, directory or .ovf.  Kind "vmx": the path of a VMX file.
+    Kind "disk": the path of an image, or the address of an NBD server, and others in `more`;
+    `format` is that of all files, or None.  Kind "libvirtxml": the path of a file of domain XML.
+    Kind "libvirt": the name or UUID of a domain on the host `connection`.  With `disks_anywhere`
+    the names of files in a VMX and in images are trusted: they may lie in other folders.
     """
 
     kind: str

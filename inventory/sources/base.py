@@ -86,11 +86,11 @@ def reader_for(
 ) -> SourceReader:
     """Return the reader for an input kind.  Raises SourceError for an unknown kind.
 
-    "ova": `location` is a file or folder.  "disk": it is an image, `more` are the other disks and
-    `format` is that of all.  "vmx": it is a VMX file.  "libvirtxml": it is a file of domain XML.
-    "libvirt": it is a domain of the host `connection`.  With `disks_anywhere` the names of files in
-    a VMX and in images are trusted.  `look` is called while something is unpacked, and may
-    raise to end it.
+    "ova": `location` is a file or folder.  "disk": it is an image or the address of an NBD server,
+    `more` are the other disks and `format` is that of all files.  "vmx": it is a VMX file.
+    "libvirtxml": it is a file of domain XML.  "libvirt": it is a domain of the host `connection`.
+    With `disks_anywhere` the names of files in a VMX and in images are trusted.  `look` is called
+    while something is unpacked, and may raise to end it.
     """
     from inventory.sources.disk import DiskReader
     from inventory.sources.libvirt_file import LibvirtXmlReader
@@ -101,8 +101,8 @@ def reader_for(
     if kind == "ova":
         return OvaReader(Path(location), work_dir=work_dir, warn=warn, look=look)
     if kind == "disk":
-        paths = [Path(p) for p in (location, *more)]
-        return DiskReader(paths, format=format, warn=warn, anywhere=disks_anywhere)
+        images = (location, *more)
+        return DiskReader(images, format=format, warn=warn, anywhere=disks_anywhere)
     if kind == "vmx":
         return VmxReader(Path(location), warn=warn, anywhere=disks_anywhere)
     if kind == "libvirt":
