@@ -156,6 +156,7 @@ def _job(options: argparse.Namespace) -> Job:
         raise JobError("No source was given.", remedy="Write: -i ova FILE -o local -os FOLDER")
     if len(options.source) != 1 and options.i != "disk":
         raise JobError(f"-i {options.i} takes one source; {len(options.source)} were given.")
+    options.in_place |= options.direct
     mode = next(
         (m for m in (Mode.INSPECT, Mode.REHEARSE, Mode.IN_PLACE) if getattr(options, m)), Mode.COPY
     )
@@ -184,6 +185,7 @@ def _job(options: argparse.Namespace) -> Job:
         guest_agent=not options.no_guest_agent,
         keep_nic_names=not options.no_keep_nic_names,
         define=options.define,
+        direct=options.direct,
         trim=not options.no_fstrim,
         memory_mib=options.memsize,
         vcpus=options.smp,
@@ -356,7 +358,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--smp", type=int, metavar="N", help="vCPUs of the appliance")
     add("--inspect", action="store_true", help="only look inside the guest")
     add("--rehearse", action="store_true", help="convert, then throw the result away")
+    # Whole options, so that neither takes the source that follows for its value.
     add("--in-place", action="store_true", help="convert the source's own disks")
+    add(
+        "--in-place=direct",
+        dest="direct",
+        action="store_true",
+        help="the same without an overlay, where there is no room for one: nothing can undo it",
+    )
     add("--define", action="store_true", help="with --in-place: define the domain anew as well")
     add(
         "--key",
@@ -369,13 +378,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-guest-agent", action="store_true", help="arrange no QEMU guest agent")
     add("--no-keep-nic-names", action="store_true", help="let names of network cards change")
     _add_wishes(parser)
-    add(
-        "--print-source",
-        nargs="?",
-        const="current",
-        choices=["current", "legacy", "json"],
-        help="print what the source is and stop",
-    )
+    for layout in ("current", "legacy", "json"):
+        add(
+            f"--print-source={layout}",
+            *(["--print-source"] if layout == "current" else []),
+            dest="print_source",
+            action="store_const",
+            const=layout,
+            help="print what the source is and stop",
+        )
     add("--job", metavar="FILE", help="read the job as JSON from a file, - for standard input")
     add("--events", action="store_true", help="write events as JSON lines")
     add("--machine-readable", action="store_true", help="print the capabilities")

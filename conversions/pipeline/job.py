@@ -226,8 +226,9 @@ class Job:
     VIRT_V2V_TMPDIR, LIBGUESTFS_CACHEDIR, TMPDIR or /var/tmp, in that order.  `root` is "single",
     "first" or a device of the guest such as /dev/sda2.  `name` renames the VM.  `guest_agent`
     arranges that the QEMU guest agent is installed at the first start; `keep_nic_names` that
-    network cards keep the names they are configured by.  `define` gives a domain converted in
-    place its new definition on its host.  `keys` open encrypted devices; they belong in no file
+    network cards keep the names they are configured by.  `direct` converts in place without an
+    overlay, where there is no room for one: nothing can undo it.  `define` gives a domain converted
+    in place its new definition on its host.  `keys` open encrypted devices; they belong in no file
     and no log.  `fsck` checks filesystems before and after.
     """
 
@@ -243,6 +244,7 @@ class Job:
     keys: tuple[Key, ...] = field(default=(), repr=False)
     fsck: bool = True
     define: bool = False
+    direct: bool = False
     guest_agent: bool = True
     keep_nic_names: bool = True
     trim: bool = True
@@ -265,6 +267,8 @@ class Job:
             check_target(self.target)
         if self.mode is Mode.IN_PLACE:
             self._check_in_place()
+        elif self.direct:
+            raise JobError("Only a conversion in place can do without an overlay.")
 
     def _check_in_place(self) -> None:
         if self.source.kind not in ("disk", "libvirt", "libvirtxml"):
