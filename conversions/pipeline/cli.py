@@ -31,6 +31,7 @@ from conversions.pipeline.target_options import (
 )
 from conversions.pipeline.text_log import text_lines
 from conversions.pipeline.windows.static_ip import parse_static_ip
+from conversions.pipeline.work import work_folder
 from inventory.sources.errors import SourceError
 
 EXIT_ERROR = 1
@@ -68,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
             return 0
         job = _job(options)
         if options.print_source:
-            return _print_source(job, options.print_source)
+            return _print_source(job, options.print_source, reporter)
     except (ConversionError, SourceError) as error:
         return _failed(reporter, error.code, error.message, error.remedy)
     return run_job(job, reporter, lifeline=options.job == "-")
@@ -265,35 +266,43 @@ def _windows(options: argparse.Namespace) -> WindowsOptions:
     )
 
 
-def _print_source(job: Job, layout: str) -> int:
+def _print_source(job: Job, layout: str, reporter: EventReporter) -> int:
     """Print the source in one of the three layouts."""
-    import tempfile
-
+    from conversions.pipeline.source import reader_of
     from inventory.sources import text
-    from inventory.sources.base import reader_for
 
-    with tempfile.TemporaryDirectory(prefix="v2v.") as folder:
-        source = reader_for(
-            job.source.kind,
-            job.source.location,
-            work_dir=Path(folder),
-            warn=lambda line: print(f"v2vweb: warning: {line}", file=sys.stderr),
-            more=job.source.more,
-            format=job.source.format,
-            connection=job.source.connection,
-            disks_anywhere=job.source.disks_anywhere,
-        ).read()
+    def warn(line: str) -> None:
+        print(f"v2vweb: warning: {line}", file=sys.stderr)
+
+    with work_folder(job, reporter) as folder:
+        source = reader_of(job.source, folder, warn).read()
     if not source.disks:
-        print(f"v2vweb: warning: {source.name} has no disks.", file=sys.stderr)
+        warn(f"{source.name} has no disks.")
     layouts: Mapping[str, Callable[[], str]] = {
-        "current": lambda: (
-            "Source guest information (--print-source):\n\n" + text.current(source) + "\n"
-        ),
+        "current": lambda: "Source guest information (--print-source):\n\n" + text.current(source),
         "legacy": lambda: text.legacy(source),
         "json": lambda: json.dumps(source.to_dict(), indent=2),
     }
     print(layouts[layout]())
     return 0
+
+
+class _Once(argparse.Action):
+    """An option of which two would contradict each other."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Store the value of the first and refuse a second."""
+        seen = vars(namespace).setdefault("seen", set())
+        if self.dest in seen:
+            parser.error(f"{option_string} was given more than once")
+        seen.add(self.dest)
+        setattr(namespace, self.dest, values)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -306,12 +315,14 @@ def _parser() -> argparse.ArgumentParser:
     add("source", nargs="*", help="the OVA, VMX file, domain XML, disk images or the domain")
     add(
         "-i",
+        action=_Once,
+        type=lambda kind: {"local": "disk"}.get(kind, kind),
         choices=["ova", "vmx", "disk", "libvirt", "libvirtxml"],
         default="ova",
         help="kind of source",
     )
-    add("-ic", metavar="URI", help="libvirt host of the domain (qemu:///system)")
-    add("-if", metavar="FORMAT", help="format of the disks of -i disk; else detected")
+    add("-ic", action=_Once, metavar="URI", help="libvirt host of the domain (qemu:///system)")
+    add("-if", action=_Once, metavar="FORMAT", help="format of the disks of -i disk; else detected")
     add(
         "--disks-anywhere",
         action="store_true",

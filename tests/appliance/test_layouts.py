@@ -134,6 +134,7 @@ def test_raid_over_two_disks(disks: Disks, rehearse: Rehearse) -> None:
     assert reports(events)["inspection"]["root"].startswith("/dev/md")
 
 
+@pytest.mark.rows("1-T258")
 def test_a_blank_second_disk_goes_along(disks: Disks, rehearse: Rehearse) -> None:
     """T9."""
     status, events = rehearse(disks["plain"], disks["blank"])
@@ -141,6 +142,7 @@ def test_a_blank_second_disk_goes_along(disks: Disks, rehearse: Rehearse) -> Non
     assert len(reports(events)["target_buses"]["virtio_blk"]) == 2
 
 
+@pytest.mark.rows("1-T257")
 def test_a_blank_disk_alone_is_no_guest(disks: Disks, rehearse: Rehearse) -> None:
     """T8."""
     status, events = rehearse(disks["blank"])
