@@ -31,8 +31,9 @@ class SourceReader(Protocol):
     def verify(self, progress: Callable[[int, int], None]) -> list[dict[str, str]]:
         """Check the digests the source carries; progress gets (done_bytes, total_bytes).
 
-        Returns one {"file", "algorithm", "status"} per record, status "matches" or "missing";
-        an empty list when the source carries no digests.  Raises ManifestError.
+        Call after `read`.  Returns one {"file", "algorithm", "status"} per record, status "matches"
+        or "missing", of domain XML also "differs", or "computed" with its "digest"; an empty list
+        when the source carries no digests.  Raises ManifestError.
         """
         ...
 

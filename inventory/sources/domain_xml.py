@@ -46,6 +46,7 @@ class Volume:
     format: str
 
 
+OnDisk = Callable[[SourceDisk, etree._Element], None]
 FindVolume = Callable[[str, str], Volume | None]
 """Takes the names of a pool and a volume; None when that volume is no file."""
 
@@ -57,11 +58,13 @@ def parse_domain(
     *,
     folder: Path | None = None,
     default_format: str | None = "raw",
+    on_disk: OnDisk = lambda _disk, _element: None,
 ) -> Source:
     """Return the machine a domain describes.
 
     Names of files that are not absolute count from `folder`; without one such disks are left out.
     A disk that states no format has `default_format`, "" for None: whoever reads it looks.
+    `on_disk` gets each disk that is taken with what describes it.
     Raises DescriptorError: E-XML-..., E-LV-TYPE, E-LV-NAME, E-LV-NODISK.
     """
     root = parse_xml(data)
@@ -84,7 +87,7 @@ def parse_domain(
         vcpus=_vcpus(root),
         disks=_disks(
             root, warn, find_volume, vmware=hypervisor == "vmware", folder=folder,
-            default_format=default_format or "",
+            default_format=default_format or "", on_disk=on_disk,
         ),
         removables=_removables(root, warn),
         nics=_nics(root),
@@ -202,7 +205,7 @@ def _controller(root: etree._Element, disk: etree._Element) -> Controller | None
 
 def _disks(
     root: etree._Element, warn: Warn, find_volume: FindVolume, *, vmware: bool,
-    folder: Path | None, default_format: str,
+    folder: Path | None, default_format: str, on_disk: OnDisk,
 ) -> tuple[SourceDisk, ...]:  # fmt: skip
     found = [d for d in root.findall("devices/disk") if d.get("device", "disk") == "disk"]
     disks: list[SourceDisk] = []
@@ -216,16 +219,16 @@ def _disks(
             reasons.append(str(error))
             warn(f"Disk {number + 1} of the domain is left out: {error}.")
             continue
-        disks.append(
-            SourceDisk(
-                id=len(disks),
-                controller=_controller(root, element),
-                path=place.path,
-                format=place.format,
-                remote=place.remote,
-                node=place.node,
-            )
+        disk = SourceDisk(
+            id=len(disks),
+            controller=_controller(root, element),
+            path=place.path,
+            format=place.format,
+            remote=place.remote,
+            node=place.node,
         )
+        on_disk(disk, element)
+        disks.append(disk)
     if not disks:
         why = f" ({'; '.join(reasons)})" if reasons else ""
         raise DescriptorError(

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from lxml import etree
+
 from inventory.sources.base import Warn
+from inventory.sources.content_digests import ContentDigest, check_content, content_digest
 from inventory.sources.domain_xml import Volume, parse_domain
 from inventory.sources.errors import DescriptorError
 from inventory.sources.https_disk import serve_https
@@ -29,6 +32,8 @@ class LibvirtXmlReader:
         self._uri = uri
         self._warn = warn
         self._anywhere = anywhere
+        self._disks: tuple[SourceDisk, ...] = ()
+        self._digests: dict[int, ContentDigest] = {}
 
     def describe(self) -> str:
         """Return one line for messages."""
@@ -45,10 +50,25 @@ class LibvirtXmlReader:
                 f"{self._path} cannot be read: {error.strerror}.",
                 remedy="Check the path and who may read it.",
             ) from error
+        self._digests = {}
         source = parse_domain(
-            data, self._warn, self._volume, folder=Path.cwd(), default_format=None
+            data,
+            self._warn,
+            self._volume,
+            folder=Path.cwd(),
+            default_format=None,
+            on_disk=self._note_digest,
         )
-        return replace(source, disks=tuple(self._checked(disk) for disk in source.disks))
+        source = replace(source, disks=tuple(self._checked(disk) for disk in source.disks))
+        self._disks = source.disks
+        return source
+
+    def _note_digest(self, disk: SourceDisk, element: etree._Element) -> None:
+        digest = content_digest(element, self._warn)
+        if digest is not None and disk.remote:
+            self._warn(f"The checksum of {disk.path} is not looked at: it is on another host.")
+        elif digest is not None:
+            self._digests[disk.id] = digest
 
     def _volume(self, pool: str, volume: str) -> Volume | None:
         with connection(self._uri) as link:
@@ -73,6 +93,16 @@ class LibvirtXmlReader:
         return serve_https(source, servers)
 
     def verify(self, progress: Callable[[int, int], None]) -> list[dict[str, str]]:
-        """Return nothing: domain XML carries no digests."""
-        del progress
-        return []
+        """Check the digests of the disks' content; call after `read`.  Raises ManifestError."""
+        wanted = [
+            (disk, self._digests[disk.id]) for disk in self._disks if disk.id in self._digests
+        ]
+        total = sum(disk.virtual_size_bytes or 0 for disk, _digest in wanted)
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            progress(done, total)
+
+        return [check_content(disk, digest, advance, self._warn) for disk, digest in wanted]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -256,3 +258,78 @@ def test_a_disk_on_another_host_is_not_changed_in_place(tmp_path: Path) -> None:
     job = Job(mode=Mode.IN_PLACE, source=Input(kind="libvirtxml", location=str(path)))
     with pytest.raises(TargetError):
         open_source(job, tmp_path, RecordingReporter(), Servers(tmp_path))
+
+
+@pytest.mark.rows("1-T219", "1-T220")
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+@pytest.mark.parametrize(
+    ("fail", "right", "status", "warned"),
+    [
+        ("fail='error'", False, "E-LV-CHECKSUM", 0),
+        ("fail='err'", True, "matches", 0),
+        ("fail='warn'", False, "differs", 1),
+        ("", False, "differs", 1),
+        ("", True, "matches", 0),
+        ("fail='ignore'", False, None, 0),
+        ("fail='bogus'", False, None, 1),
+        ("fail='print'", False, "computed", 0),
+    ],
+)
+def test_digests_are_those_of_the_content(
+    tmp_path: Path, raw: Path, fmt: str, fail: str, right: bool, status: str | None, warned: int
+) -> None:
+    path, expected = raw, hashlib.md5(raw.read_bytes(), usedforsecurity=False).hexdigest()
+    if fmt == "qcow2":
+        path = tmp_path / "d.qcow2"
+        convert = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2"]
+        subprocess.run([*convert, raw, path], check=True)
+    text = f" {expected.upper()}\n" if right else "0" * 32
+    checksum = f"<checksum method='md5' {fail}>{text}</checksum>"
+    xml = tmp_path / "web.xml"
+    disk = DISK.format(fmt, path, "ide").replace("</disk>", f"{checksum}</disk>")
+    xml.write_text(DOMAIN.format("", disk, ""))
+    job = Job(mode=Mode.INSPECT, source=Input(kind="libvirtxml", location=str(xml)))
+    report = RecordingReporter()
+    if status == "E-LV-CHECKSUM":
+        with pytest.raises(SourceError) as caught:
+            open_source(job, tmp_path, report, Servers(tmp_path))
+        assert caught.value.code == status
+        return
+    open_source(job, tmp_path, report, Servers(tmp_path))
+    assert [d["status"] for d in report.data("digests")] == ([status] if status else [])
+    assert report.warnings == warned
+    said = [event["text"] for event in report.events if event["type"] == "log"]
+    assert bool([line for line in said if line.endswith(expected)]) == (status == "computed")
+
+
+@pytest.mark.rows("1-T221")
+def test_digests_of_other_methods_are_refused(tmp_path: Path, raw: Path) -> None:
+    disk = DISK.format("raw", raw, "ide").replace("</disk>", "<checksum{}>0</checksum></disk>")
+    assert refused(tmp_path, disk.format(" method='sha1'")) == "E-LV-CHECKSUM"
+    assert len(read(tmp_path, "", disk=disk.format(""))[1]) == 1
+
+
+def test_a_digest_that_is_given_up_leaves_no_program(tmp_path: Path) -> None:
+    path = tmp_path / "d.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "8G"], check=True)
+    disk = DISK.format("qcow2", path, "ide")
+    (tmp_path / "web.xml").write_text(
+        DOMAIN.format("", disk.replace("</disk>", "<checksum method='md5'>0</checksum></disk>"), "")
+    )
+    reader = reader_for(
+        "libvirtxml", str(tmp_path / "web.xml"), work_dir=tmp_path, warn=pytest.fail
+    )
+    reader.read()
+
+    def stop(_done: int, total: int) -> None:
+        assert total == 8 << 30
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        reader.verify(stop)
+    for _attempt in range(100):
+        commands = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
+        if not [c for c in commands if b"qemu-nbd" in c and os.fsencode(path) in c]:
+            return
+        time.sleep(0.1)
+    pytest.fail("qemu-nbd still runs")
