@@ -39,6 +39,14 @@ class InPlaceForm(forms.Form):
             "machine type. Otherwise the new definition is only shown in the report."
         ),
     )
+    direct = forms.BooleanField(
+        label=gettext_lazy("There is no room for an overlay: change the disks directly"),
+        required=False,
+        help_text=gettext_lazy(
+            "Only with a backup of your own. Nothing stops it once it has begun, and after a "
+            "failure the state of the disks is unknown."
+        ),
+    )
     confirm = forms.CharField(
         label=gettext_lazy("Type the machine's name to confirm"), max_length=255
     )
@@ -49,7 +57,8 @@ class InPlaceForm(forms.Form):
         self.vm = vm
         self.sections = sections_for(data, vm, inspection)
         super().__init__(data)
-        self.fields["define"].widget.attrs["class"] = "pf-v6-c-check__input"
+        for name in ("define", "direct"):
+            self.fields[name].widget.attrs["class"] = "pf-v6-c-check__input"
         self.fields["confirm"].widget.attrs["autocomplete"] = "off"
         if vm.kind != "libvirt":
             del self.fields["define"]
@@ -77,6 +86,7 @@ class InPlaceForm(forms.Form):
             name=None,
             root=values["root"],
             define=bool(values.get("define")),
+            direct=values["direct"],
         )
         for section in self.sections:
             job = section.apply(job)

@@ -324,6 +324,8 @@ def sentence(conversion: Conversion, key: str, steps: list[Any]) -> str:
         who = conversion.stop_requested_by
         by = _("Stopped by %(user)s.") % {"user": who} if who else _("Stopped.")
         return f"{by} " + _("The source is unchanged. Retry when you like.")
+    if key == status.LOST and conversion.reports.get("commit"):
+        return _("The worker stopped answering while the disks were changed. Read why below.")
     if key == status.LOST:
         return _("The worker stopped answering. The source is unchanged. Retry.")
     if key == status.FAILED:

@@ -44,6 +44,8 @@ EXPLAINED: list[tuple[str, str]] = [
     (r"/etc/(modprobe\.d.*|modprobe\.conf|modules(\.conf)?)", "aliases of devices that are gone"),
     (r".*firstboot.*|.*/v2vweb.*|.*/virt-sysprep.*", "each has its own first-start program, with "
      "names of its own"),
+    (r"/etc/rc\.d(/rc\d\.d)?", "folders of links of System V, which a guest with systemd ignores"),
+    (r"/run/blkid/.*", "times of probes by the guest's tools; the folder is empty at a start"),
     (r"/etc/systemd/system/.*", "the unit of the first-start program, and links of removed tools"),
     (r"/etc/(systemd/network|udev/rules\.d)/.*", "ours pins the names of network cards to their "
      "MAC addresses; the peer lets them change"),

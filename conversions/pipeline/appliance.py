@@ -73,8 +73,8 @@ class Appliance:
         for overlay in self._overlays:
             g.add_drive_opts(
                 overlay.path,
-                format="qcow2",
-                cachemode="unsafe",
+                format=overlay.format,
+                cachemode="writeback" if self._job.direct else "unsafe",
                 discard="disable" if self._read_only else "besteffort",
             )
         return g
@@ -154,8 +154,8 @@ class Appliance:
         except RuntimeError as error:
             raise ApplianceError(
                 f"The appliance did not shut down cleanly: {error}. "
-                "What was written into the overlay may be incomplete.",
-                remedy="Convert again; the source is unchanged.",
+                "What was written may be incomplete.",
+                remedy="" if self._job.direct else "Convert again; the source is unchanged.",
             ) from error
         self.kill()
 

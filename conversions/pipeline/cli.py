@@ -32,6 +32,7 @@ from conversions.pipeline.target_options import (
 )
 from conversions.pipeline.text_log import text_lines
 from conversions.pipeline.windows.static_ip import parse_static_ip
+from conversions.pipeline.work import work_folder
 from inventory.sources.errors import SourceError
 from inventory.sources.input_options import HTTPS_OPTIONS, SSH_OPTIONS, TRANSPORTS, VDDK_OPTIONS
 
@@ -74,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
             return 0
         job = _job(options)
         if options.print_source:
-            return _print_source(job, options.print_source)
+            return _print_source(job, options.print_source, reporter)
     except (ConversionError, SourceError) as error:
         return _failed(reporter, error.code, error.message, error.remedy)
     return run_job(job, reporter, lifeline=options.job == "-")
@@ -154,10 +155,15 @@ def _job(options: argparse.Namespace) -> Job:
         except OSError as error:
             raise JobError(f"The job file {options.job} cannot be read: {error}.") from error
         return Job.from_json(text)
+    if not options.source and options.i == "disk":
+        raise JobError(
+            "No disk image was given.", remedy="Name one: -i disk web01.qcow2", code="E-DISK-NONE"
+        )
     if not options.source:
         raise JobError("No source was given.", remedy="Write: -i ova FILE -o local -os FOLDER")
     if len(options.source) != 1 and options.i != "disk":
         raise JobError(f"-i {options.i} takes one source; {len(options.source)} were given.")
+    options.in_place |= options.direct
     mode = next(
         (m for m in (Mode.INSPECT, Mode.REHEARSE, Mode.IN_PLACE) if getattr(options, m)), Mode.COPY
     )
@@ -171,8 +177,8 @@ def _job(options: argparse.Namespace) -> Job:
             format=getattr(options, "if"),
             connection=options.ic,
             disks_anywhere=options.disks_anywhere,
-            transport=_once("-it", options.it),
-            password_file=_once("-ip", options.ip) or "",
+            transport=options.it,
+            password_file=options.ip or "",
             options=_pairs(options.io),
         ),
         target=target_from(options) if copying else None,
@@ -189,18 +195,12 @@ def _job(options: argparse.Namespace) -> Job:
         guest_agent=not options.no_guest_agent,
         keep_nic_names=not options.no_keep_nic_names,
         define=options.define,
+        direct=options.direct,
         trim=not options.no_fstrim,
         memory_mib=options.memsize,
         vcpus=options.smp,
         trace=options.trace,
     )
-
-
-def _once(option: str, values: Sequence[str]) -> str | None:
-    """Return what was given once at most.  Raises JobError."""
-    if len(values) > 1:
-        raise JobError(f"{option} was given more than once.")
-    return values[0] if values else None
 
 
 def _pairs(values: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -284,29 +284,42 @@ def _windows(options: argparse.Namespace) -> WindowsOptions:
     )
 
 
-def _print_source(job: Job, layout: str) -> int:
+def _print_source(job: Job, layout: str, reporter: EventReporter) -> int:
     """Print the source in one of the three layouts."""
-    import tempfile
-
     from inventory.sources import text
 
-    with tempfile.TemporaryDirectory(prefix="v2v.") as folder:
-        source = reader_of(
-            job.source,
-            Path(folder),
-            lambda line: print(f"v2vweb: warning: {line}", file=sys.stderr),
-        ).read()
+    def warn(line: str) -> None:
+        print(f"v2vweb: warning: {line}", file=sys.stderr)
+
+    with work_folder(job, reporter) as folder:
+        source = reader_of(job.source, folder, warn).read()
     if not source.disks:
-        print(f"v2vweb: warning: {source.name} has no disks.", file=sys.stderr)
+        warn(f"{source.name} has no disks.")
     layouts: Mapping[str, Callable[[], str]] = {
-        "current": lambda: (
-            "Source guest information (--print-source):\n\n" + text.current(source) + "\n"
-        ),
+        "current": lambda: "Source guest information (--print-source):\n\n" + text.current(source),
         "legacy": lambda: text.legacy(source),
         "json": lambda: json.dumps(source.to_dict(), indent=2),
     }
     print(layouts[layout]())
     return 0
+
+
+class _Once(argparse.Action):
+    """An option of which two would contradict each other."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Store the value of the first and refuse a second."""
+        seen = vars(namespace).setdefault("seen", set())
+        if self.dest in seen:
+            parser.error(f"{option_string} was given more than once")
+        seen.add(self.dest)
+        setattr(namespace, self.dest, values)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -319,20 +332,21 @@ def _parser() -> argparse.ArgumentParser:
     add("source", nargs="*", help="the OVA, VMX file, domain XML, disk images or the domain")
     add(
         "-i",
+        action=_Once,
+        type=lambda kind: {"local": "disk"}.get(kind, kind),
         choices=["ova", "vmx", "disk", "libvirt", "libvirtxml"],
         default="ova",
         help="kind of source",
     )
-    add("-ic", metavar="URI", help="libvirt host of the domain (qemu:///system)")
-    add("-if", metavar="FORMAT", help="format of the disks of -i disk; else detected")
+    add("-ic", action=_Once, metavar="URI", help="libvirt host of the domain (qemu:///system)")
+    add("-if", action=_Once, metavar="FORMAT", help="format of the disks of -i disk; else detected")
     add(
         "-it",
+        action=_Once,
         choices=TRANSPORTS,
-        action="append",
-        default=[],
         help="ssh: a VMX file by its address ssh://user@host/path; vddk: VMware's own library",
     )
-    add("-ip", metavar="FILE", action="append", default=[], help="holds the source's password")
+    add("-ip", action=_Once, metavar="FILE", help="holds the source's password")
     add(
         "-io",
         metavar="KEY=VALUE",
@@ -343,7 +357,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--disks-anywhere",
         action="store_true",
-        help="take disks that a VMX or VMDK names outside of its own folder",
+        help="trust what a VMX or an image names: disks in other folders, layers below",
     )
     add_target_options(parser)
     add("-n", "--network", metavar="IN:OUT", action="append", default=[], help="map a network")
@@ -386,7 +400,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--smp", type=int, metavar="N", help="vCPUs of the appliance")
     add("--inspect", action="store_true", help="only look inside the guest")
     add("--rehearse", action="store_true", help="convert, then throw the result away")
+    # Whole options, so that neither takes the source that follows for its value.
     add("--in-place", action="store_true", help="convert the source's own disks")
+    add(
+        "--in-place=direct",
+        dest="direct",
+        action="store_true",
+        help="the same without an overlay, where there is no room for one: nothing can undo it",
+    )
     add("--define", action="store_true", help="with --in-place: define the domain anew as well")
     add(
         "--key",
@@ -399,13 +420,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-guest-agent", action="store_true", help="arrange no QEMU guest agent")
     add("--no-keep-nic-names", action="store_true", help="let names of network cards change")
     _add_wishes(parser)
-    add(
-        "--print-source",
-        nargs="?",
-        const="current",
-        choices=["current", "legacy", "json"],
-        help="print what the source is and stop",
-    )
+    for layout in ("current", "legacy", "json"):
+        add(
+            f"--print-source={layout}",
+            *(["--print-source"] if layout == "current" else []),
+            dest="print_source",
+            action="store_const",
+            const=layout,
+            help="print what the source is and stop",
+        )
     add("--job", metavar="FILE", help="read the job as JSON from a file, - for standard input")
     add("--events", action="store_true", help="write events as JSON lines")
     add("--machine-readable", action="store_true", help="print the capabilities")

@@ -34,7 +34,7 @@ def collect_concerns(c: Context, stats: Sequence[MountpointStats]) -> None:
 
 def _concerns(c: Context, files: GuestFiles, stats: Sequence[MountpointStats]) -> Iterator[Concern]:
     guest = c.guest
-    yield from _system(guest)
+    yield from _system(c)
     for sentence in shortages(stats):
         yield Concern(
             level=ConcernLevel.BLOCKS,
@@ -52,7 +52,8 @@ def _concerns(c: Context, files: GuestFiles, stats: Sequence[MountpointStats]) -
         yield from _network(c, files)
 
 
-def _system(guest: Inspection) -> Iterator[Concern]:
+def _system(c: Context) -> Iterator[Concern]:
+    guest = c.guest
     if not is_supported(guest):
         yield Concern(
             level=ConcernLevel.BLOCKS,
@@ -73,17 +74,15 @@ def _system(guest: Inspection) -> Iterator[Concern]:
             remedy="Rehearse the conversion first, and keep the source until the result has "
             "started.",
         )
-    encrypted = sorted(
-        dev for dev, kind in guest.filesystems if kind in ("crypto_LUKS", "BitLocker")
-    )
-    if encrypted:
+    if c.closed:
         yield Concern(
             level=ConcernLevel.WARNING,
             code="C-ENCRYPTED",
             title="Part of the guest is encrypted",
-            found=f"{', '.join(encrypted)}.",
+            found=f"{', '.join(c.closed)}; no key was given.",
             meaning="It is copied as it is; nothing inside can be looked at or adapted.",
-            remedy="Check after the first start that it opens.",
+            remedy="Give its key if the guest needs what is inside, or check after the first start "
+            "that it opens.",
         )
 
 

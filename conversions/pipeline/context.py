@@ -17,7 +17,7 @@ class Context:
     """A mounted guest and what is known and wanted of it.
 
     With `change` false a converter only looks and says what would be.  `work` is the job's private
-    folder on this host.
+    folder on this host; `closed` are the encrypted devices that no key was given for.
     """
 
     g: GuestFS
@@ -27,3 +27,4 @@ class Context:
     report: Reporter
     work: Path
     change: bool
+    closed: tuple[str, ...] = ()

@@ -65,15 +65,18 @@ def find_encrypted(g: GuestFS) -> list[Encrypted]:
     return found
 
 
-def unlock(g: GuestFS, keys: Sequence[Key], *, read_only: bool, report: Reporter) -> None:
+def unlock(
+    g: GuestFS, keys: Sequence[Key], *, read_only: bool, report: Reporter
+) -> tuple[str, ...]:
     """Open every encrypted device there is a key for, also those inside of others.
 
-    A device without a key stays closed; whether that matters, the inspection shows.  Raises
-    InspectionError when no key that was given for a device fits.
+    Returns what stays closed for want of a key; whether that matters, the inspection shows.
+    Raises InspectionError when no key that was given for a device fits.
     """
     opened: set[str] = set()
     for _ in range(_ROUNDS):
-        todo = [d for d in find_encrypted(g) if d.device not in opened and matching_keys(keys, d)]
+        closed = [d for d in find_encrypted(g) if d.device not in opened]
+        todo = [d for d in closed if matching_keys(keys, d)]
         if not todo:
             break
         for device in todo:
@@ -81,9 +84,9 @@ def unlock(g: GuestFS, keys: Sequence[Key], *, read_only: bool, report: Reporter
             report.log(Level.INFO, f"{device.label} is open.")
             opened.add(device.device)
         g.lvm_scan(True)
-    for device in find_encrypted(g):
-        if device.device not in opened:
-            report.log(Level.WARNING, f"{device.label} is encrypted, and no key was given for it.")
+    for device in closed:
+        report.log(Level.WARNING, f"{device.label} is encrypted, and no key was given for it.")
+    return tuple(device.label for device in closed)
 
 
 def _open(g: GuestFS, device: Encrypted, keys: Sequence[Key], *, read_only: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from conversions.pipeline.appliance import GuestFS
@@ -19,7 +20,7 @@ _TAIL_LINES = 5
 
 
 def check_filesystems(
-    g: GuestFS, filesystems: list[tuple[str, str]], *, when: str, strict: bool, report: Reporter
+    g: GuestFS, filesystems: Sequence[tuple[str, str]], *, when: str, strict: bool, report: Reporter
 ) -> None:
     """Check every ext and xfs filesystem; nothing may be mounted.
 

@@ -20,20 +20,25 @@ from conversions.pipeline.windows.inspection import (
     ntfs_state,
 )
 
+Filesystems = Sequence[tuple[str, str]]
+"""Devices and the types of their filesystems."""
+
 _ESP_GUID = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 _BIOS_BOOT_GUID = "21686148-6449-6E6F-744E-656564454649"
 
 
-def inspect_guest(g: GuestFS, *, root: str, read_only: bool, report: Reporter) -> Inspection:
+def inspect_guest(
+    g: GuestFS, filesystems: Filesystems, *, root: str, read_only: bool, report: Reporter
+) -> Inspection:
     """Choose the root, mount its filesystems below `/` and return what it is.
 
-    `root` is "single", "first" or one of the roots found.  Leaves the guest mounted, read-only if
-    asked.  Raises InspectionError.
+    `filesystems` are what list_filesystems gives; `root` is "single", "first" or one of the roots
+    found.  Leaves the guest mounted, read-only if asked.  Raises InspectionError.
     """
     esps = find_esps(g)
-    found = _find_roots(g, report)
+    found = _find_roots(g, filesystems, report)
     if not found:
-        raise _nothing_found(g)
+        raise _nothing_found(g, filesystems)
     found = without_snapshots(found)
     device = choose_root([(r.device, r.product_name) for r in found], root)
     chosen = next(r for r in found if r.device == device)
@@ -41,9 +46,9 @@ def inspect_guest(g: GuestFS, *, root: str, read_only: bool, report: Reporter) -
         listing = ", ".join(r.device for r in found)
         report.log(Level.INFO, f"Several systems found ({listing}); taking {device}.")
     if chosen.type == "windows":
-        guest = _inspect_windows(g, device, esps, read_only=read_only, report=report)
+        guest = _inspect_windows(g, device, filesystems, esps, read_only=read_only, report=report)
     else:
-        guest = _inspect_other(g, chosen, esps, read_only=read_only, report=report)
+        guest = _inspect_other(g, chosen, filesystems, esps, read_only=read_only, report=report)
     report.log(Level.INFO, inspection_text(guest))
     report.report("inspection", asdict(guest))
     return guest
@@ -59,7 +64,7 @@ class Root:
     type: str
 
 
-def _find_roots(g: GuestFS, report: Reporter) -> list[Root]:
+def _find_roots(g: GuestFS, filesystems: Filesystems, report: Reporter) -> list[Root]:
     """Return the systems that libguestfs finds; when it fails, the Windows that can be seen.
 
     Raises InspectionError when it fails and there is none.
@@ -71,7 +76,7 @@ def _find_roots(g: GuestFS, report: Reporter) -> list[Root]:
         ]
     except RuntimeError as error:
         g.umount_all()
-        roots = find_windows_roots(g)
+        roots = find_windows_roots(g, filesystems)
         if not roots:
             raise InspectionError(
                 f"The disks could not be inspected: {error}.",
@@ -83,7 +88,13 @@ def _find_roots(g: GuestFS, report: Reporter) -> list[Root]:
 
 
 def _inspect_windows(
-    g: GuestFS, root: str, esps: Sequence[str], *, read_only: bool, report: Reporter
+    g: GuestFS,
+    root: str,
+    filesystems: Filesystems,
+    esps: Sequence[str],
+    *,
+    read_only: bool,
+    report: Reporter,
 ) -> Inspection:
     """Mount the Windows in `root` and describe it.  Raises InspectionError, HiveError."""
     mountpoints = [("/", root)]
@@ -93,11 +104,19 @@ def _inspect_windows(
     _mount(g, mountpoints, read_only=read_only, report=report)
     if not read_only:
         _prove_writable(g)
-    return inspect_windows(g, root, esps=esps, mountpoints=mountpoints, state=state)
+    return inspect_windows(
+        g, root, esps=esps, mountpoints=mountpoints, filesystems=filesystems, state=state
+    )
 
 
 def _inspect_other(
-    g: GuestFS, root: Root, esps: Sequence[str], *, read_only: bool, report: Reporter
+    g: GuestFS,
+    root: Root,
+    filesystems: Filesystems,
+    esps: Sequence[str],
+    *,
+    read_only: bool,
+    report: Reporter,
 ) -> Inspection:
     """Mount the filesystems of the system in `root` and describe it.  Raises InspectionError."""
     chosen = root.mountable
@@ -122,7 +141,7 @@ def _inspect_other(
         hostname=g.inspect_get_hostname(chosen),
         uefi_esps=tuple(esps),
         mountpoints=tuple((mp, guest_name(g, dev)) for mp, dev in mountpoints),
-        filesystems=tuple(sorted((guest_name(g, d), kind) for d, kind in g.list_filesystems())),
+        filesystems=tuple(sorted((guest_name(g, d), kind) for d, kind in filesystems)),
         applications=tuple(_applications(g.inspect_list_applications2(chosen))),
     )
 
@@ -179,7 +198,7 @@ def choose_root(roots: Sequence[tuple[str, str]], choice: str) -> str:
     return choice
 
 
-def _nothing_found(g: GuestFS) -> InspectionError:
+def _nothing_found(g: GuestFS, filesystems: Filesystems) -> InspectionError:
     if encrypted := find_encrypted(g):
         return InspectionError(
             "No operating system was found; encrypted and without a key: "
@@ -187,8 +206,7 @@ def _nothing_found(g: GuestFS) -> InspectionError:
             remedy="Give the key for each of them.",
             code="E-ENCRYPTED",
         )
-    found = sorted(g.list_filesystems())
-    seen = ", ".join(f"{dev} ({kind})" for dev, kind in found) or "none"
+    seen = ", ".join(f"{dev} ({kind})" for dev, kind in sorted(filesystems)) or "none"
     return InspectionError(
         f"No operating system was found on the disks. Filesystems: {seen}.",
         remedy="The disks may be blank or damaged; start the machine on its source to see whether "

@@ -30,11 +30,11 @@ class Mode(StrEnum):
 class Input:
     """Where the source is.
 
-    Kind "ova": the path of an OVA file, directory or .ovf.  Kind "disk": the path of an image, and
-    of others in `more`; `format` is stated for all of them or None.  Kind "vmx": the path of a VMX
-    file.  Kind "libvirtxml": that of a file of domain XML.  Kind "libvirt": the name or UUID of a
-    domain on the host `connection`.  With `disks_anywhere` the files of a VMX or VMDK may lie
-    outside of its own folder.
+    Kind "ova": the path of an OVA file, directory or .ovf.  Kind "vmx": the path of a VMX file.
+    Kind "disk": the path of an image, or the address of an NBD server, and others in `more`;
+    `format` is that of all files, or None.  Kind "libvirtxml": the path of a file of domain XML.
+    Kind "libvirt": the name or UUID of a domain on the host `connection`.  With `disks_anywhere`
+    the names of files in a VMX and in images are trusted: they may lie in other folders.
 
     For sources on other hosts: `transport` is "ssh" (`location` is the address of a VMX file then)
     or "vddk", `options` are the pairs of -io, and the password there is `password` or the first
@@ -234,8 +234,9 @@ class Job:
     VIRT_V2V_TMPDIR, LIBGUESTFS_CACHEDIR, TMPDIR or /var/tmp, in that order.  `root` is "single",
     "first" or a device of the guest such as /dev/sda2.  `name` renames the VM.  `guest_agent`
     arranges that the QEMU guest agent is installed at the first start; `keep_nic_names` that
-    network cards keep the names they are configured by.  `define` gives a domain converted in
-    place its new definition on its host.  `keys` open encrypted devices; they belong in no file
+    network cards keep the names they are configured by.  `direct` converts in place without an
+    overlay, where there is no room for one: nothing can undo it.  `define` gives a domain converted
+    in place its new definition on its host.  `keys` open encrypted devices; they belong in no file
     and no log.  `fsck` checks filesystems before and after.
     """
 
@@ -251,6 +252,7 @@ class Job:
     keys: tuple[Key, ...] = field(default=(), repr=False)
     fsck: bool = True
     define: bool = False
+    direct: bool = False
     guest_agent: bool = True
     keep_nic_names: bool = True
     trim: bool = True
@@ -273,9 +275,11 @@ class Job:
             check_target(self.target)
         if self.mode is Mode.IN_PLACE:
             self._check_in_place()
+        elif self.direct:
+            raise JobError("Only a conversion in place can do without an overlay.")
 
     def _check_in_place(self) -> None:
-        if self.source.kind not in ("disk", "libvirt"):
+        if self.source.kind not in ("disk", "libvirt", "libvirtxml"):
             raise JobError(
                 f"A source of kind {self.source.kind} cannot be converted in place.",
                 remedy="Disks on this host and domains of a libvirt host can; copy the others.",

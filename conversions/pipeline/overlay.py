@@ -13,8 +13,10 @@ from inventory.sources.base import disk_uri
 from inventory.sources.types import Source, disk_letters
 
 
-def create_overlays(source: Source, work: Path, report: Reporter) -> tuple[Overlay, ...]:
-    """Create one overlay per disk, in source order.
+def create_overlays(
+    source: Source, work: Path, report: Reporter, *, direct: bool = False
+) -> tuple[Overlay, ...]:
+    """Create one overlay per disk, in source order; `direct` takes the disks themselves instead.
 
     compat 1.1 makes discarded blocks cheap zero clusters; the backing format is stated, never
     probed.  Raises GuestError for a VM without disks or with an empty one, CommandError.
@@ -28,21 +30,17 @@ def create_overlays(source: Source, work: Path, report: Reporter) -> tuple[Overl
     overlays = []
     for disk in source.disks:
         sd = "sd" + disk_letters(disk.id)
-        path = work / f"v2vovl-{sd}.qcow2"
         uri = disk_uri(disk)
-        options = f"compat=1.1,backing_fmt={disk.format}"
-        run(
-            ["qemu-img", "create", "-q", "-f", "qcow2", "-b", uri, "-o", options, str(path)], report
-        )
-        info = json.loads(
-            run(
-                ["qemu-img", "info", "--output=json", "-f", "qcow2", str(path)],
-                report,
-                level=Level.DEBUG,
-            )
-        )
+        path = Path(disk.path) if direct else work / f"v2vovl-{sd}.qcow2"
+        format_ = disk.format if direct else "qcow2"
+        if not direct:
+            create = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", uri]
+            run([*create, "-o", f"compat=1.1,backing_fmt={disk.format}", str(path)], report)
+        command = ["qemu-img", "info", "--output=json", "-f", format_, str(path)]
+        info = json.loads(run(command, report, level=Level.DEBUG))
         size = int(info["virtual-size"])
-        if not info.get("backing-filename") and not info.get("full-backing-filename"):
+        backing = info.get("backing-filename") or info.get("full-backing-filename")
+        if not direct and not backing:
             raise GuestError(f"qemu-img did not keep the backing file of {sd}.")
         if size == 0:
             raise GuestError(f"Disk {sd} of {source.name} has a size of 0 bytes.")
@@ -55,6 +53,7 @@ def create_overlays(source: Source, work: Path, report: Reporter) -> tuple[Overl
                 source_format=disk.format,
                 source_controller=disk.controller,
                 source_label=f"{disk.path} ({disk.member})" if disk.member else disk.path,
+                format=format_,
             )
         )
     report.report(

@@ -9,6 +9,7 @@ from conversions.pipeline.concerns import collect_concerns
 from conversions.pipeline.context import Context
 from conversions.pipeline.convert import pick_converter
 from conversions.pipeline.decrypt import unlock
+from conversions.pipeline.direct import changing_disks
 from conversions.pipeline.firmware import detect_boot_disk, is_uefi_target
 from conversions.pipeline.fsck import check_filesystems, has_old_counters
 from conversions.pipeline.inspection import inspect_guest
@@ -46,7 +47,7 @@ def convert(job: Job, report: Reporter) -> None:
             source = open_source(job, work, report, servers)
             before = fingerprint(source, job.source.location)
         with report.step(Step.OVERLAYS):
-            overlays = create_overlays(source, work, report)
+            overlays = create_overlays(source, work, report, direct=job.direct)
         if copying:
             with report.step(Step.TARGETS):
                 targets = stack.enter_context(output.prepare(source, overlays))
@@ -58,12 +59,13 @@ def convert(job: Job, report: Reporter) -> None:
         with report.step(Step.LAUNCH):
             g = appliance.launch()
         with report.step(Step.INSPECTION):
-            unlock(g, job.keys, read_only=not changing, report=report)
+            closed = unlock(g, job.keys, read_only=not changing, report=report)
+            filesystems = g.list_filesystems()  # takes seconds, and stays as it is
             if changing and job.fsck:
-                check_filesystems(
-                    g, g.list_filesystems(), when="before", strict=True, report=report
-                )
-            guest = inspect_guest(g, root=job.root, read_only=not changing, report=report)
+                check_filesystems(g, filesystems, when="before", strict=True, report=report)
+            guest = inspect_guest(
+                g, filesystems, root=job.root, read_only=not changing, report=report
+            )
         with report.step(Step.SPACE):
             stats = mountpoint_stats(g, report)
             estimates = estimate_targets(stats, overlays, report)
@@ -71,16 +73,19 @@ def convert(job: Job, report: Reporter) -> None:
                 check_guest_space(stats)
             if copying:
                 output.check_space(estimates, overlays)
+        if job.direct:
+            stack.enter_context(changing_disks(overlays, report))
         with report.step(Step.CONVERSION):
             context = Context(
-                g=g, guest=guest, source=source, job=job, report=report, work=work, change=changing
-            )
+                g=g, guest=guest, source=source, job=job, report=report, work=work, change=changing,
+                closed=closed,
+            )  # fmt: skip
             collect_concerns(context, stats)
             guestcaps = pick_converter(guest).convert(context)
             boot_disk = detect_boot_disk(g, guest, overlays)
         if trimming:
             with report.step(Step.TRIM):
-                trim_filesystems(g, report)
+                trim_filesystems(g, filesystems, report)
         else:
             report.skip(
                 Step.TRIM, "turned off" if changing and job.trim is False else f"{job.mode} mode"
@@ -88,9 +93,7 @@ def convert(job: Job, report: Reporter) -> None:
         with report.step(Step.CLOSE):
             if changing and job.fsck and not has_old_counters(guest):
                 g.umount_all()
-                check_filesystems(
-                    g, g.list_filesystems(), when="after", strict=False, report=report
-                )
+                check_filesystems(g, filesystems, when="after", strict=False, report=report)
             appliance.shutdown()
         with report.step(Step.TARGET_BUSES):
             disks = output.target_disks(source, overlays, estimates)
@@ -109,7 +112,7 @@ def convert(job: Job, report: Reporter) -> None:
                 output.check(meta)
         if copying:
             with report.step(Step.COPY):
-                if job.mode is Mode.IN_PLACE:
+                if job.mode is Mode.IN_PLACE and not job.direct:
                     refuse_changed(source, job.source.location, before)
                 servers.stop_keeping()
                 output.copy(targets, disks, job.copy)

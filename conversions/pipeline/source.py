@@ -57,7 +57,11 @@ def open_source(job: Job, work: Path, report: Reporter, servers: Servers) -> Sou
     if job.mode is Mode.IN_PLACE:
         _refuse_split(source)
     if job.verify_digests:
-        report.report("digests", reader.verify(_announced(report)))
+        digests = reader.verify(_announced(report))
+        for digest in (d for d in digests if d["status"] == "computed"):
+            text = f"The {digest['algorithm']} of the content of {digest['file']} is "
+            report.log(Level.INFO, text + digest["digest"])
+        report.report("digests", digests)
     else:
         report.log(Level.INFO, "The digests of the manifest are not checked, as asked.")
     text = legacy(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from conversions.pipeline.appliance import GuestFS
@@ -13,13 +14,13 @@ _TRIMMED = re.compile(r"\((\d+) bytes\) trimmed")
 _SKIPPED_TYPES = ("swap", "unknown", "crypto_LUKS")
 
 
-def trim_filesystems(g: GuestFS, report: Reporter) -> None:
+def trim_filesystems(g: GuestFS, filesystems: Sequence[tuple[str, str]], report: Reporter) -> None:
     """Unmount all, then mount each filesystem with discard and trim it.
 
     One that cannot be mounted is left out; one that cannot be trimmed is a warning.
     """
     results: list[dict[str, Any]] = []
-    for device, kind in g.list_filesystems():
+    for device, kind in filesystems:
         if kind in _SKIPPED_TYPES:
             continue
         g.umount_all()

@@ -12,7 +12,8 @@ from inventory.sources.types import Controller, Nic, Removable, Source
 class Overlay:
     """The qcow2 layer over one source disk that all changes go into.
 
-    `sd` is sda, sdb, ... in source order, which is also the device in the appliance.
+    `sd` is sda, sdb, ... in source order, which is also the device in the appliance.  A disk that
+    is converted directly stands for its own overlay: `path` and `format` are then the disk's.
     """
 
     sd: str
@@ -22,6 +23,7 @@ class Overlay:
     source_format: str
     source_controller: Controller | None
     source_label: str
+    format: str = "qcow2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

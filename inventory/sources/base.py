@@ -31,8 +31,9 @@ class SourceReader(Protocol):
     def verify(self, progress: Callable[[int, int], None]) -> list[dict[str, str]]:
         """Check the digests the source carries; progress gets (done_bytes, total_bytes).
 
-        Returns one {"file", "algorithm", "status"} per record, status "matches" or "missing";
-        an empty list when the source carries no digests.  Raises ManifestError.
+        Call after `read`.  Returns one {"file", "algorithm", "status"} per record, status "matches"
+        or "missing", of domain XML also "differs", or "computed" with its "digest"; an empty list
+        when the source carries no digests.  Raises ManifestError.
         """
         ...
 
@@ -89,14 +90,15 @@ def reader_for(
 ) -> SourceReader:
     """Return the reader for an input kind.  Raises SourceError for an unknown kind.
 
-    "ova": `location` is a file or folder.  "disk": it is an image, `more` are the other disks and
-    `format` is that of all.  "vmx": it is a VMX file.  "libvirtxml": it is a file of domain XML.
-    "libvirt": it is a domain of the host `connection`.  With `disks_anywhere` the files of a VMX or
-    VMDK need not lie in its own folder.  `transport`, `password` and `options` are for sources on
-    other hosts: ssh or vddk, the password there, the pairs of -io.  `look` is called while
-    something is unpacked, and may raise to end it.
+    "ova": `location` is a file or folder.  "disk": it is an image or the address of an NBD server,
+    `more` are the other disks and `format` is that of all files.  "vmx": it is a VMX file.
+    "libvirtxml": it is a file of domain XML.  "libvirt": it is a domain of the host `connection`.
+    With `disks_anywhere` the names of files in a VMX and in images are trusted.  `transport`,
+    `password` and `options` are for sources on other hosts: ssh or vddk, the password there, the
+    pairs of -io.  `look` is called while something is unpacked, and may raise to end it.
     """
     from inventory.sources.disk import DiskReader
+    from inventory.sources.libvirt_file import LibvirtXmlReader
     from inventory.sources.libvirt_host import LibvirtReader
     from inventory.sources.ova import OvaReader
     from inventory.sources.remote import remote_reader
@@ -118,13 +120,16 @@ def reader_for(
     if kind == "ova":
         return OvaReader(Path(location), work_dir=work_dir, warn=warn, look=look)
     if kind == "disk":
-        paths = [Path(p) for p in (location, *more)]
-        return DiskReader(paths, format=format, warn=warn, anywhere=disks_anywhere)
+        images = (location, *more)
+        return DiskReader(images, format=format, warn=warn, anywhere=disks_anywhere)
     if kind == "vmx":
         return VmxReader(Path(location), warn=warn, anywhere=disks_anywhere)
     if kind == "libvirt":
         host = connection or "qemu:///system"
         return LibvirtReader(host, location, warn=warn, password=password)
+    if kind == "libvirtxml":
+        uri = connection or "qemu:///system"
+        return LibvirtXmlReader(Path(location), uri=uri, warn=warn, anywhere=disks_anywhere)
     raise SourceError(
         "E-INPUT-KIND",
         f"Input kind {kind!r} is not known; ova, vmx, disk, libvirt and libvirtxml are.",

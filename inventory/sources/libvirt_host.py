@@ -176,7 +176,7 @@ class LibvirtReader:
 def volume_of(link: libvirt.virConnect, pool: str, volume: str) -> Volume | None:
     """Return where a volume lies; None when it is no file.  Raises LibvirtError."""
     try:
-        found = link.storagePoolLookupByName(pool).storageVolLookupByName(volume)
+        found = _pool(link, pool).storageVolLookupByName(volume)
         root = etree.fromstring(found.XMLDesc().encode())
     except libvirt.libvirtError as error:
         raise LibvirtError(
@@ -186,6 +186,14 @@ def volume_of(link: libvirt.virConnect, pool: str, volume: str) -> Volume | None
         return None
     fmt = root.find("target/format")
     return Volume(path=found.path(), format=fmt.get("type", "raw") if fmt is not None else "raw")
+
+
+def _pool(link: libvirt.virConnect, name: str) -> libvirt.virStoragePool:
+    """Return a pool by its UUID or its name.  Raises libvirtError."""
+    try:
+        return link.storagePoolLookupByUUIDString(name)
+    except libvirt.libvirtError:
+        return link.storagePoolLookupByName(name)
 
 
 def define_domain(uri: str, xml: str, *, replacing: str) -> None:

@@ -6,12 +6,10 @@ from pathlib import Path
 
 from inventory.sources.base import Warn
 from inventory.sources.errors import ImageError
-from inventory.sources.images import HEAD_BYTES, image_format, virtual_size
+from inventory.sources.images import FORMATS, HEAD_BYTES, backing_chain, image_format, virtual_size
 from inventory.sources.types import Controller, SourceDisk
 from inventory.sources.vmdk import is_descriptor, look_at_vmdk
 
-# What may be stated; qemu has more words for a format, some of which are programs or networks.
-FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx", "qed", "luks")
 SECTOR = 512
 
 
@@ -26,8 +24,8 @@ def local_disk(
 ) -> SourceDisk:
     """Return the disk that an image is; `path` is absolute, `format` stated or None.
 
-    Files that a VMDK names must lie in `folder`; None means that they may lie anywhere.  Raises
-    ImageError.
+    Files that a VMDK names must lie in `folder`, and other images may name none; None means that
+    what it names is trusted.  Raises ImageError.
     """
     if format is not None and format not in FORMATS:
         raise ImageError(
@@ -40,7 +38,7 @@ def local_disk(
     elif is_descriptor(head):
         fmt = "vmdk"
     else:
-        fmt = image_format(head, str(path))
+        fmt = image_format(head, str(path), trusted=folder is None)
         if fmt != "raw" and path.suffix in (".img", ".raw"):
             # A guest can write such a header into its own raw disk.
             warn(f"{path} is taken as {fmt}, as its header says; state raw if it is raw.")
@@ -53,6 +51,8 @@ def local_disk(
                 f"{path} is a snapshot over {vmdk.layers - 1} other layers; what the machine shows "
                 "now is read, the older states are not."
             )
+    elif folder is None and format != "raw":
+        size, others = backing_chain(str(path), fmt)
     else:
         if fmt == "qcow2":
             # Its header may name other files, which qemu would open at the first look.

@@ -102,18 +102,41 @@ def test_a_disk_is_converted_where_it_lies(
     assert list((disk.parent / "work").iterdir()) == []
 
 
-def test_a_failure_leaves_the_disk_as_it_was(
-    tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
-) -> None:
-    """T139, better: the state is known."""
+@pytest.fixture
+def failing(tmp_path: Path) -> Path:
+    """A disk whose guest cannot rebuild its initramfs."""
     disk = tmp_path / "failing.raw"
     build_disk(disk, {**DEBIAN, "/usr/sbin/update-initramfs": Program("exit 1")})
-    before = digest(disk)
-    engine = start(disk)
+    return disk
+
+
+def test_a_failure_leaves_the_disk_as_it_was(
+    failing: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """T139, better: the state is known."""
+    before = digest(failing)
+    engine = start(failing)
     out, _ = engine.communicate(timeout=600)
     assert engine.returncode == 1
     assert json.loads(out.splitlines()[-1])["code"] == "E-INITRAMFS"
-    assert digest(disk) == before
+    assert digest(failing) == before
+    engine = start(failing, "--in-place=direct")
+    out, _ = engine.communicate(timeout=600)
+    result = json.loads(out.splitlines()[-1])
+    assert (engine.returncode, result["code"]) == (1, "E-INITRAMFS")
+    assert f"The state of {failing} is unknown, possibly corrupt" in result["message"]
+    assert "backup" in result["remedy"]
+
+
+def test_without_an_overlay_a_disk_is_changed_directly(
+    disk: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    engine = start(disk, "--in-place=direct")
+    out, _ = engine.communicate(timeout=600)
+    assert engine.returncode == 0, out[-3000:]
+    assert is_converted(disk)
+    assert "qcow2" not in out
+    assert sorted(p.name for p in disk.parent.iterdir()) == ["disk.raw", "work"]
 
 
 def test_kills_leave_the_disk_unchanged_or_converted(

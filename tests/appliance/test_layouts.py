@@ -15,59 +15,11 @@ import pytest
 
 from conversions.pipeline.accelerator import choose_accelerator
 from tests.appliance.phony import DEBIAN, write_tar
+from tests.guests.layouts import KEY, install, make_btrfs, make_luks, make_plain, make_raid
 
 MIB = 1 << 20
 DISK_BYTES = 400 * MIB
 NAMES = ("luks", "btrfs", "raid0", "raid1", "damaged", "blank", "plain")
-KEY = "correct horse"
-
-
-def install(g: guestfs.GuestFS, device: str, tar: Path, options: str = "") -> None:
-    g.mount_options(options, device, "/")
-    g.tar_in(str(tar), "/")
-    g.umount_all()
-
-
-def make_luks(g: guestfs.GuestFS, disk: str, tar: Path) -> str:
-    """LVM inside LUKS inside a partition; return the UUID of LUKS."""
-    g.part_disk(disk, "mbr")
-    g.luks_format(f"{disk}1", KEY, 0)
-    g.cryptsetup_open(f"{disk}1", KEY, "opened")
-    g.pvcreate("/dev/mapper/opened")
-    g.vgcreate("vg-a", ["/dev/mapper/opened"])
-    g.lvcreate_free("root", "vg-a", 100)
-    g.mkfs("ext4", "/dev/vg-a/root")
-    install(g, "/dev/vg-a/root", tar)
-    g.vg_activate_all(False)
-    g.cryptsetup_close("/dev/mapper/opened")
-    return str(g.vfs_uuid(f"{disk}1"))
-
-
-def make_btrfs(g: guestfs.GuestFS, disk: str, tar: Path) -> None:
-    """A system in a subvolume, with two snapshots of it."""
-    g.part_disk(disk, "mbr")
-    g.mkfs("btrfs", f"{disk}1")
-    g.mount(f"{disk}1", "/")
-    g.btrfs_subvolume_create("/@")
-    g.umount_all()
-    install(g, f"{disk}1", tar, "subvol=@")
-    g.mount_options("subvol=@", f"{disk}1", "/")
-    g.mkdir("/.snapshots")
-    for number in ("1", "2"):
-        g.mkdir(f"/.snapshots/{number}")
-        g.btrfs_subvolume_snapshot("/", f"/.snapshots/{number}/snapshot")
-    g.umount_all()
-
-
-def make_raid(g: guestfs.GuestFS, disks: list[str], tar: Path) -> None:
-    """RAID 1 over partitions of two disks."""
-    for disk in disks:
-        g.part_disk(disk, "mbr")
-    g.md_create("md0", [f"{disk}1" for disk in disks], level="raid1")
-    device = g.list_md_devices()[0]
-    g.mkfs("ext4", device)
-    install(g, device, tar)
-    g.md_stop(device)
 
 
 def make_damaged(g: guestfs.GuestFS, disk: str, tar: Path) -> None:
@@ -110,9 +62,7 @@ def disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disks]:
     make_btrfs(g, sd["btrfs"], tar)
     make_raid(g, [sd["raid0"], sd["raid1"]], tar)
     make_damaged(g, sd["damaged"], tar)
-    g.part_disk(sd["plain"], "mbr")
-    g.mkfs("ext4", f"{sd['plain']}1")
-    install(g, f"{sd['plain']}1", tar)
+    make_plain(g, sd["plain"], tar)
     uuid = make_luks(g, sd["luks"], tar)
     g.shutdown()
     g.close()
@@ -184,6 +134,7 @@ def test_raid_over_two_disks(disks: Disks, rehearse: Rehearse) -> None:
     assert reports(events)["inspection"]["root"].startswith("/dev/md")
 
 
+@pytest.mark.rows("1-T258")
 def test_a_blank_second_disk_goes_along(disks: Disks, rehearse: Rehearse) -> None:
     """T9."""
     status, events = rehearse(disks["plain"], disks["blank"])
@@ -191,6 +142,7 @@ def test_a_blank_second_disk_goes_along(disks: Disks, rehearse: Rehearse) -> Non
     assert len(reports(events)["target_buses"]["virtio_blk"]) == 2
 
 
+@pytest.mark.rows("1-T257")
 def test_a_blank_disk_alone_is_no_guest(disks: Disks, rehearse: Rehearse) -> None:
     """T8."""
     status, events = rehearse(disks["blank"])

@@ -62,7 +62,9 @@ class PhonyWindows:
     def inspect(self, **options: Any) -> Inspection:
         """Inspect all disks as a conversion does."""
         arguments: dict[str, Any] = {"root": "single", "read_only": False} | options
-        self.found = inspect_guest(self.g, report=self.report, **arguments)
+        self.found = inspect_guest(
+            self.g, self.g.list_filesystems(), report=self.report, **arguments
+        )
         return self.found
 
     def mount(self, *, read_only: bool = False) -> Inspection:
@@ -74,6 +76,7 @@ class PhonyWindows:
             self.root,
             esps=find_esps(self.g),
             mountpoints=[("/", self.root)],
+            filesystems=self.g.list_filesystems(),
             state=ntfs_state(self.g, self.root),
         )
         return self.found

@@ -54,6 +54,31 @@ def test_the_typed_name_starts_it(admin: Client) -> None:
     assert (job.mode, job.source.kind, job.target, job.name) == (Mode.IN_PLACE, "disk", None, None)
 
 
+@pytest.mark.parametrize(("ticked", "direct"), [({}, False), ({"direct": "on"}, True)])
+def test_without_an_overlay_only_when_it_is_ticked(
+    admin: Client, ticked: dict[str, str], direct: bool
+) -> None:
+    confirm(admin, disk_vm(), **ticked)
+    assert actions.job_of(Conversion.objects.get()).direct is direct
+
+
+@pytest.mark.parametrize(
+    ("status", "commit", "said"),
+    [
+        ("failed", None, "The disks of the source are as they were."),
+        ("failed", {"state": "direct"}, "possibly corrupt"),
+        ("lost", {"state": "direct"}, "while the disks were changed"),
+    ],
+)
+def test_what_the_disks_have_become(
+    admin: Client, status: str, commit: dict[str, str] | None, said: str
+) -> None:
+    confirm(admin, disk_vm())
+    Conversion.objects.update(status=status, reports={"commit": commit} if commit else {})
+    conversion = Conversion.objects.get()
+    assert said in admin.get(conversion.get_absolute_url()).content.decode()
+
+
 @pytest.mark.parametrize("typed", ["", "web02", "WEB01"])
 def test_another_name_starts_nothing(admin: Client, typed: str) -> None:
     response = confirm(admin, disk_vm(), confirm=typed)

@@ -101,6 +101,9 @@ class InPlaceOutput:
         """Commit the overlays into the disks.  Raises TargetError before anything is written."""
         del targets, options
         report = self._report
+        if self._job.direct:
+            report.log(Level.INFO, "Nothing to copy: the disks were changed directly.")
+            return
         for disk in disks:
             check_room(disk)
         totals = {d.overlay.path: data_bytes(d.overlay.path, report, max_depth=0) for d in disks}
@@ -179,5 +182,6 @@ def check_room(disk: TargetDisk) -> None:
         raise TargetError(
             f"{path} cannot be changed: it may grow by {human(growth)}, and {human(free)} is free "
             f"in {path.parent} ({human(_RESERVE_BYTES)} of it kept in reserve).",
-            remedy="Free some space there.",
+            remedy="Free some space there. Without any, --in-place=direct changes the disk itself, "
+            "which nothing can undo.",
         )

@@ -75,10 +75,10 @@ def state_remedy(state: str) -> str:
     return HIBERNATION_REMEDY if state == "hibernated" else UNCLEAN_REMEDY
 
 
-def find_windows_roots(g: GuestFS) -> list[str]:
+def find_windows_roots(g: GuestFS, filesystems: Iterable[tuple[str, str]]) -> list[str]:
     """Return the NTFS and FAT filesystems that hold a Windows, with nothing left mounted."""
     found = []
-    for device, kind in g.list_filesystems():
+    for device, kind in filesystems:
         if kind not in ("ntfs", "vfat"):
             continue
         g.umount_all()
@@ -134,7 +134,7 @@ def program_arch(data: bytes) -> str:
 
 def inspect_windows(
     g: GuestFS, root: str, *, esps: Iterable[str], mountpoints: Iterable[tuple[str, str]],
-    state: str,
+    filesystems: Iterable[tuple[str, str]], state: str,
 ) -> Inspection:  # fmt: skip
     """Describe the Windows whose root is mounted on `/`.
 
@@ -181,7 +181,7 @@ def inspect_windows(
         hostname=hostname,
         uefi_esps=tuple(esps),
         mountpoints=tuple(mountpoints),
-        filesystems=tuple(sorted(g.list_filesystems())),
+        filesystems=tuple(sorted(filesystems)),
         applications=tuple(Application(name=p.name or p.key, version=p.version) for p in programs),
         windows_systemroot=systemroot,
         windows_software_hive=hives[SOFTWARE],

@@ -42,6 +42,7 @@ def domain(
     return parse_domain(xml.encode(), warnings.append, find_volume), warnings
 
 
+@pytest.mark.rows("1-T201")
 def test_a_domain_gives_the_machine_it_describes() -> None:
     source, warnings = domain()
     assert (source.name, source.hypervisor, source.genid) == ("web", "kvm", "g-1")
@@ -57,6 +58,7 @@ def test_a_domain_gives_the_machine_it_describes() -> None:
     assert [w for w in warnings if "direct" in w]
 
 
+@pytest.mark.rows("1-T202")
 @pytest.mark.parametrize(
     ("unit", "memory", "expected"),
     [("KiB", "1024", 1 << 20), ("GiB", "2", 2 << 30), ("MB", "1", 10**6), ("parsec", "1", 1024)],
@@ -65,6 +67,7 @@ def test_units_of_memory_are_honoured(unit: str, memory: str, expected: int) -> 
     assert domain(unit=unit, memory=memory)[0].memory_bytes == expected
 
 
+@pytest.mark.rows("1-T205")
 @pytest.mark.parametrize(
     ("bus", "model", "controller"),
     [("ide", "x", Controller.IDE), ("sata", "x", Controller.SATA),
@@ -76,6 +79,7 @@ def test_buses_of_disks(bus: str, model: str, controller: Controller | None) -> 
     assert source.disks[0].controller is controller
 
 
+@pytest.mark.rows("1-T207", "1-T208")
 @pytest.mark.parametrize(
     ("devices", "paths"),
     [
@@ -95,24 +99,36 @@ def test_where_disks_lie(devices: str, paths: list[str]) -> None:
     assert len([w for w in warnings if "left out: " in w]) == devices.count("<disk") - len(paths)
 
 
+@pytest.mark.rows("1-T213")
 def test_drives_and_their_places() -> None:
     drives = "".join(
         f"<disk type='file' device='{kind}'><target dev='{dev}' bus='ide'/></disk>"
-        for kind, dev in [("cdrom", "hdc"), ("cdrom", "sr1"), ("floppy", "fda"), ("cdrom", "x9")]
+        for kind, dev in [
+            ("cdrom", "hdc"),
+            ("cdrom", "sr1"),
+            ("floppy", "fda"),
+            ("cdrom", "vdaa"),
+            ("cdrom", "hda1"),
+            ("cdrom", "sr"),
+            ("cdrom", "x9"),
+        ]
     )
     source, warnings = domain(DISK.format("/a", "") + drives)
     assert [(r.type, r.slot) for r in source.removables] == [
         (RemovableType.CDROM, 2), (RemovableType.CDROM, 1), (RemovableType.FLOPPY, 0),
-        (RemovableType.CDROM, None),
+        (RemovableType.CDROM, 26), *[(RemovableType.CDROM, None)] * 3,
     ]  # fmt: skip
-    assert [w for w in warnings if "'x9'" in w]
+    for name in ("hda1", "sr", "x9"):
+        assert [w for w in warnings if f"{name!r}" in w]
 
 
+@pytest.mark.rows("1-T201", "1-T206", "1-T240")
 @pytest.mark.parametrize(
     ("xml", "code"),
     [
         (b"<domain><name>a</name></domain>", "E-LV-TYPE"),
         (b"<domain type='kvm'/>", "E-LV-NAME"),
+        (b"<domain type='kvm'><name> </name></domain>", "E-LV-NAME"),
         (b"<domain type='kvm'><name>a</name><devices/></domain>", "E-LV-NODISK"),
         (b"<node/>", "E-LV-TYPE"),
         (b"<domain", "E-XML-PARSE"),
