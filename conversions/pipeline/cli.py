@@ -177,6 +177,7 @@ def _job(options: argparse.Namespace) -> Job:
             format=getattr(options, "if"),
             connection=options.ic,
             disks_anywhere=options.disks_anywhere,
+            allow_running=options.allow_running,
             transport=options.it,
             password_file=options.ip or "",
             options=_pairs(options.io),
@@ -353,6 +354,11 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         help=f"{', '.join((*HTTPS_OPTIONS, *SSH_OPTIONS, *VDDK_OPTIONS))}",
+    )
+    add(
+        "--allow-running",
+        action="store_true",
+        help="take a domain that is not shut off: for a copy of disks that nothing writes to",
     )
     add(
         "--disks-anywhere",
