@@ -15,9 +15,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from inventory import uploads
+from inventory.imports import kind_of
 from inventory.machine_rows import columns_of, store_parts
 from inventory.models import OvaUpload, SourceVM
-from inventory.sources.disk import DiskReader
+from inventory.sources.base import SourceReader, reader_for
 from inventory.sources.errors import SourceError
 from inventory.sources.ova import OvaReader
 from inventory.sources.types import Source
@@ -26,7 +27,6 @@ from v2vweb.celery import send
 
 Status = OvaUpload.Status
 OPEN = (Status.RECEIVING, Status.CHECKING)
-DISK_SUFFIXES = (".qcow2", ".raw", ".img", ".vmdk", ".vdi", ".vhdx", ".vhd")
 
 
 class UploadRefusedError(Exception):
@@ -61,19 +61,14 @@ def create_upload(filename: str, size_bytes: int, *, user: Any) -> OvaUpload:
 def importable(name: str) -> Path:
     """Return the path of an entry of the import folder.  Raises UploadRefusedError.
 
-    It must be an OVA, a folder, an .ovf or a disk image directly in that folder, and stay there
-    after links.
+    It must be an OVA, a folder, an .ovf, a VMX file or a disk image directly in that folder, and
+    stay there after links.
     """
     top = Path(settings.IMPORT_DIR).resolve()
     path = (top / name).resolve()
     if not name or path == top or not path.is_relative_to(top) or not path.exists():
         raise UploadRefusedError(_("There is no %(name)s in the import folder.") % {"name": name})
     return path
-
-
-def is_disk_image(path: Path) -> bool:
-    """Tell whether a file is a disk by its name: one machine of one disk."""
-    return path.suffix.lower() in DISK_SUFFIXES and path.is_file()
 
 
 def register_import(name: str, *, user: Any) -> OvaUpload:
@@ -112,11 +107,11 @@ def show_machine(upload: OvaUpload, source: Source) -> None:
 
 def store_machine(upload: OvaUpload, source: Source, *, status: str) -> SourceVM:
     """Write the machine's row and those of its disks and network cards, replacing older ones."""
-    values = columns_of(source) | {
-        "kind": "disk" if source.hypervisor == "disk" else "ova",
-        "location": upload.path,
-        "status": status,
-    }
+    kind, location = "ova", upload.path
+    if upload.origin == OvaUpload.Origin.IMPORT:
+        kind, path = kind_of(Path(upload.path))
+        location = str(path)
+    values = columns_of(source) | {"kind": kind, "location": location, "status": status}
     with transaction.atomic():
         vm, _created = SourceVM.objects.update_or_create(
             upload=upload,
@@ -215,14 +210,10 @@ def store_findings(upload: OvaUpload) -> None:
 
 def check_import(upload: OvaUpload) -> None:
     """Read and verify a file of the import folder and make it ready, or refuse it."""
-    path = Path(upload.path)
+    kind, path = kind_of(Path(upload.path))
     try:
         with unpack_folder() as folder:
-            reader: OvaReader | DiskReader
-            if is_disk_image(path):
-                reader = DiskReader([path], format=None, warn=_warn(upload))
-            else:
-                reader = OvaReader(path, work_dir=folder, warn=_warn(upload))
+            reader = reader_for(kind, str(path), work_dir=folder, warn=_warn(upload))
             show_machine(upload, reader.read())
             verify(upload, reader)
             adopt(upload, reader)
@@ -238,7 +229,7 @@ def unpack_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def verify(upload: OvaUpload, reader: OvaReader | DiskReader) -> None:
+def verify(upload: OvaUpload, reader: SourceReader) -> None:
     """Check the digests of a file that lies there whole, showing how far it is.
 
     Raises SourceError.
@@ -256,7 +247,7 @@ def verify(upload: OvaUpload, reader: OvaReader | DiskReader) -> None:
     OvaUpload.objects.filter(pk=upload.pk).update(digests=reader.verify(progress))
 
 
-def adopt(upload: OvaUpload, reader: OvaReader | DiskReader) -> None:
+def adopt(upload: OvaUpload, reader: SourceReader) -> None:
     """Give a checked upload's machine its full record and make both ready."""
     source = reader.read()
     with transaction.atomic():

@@ -15,14 +15,13 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from inventory import actions, uploads
+from inventory import actions, imports, uploads
 from inventory.access import OPERATE, operator_required, viewer_required
 from inventory.host_pages import host_context
 from inventory.models import OvaUpload
 from inventory.tus import PREFIX
 
 SHOWN = 50
-_SUFFIXES = (".ova", ".ovf", *actions.DISK_SUFFIXES)
 
 
 @require_GET
@@ -74,10 +73,7 @@ def upload_context(request: HttpRequest) -> dict[str, Any]:
 
 
 def import_entries() -> list[dict[str, Any]]:
-    """Return the OVAs, disks and folders in the import folder, with what is known of them."""
-    top = Path(settings.IMPORT_DIR)
-    if not top.is_dir():
-        return []
+    """Return what the import folder offers, with what is known of it."""
     known = set(
         OvaUpload.objects.filter(
             origin=OvaUpload.Origin.IMPORT, status__in=[*actions.OPEN, OvaUpload.Status.READY]
@@ -90,8 +86,7 @@ def import_entries() -> list[dict[str, Any]]:
             "size_bytes": None if path.is_dir() else path.stat().st_size,
             "is_registered": str(path.resolve()) in known,
         }
-        for path in sorted(top.iterdir())
-        if path.exists() and (path.is_dir() or path.name.lower().endswith(_SUFFIXES))
+        for path in imports.offered()
     ]
 
 

@@ -22,6 +22,7 @@ from conversions.pipeline.networks import parse_map
 from conversions.pipeline.output_kinds import KINDS
 from conversions.pipeline.passwords import crypted
 from conversions.pipeline.report import EventReporter, Level, json_lines
+from conversions.pipeline.source import reader_of
 from conversions.pipeline.target_options import (
     add_target_options,
     copy_options_from,
@@ -31,13 +32,16 @@ from conversions.pipeline.target_options import (
 )
 from conversions.pipeline.text_log import text_lines
 from conversions.pipeline.windows.static_ip import parse_static_ip
+from conversions.pipeline.work import work_folder
 from inventory.sources.errors import SourceError
+from inventory.sources.input_options import HTTPS_OPTIONS, SSH_OPTIONS, TRANSPORTS, VDDK_OPTIONS
 
 EXIT_ERROR = 1
 EXIT_STOPPED = 143
 _CAPABILITIES = (
     "v2vweb", "libguestfs-rewrite", "io/oo", "mac-option", "parallel-option", "in-place",
-    "input:ova", "input:disk", "input:libvirt",
+    "input:ova", "input:vmx", "input:disk", "input:libvirt", "input:libvirtxml",
+    *(f"input-transport:{name}" for name in ("https", *TRANSPORTS)),
     *(f"output:{name}" for kind in KINDS.values() for name in (kind.name, *kind.aliases)),
     "convert:linux", "convert:windows", "block-driver-option",
 )  # fmt: skip
@@ -63,12 +67,15 @@ def main(argv: Sequence[str]) -> int:
     )
     reporter = EventReporter(emit)
     try:
+        if "?" in options.io:
+            print("\n".join((*HTTPS_OPTIONS, *SSH_OPTIONS, *VDDK_OPTIONS)))
+            return 0
         if wants_option_help(options):
             print(option_help(options))
             return 0
         job = _job(options)
         if options.print_source:
-            return _print_source(job, options.print_source)
+            return _print_source(job, options.print_source, reporter)
     except (ConversionError, SourceError) as error:
         return _failed(reporter, error.code, error.message, error.remedy)
     return run_job(job, reporter, lifeline=options.job == "-")
@@ -148,6 +155,10 @@ def _job(options: argparse.Namespace) -> Job:
         except OSError as error:
             raise JobError(f"The job file {options.job} cannot be read: {error}.") from error
         return Job.from_json(text)
+    if not options.source and options.i == "disk":
+        raise JobError(
+            "No disk image was given.", remedy="Name one: -i disk web01.qcow2", code="E-DISK-NONE"
+        )
     if not options.source:
         raise JobError("No source was given.", remedy="Write: -i ova FILE -o local -os FOLDER")
     if len(options.source) != 1 and options.i != "disk":
@@ -165,6 +176,11 @@ def _job(options: argparse.Namespace) -> Job:
             more=tuple(options.source[1:]),
             format=getattr(options, "if"),
             connection=options.ic,
+            disks_anywhere=options.disks_anywhere,
+            allow_running=options.allow_running,
+            transport=options.it,
+            password_file=options.ip or "",
+            options=_pairs(options.io),
         ),
         target=target_from(options) if copying else None,
         copy=copy_options_from(options),
@@ -186,6 +202,15 @@ def _job(options: argparse.Namespace) -> Job:
         vcpus=options.smp,
         trace=options.trace,
     )
+
+
+def _pairs(values: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the values of KEY=VALUE words by key, in order; without = the value is empty."""
+    pairs: dict[str, tuple[str, ...]] = {}
+    for value in values:
+        key, _, text = value.partition("=")
+        pairs[key] = (*pairs.get(key, ()), text)
+    return pairs
 
 
 def _customize(options: argparse.Namespace) -> Customize:
@@ -260,29 +285,41 @@ def _windows(options: argparse.Namespace) -> WindowsOptions:
     )
 
 
-def _print_source(job: Job, layout: str) -> int:
+def _print_source(job: Job, layout: str, reporter: EventReporter) -> int:
     """Print the source in one of the three layouts."""
-    import tempfile
-
     from inventory.sources import text
-    from inventory.sources.base import reader_for
 
-    with tempfile.TemporaryDirectory(prefix="v2v.") as folder:
-        source = reader_for(
-            job.source.kind,
-            job.source.location,
-            work_dir=Path(folder),
-            warn=lambda line: print(f"v2vweb: warning: {line}", file=sys.stderr),
-            more=job.source.more,
-            format=job.source.format,
-            connection=job.source.connection,
-        ).read()
+    def warn(line: str) -> None:
+        print(f"v2vweb: warning: {line}", file=sys.stderr)
+
+    with work_folder(job, reporter) as folder:
+        source = reader_of(job.source, folder, warn).read()
+    if not source.disks:
+        warn(f"{source.name} has no disks.")
     if layout == "json":
         print(json.dumps(source.to_dict(), indent=2))
     else:
         block = text.legacy_block if layout == "legacy" else text.current
         print(f"Source guest information (--print-source):\n\n{block(source)}")
     return 0
+
+
+class _Once(argparse.Action):
+    """An option of which two would contradict each other."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Store the value of the first and refuse a second."""
+        seen = vars(namespace).setdefault("seen", set())
+        if self.dest in seen:
+            parser.error(f"{option_string} was given more than once")
+        seen.add(self.dest)
+        setattr(namespace, self.dest, values)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -292,10 +329,41 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("source", nargs="*", help="the OVA, the disk images or the domain")
-    add("-i", choices=["ova", "disk", "libvirt"], default="ova", help="kind of source")
-    add("-ic", metavar="URI", help="libvirt host of the domain (qemu:///system)")
-    add("-if", metavar="FORMAT", help="format of the disks of -i disk; else detected")
+    add("source", nargs="*", help="the OVA, VMX file, domain XML, disk images or the domain")
+    add(
+        "-i",
+        action=_Once,
+        type=lambda kind: {"local": "disk"}.get(kind, kind),
+        choices=["ova", "vmx", "disk", "libvirt", "libvirtxml"],
+        default="ova",
+        help="kind of source",
+    )
+    add("-ic", action=_Once, metavar="URI", help="libvirt host of the domain (qemu:///system)")
+    add("-if", action=_Once, metavar="FORMAT", help="format of the disks of -i disk; else detected")
+    add(
+        "-it",
+        action=_Once,
+        choices=TRANSPORTS,
+        help="ssh: a VMX file by its address ssh://user@host/path; vddk: VMware's own library",
+    )
+    add("-ip", action=_Once, metavar="FILE", help="holds the source's password")
+    add(
+        "-io",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help=f"{', '.join((*HTTPS_OPTIONS, *SSH_OPTIONS, *VDDK_OPTIONS))}",
+    )
+    add(
+        "--allow-running",
+        action="store_true",
+        help="take a domain that is not shut off: for a copy of disks that nothing writes to",
+    )
+    add(
+        "--disks-anywhere",
+        action="store_true",
+        help="trust what a VMX or an image names: disks in other folders, layers below",
+    )
     add_target_options(parser)
     add("-n", "--network", metavar="IN:OUT", action="append", default=[], help="map a network")
     add("-b", "--bridge", metavar="IN:OUT", action="append", default=[], help="map a bridge")

@@ -23,7 +23,11 @@ def create_overlays(
     probed.  Raises GuestError for a VM without disks or with an empty one, CommandError.
     """
     if not source.disks:
-        raise GuestError(f"The machine {source.name} has no disks; there is nothing to convert.")
+        raise GuestError(
+            f"The machine {source.name} has no disks; there is nothing to convert.",
+            remedy="See that its description names them, and that they are there.",
+            code="E-NODISKS",
+        )
     overlays = []
     for disk in source.disks:
         sd = "sd" + disk_letters(disk.id)

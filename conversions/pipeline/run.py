@@ -18,7 +18,7 @@ from conversions.pipeline.job import Job, Mode
 from conversions.pipeline.networks import map_nics
 from conversions.pipeline.outputs import output_for
 from conversions.pipeline.overlay import create_overlays
-from conversions.pipeline.report import Reporter
+from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.source import fingerprint, open_source, refuse_changed, report_unchanged
 from conversions.pipeline.space import check_guest_space, estimate_targets, mountpoint_stats
 from conversions.pipeline.steps import Step
@@ -26,6 +26,7 @@ from conversions.pipeline.target_buses import assign_target_buses
 from conversions.pipeline.trim import trim_filesystems
 from conversions.pipeline.types import TargetMeta
 from conversions.pipeline.work import work_folder
+from inventory.sources.nbdkit import Servers
 
 
 def convert(job: Job, report: Reporter) -> None:
@@ -43,7 +44,8 @@ def convert(job: Job, report: Reporter) -> None:
             output = output_for(job, work, report)
             report.report("request", {"mode": job.mode, "output": output.describe()})
         with report.step(Step.SOURCE):
-            source = open_source(job, work, report)
+            servers = stack.enter_context(Servers(work, lambda line: report.log(Level.DEBUG, line)))
+            source = open_source(job, work, report, servers)
             before = fingerprint(source, job.source.location)
         with report.step(Step.OVERLAYS):
             overlays = create_overlays(source, work, report, direct=job.direct)
@@ -124,6 +126,7 @@ def convert(job: Job, report: Reporter) -> None:
             with report.step(Step.COPY):
                 if job.mode is Mode.IN_PLACE and not job.direct:
                     refuse_changed(source, job.source.location, before)
+                servers.stop_keeping()
                 output.copy(targets, disks, job.copy)
             with report.step(Step.METADATA):
                 output.write_metadata(targets, meta)

@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from conversions.pipeline.errors import TargetError
-from conversions.pipeline.job import Job
+from conversions.pipeline.job import Input, Job, Mode
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
 from conversions.pipeline.stop import check_stop
-from inventory.sources.base import reader_for
+from inventory.sources.base import RemoteReader, SourceReader, Warn, reader_for
+from inventory.sources.https_session import first_line
+from inventory.sources.nbdkit import Servers
 from inventory.sources.text import legacy
 from inventory.sources.types import Source
 
@@ -23,28 +25,67 @@ Fingerprint = Mapping[str, tuple[int, int, str]]
 """Per file: size, mtime in nanoseconds, digest over sampled blocks."""
 
 
-def open_source(job: Job, work: Path, report: Reporter) -> Source:
-    """Read the VM's metadata and verify its digests.  Raises SourceError."""
-    reader = reader_for(
-        job.source.kind,
-        job.source.location,
+def reader_of(source: Input, work: Path, warn: Warn) -> SourceReader:
+    """Return the reader for what a job names as its source.  Raises SourceError."""
+    password = source.password or None
+    if source.password_file:
+        password = first_line(Path(source.password_file))
+    return reader_for(
+        source.kind,
+        source.location,
         work_dir=work,
-        warn=lambda text: report.log(Level.WARNING, text),
-        more=job.source.more,
-        format=job.source.format,
-        connection=job.source.connection,
+        warn=warn,
+        more=source.more,
+        format=source.format,
+        connection=source.connection,
+        disks_anywhere=source.disks_anywhere,
+        allow_running=source.allow_running,
+        transport=source.transport,
+        password=password,
+        options=source.options,
         look=check_stop,
     )
+
+
+def open_source(job: Job, work: Path, report: Reporter, servers: Servers) -> Source:
+    """Read the VM's metadata, verify its digests, and serve the disks that lie on other hosts.
+
+    Raises SourceError, TargetError.
+    """
+    reader = reader_of(job.source, work, lambda text: report.log(Level.WARNING, text))
     report.log(Level.INFO, f"Source: {reader.describe()}")
     source = reader.read()
+    if job.mode is Mode.IN_PLACE:
+        _refuse_split(source)
     if job.verify_digests:
-        report.report("digests", reader.verify(_announced(report)))
+        digests = reader.verify(_announced(report))
+        for digest in (d for d in digests if d["status"] == "computed"):
+            text = f"The {digest['algorithm']} of the content of {digest['file']} is "
+            report.log(Level.INFO, text + digest["digest"])
+        report.report("digests", digests)
     else:
         report.log(Level.INFO, "The digests of the manifest are not checked, as asked.")
     text = legacy(source)
     report.log(Level.INFO, text)
     report.report("source", source.to_dict() | {"text": text})
+    if job.mode is Mode.IN_PLACE and any(disk.remote for disk in source.disks):
+        raise TargetError(
+            f"{source.name} has disks on another host; those cannot be changed in place.",
+            remedy="Convert it into a copy.",
+            code="E-IN-PLACE-REMOTE",
+        )
+    if isinstance(reader, RemoteReader):
+        source = reader.serve(source, servers)
     return source
+
+
+def _refuse_split(source: Source) -> None:
+    """Refuse disks of several files, of which only the one that is named would be locked."""
+    if split := [disk.path for disk in source.disks if disk.other_files]:
+        raise TargetError(
+            f"{', '.join(split)} cannot be converted in place: it consists of several files.",
+            remedy="Convert the machine into a new one instead, which copies its disks.",
+        )
 
 
 def _announced(report: Reporter) -> Callable[[int, int], None]:
@@ -64,11 +105,15 @@ def _announced(report: Reporter) -> Callable[[int, int], None]:
 def fingerprint(source: Source, location: str) -> Fingerprint:
     """Return size, mtime and a digest over up to 64 sampled blocks of every source file.
 
-    `location` is the file that was given, from which disks may have been unpacked.
+    `location` is the file that was given: a package, from which disks may have been unpacked, or
+    what describes the machine.  The extents and lower layers of disks are among the files; disks on
+    other hosts have none.
     """
     result: dict[str, tuple[int, int, str]] = {}
     package = {location} if Path(location).is_file() else set()
-    for name in sorted({disk.path for disk in source.disks} | package):
+    local = [disk for disk in source.disks if not disk.remote]
+    files = {name for disk in local for name in (disk.path, *disk.other_files)}
+    for name in sorted(files | package):
         path = Path(name)
         state = path.stat()
         digest = hashlib.sha256()
@@ -97,12 +142,20 @@ def report_unchanged(source: Source, location: str, before: Fingerprint, report:
     """Compare the source with what it was at the start and say so."""
     after = fingerprint(source, location)
     changed = sorted(name for name in before if after.get(name) != before[name])
-    report.report("source_check", {"unchanged": not changed, "changed": changed})
+    remote = [disk.path for disk in source.disks if disk.remote]
+    # Of disks on other hosts nobody here can tell whether something else wrote to them.
+    unchanged = None if remote and not changed else not changed
+    report.report("source_check", {"unchanged": unchanged, "changed": changed})
     if changed:
         report.log(
             Level.WARNING,
             f"The source changed during the conversion: {', '.join(changed)}. "
             "Something else wrote to it; the result may be inconsistent.",
         )
-    else:
+    elif before:
         report.log(Level.INFO, "Source unchanged: size, time and sampled blocks are as before.")
+    if remote:
+        report.log(
+            Level.INFO,
+            f"On another host, and only read here: {', '.join(remote)}.",
+        )

@@ -2,67 +2,101 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from inventory.sources.base import Warn
+from inventory.sources.display import Display, DisplayType
 from inventory.sources.errors import ImageError
-from inventory.sources.images import HEAD_BYTES, image_format, virtual_size
+from inventory.sources.local_image import local_disk
+from inventory.sources.nbdkit import NbdServer, Servers, pick_filters
 from inventory.sources.ova import name_from_file
 from inventory.sources.types import Nic, Source, SourceDisk, VnetType
 
 _MEMORY_BYTES = 2 << 30
+# What any machine for KVM has; images say nothing of it.
+_FEATURES = ("acpi", "apic", "pae")
+_NBD = re.compile(r"nbds?(\+(unix|vsock))?://")
+
+
+def is_nbd(name: str) -> bool:
+    """Tell whether an image is named by the address of an NBD server, as libnbd writes it."""
+    return _NBD.match(name) is not None
+
+
+def nbd_server(uri: str) -> NbdServer:
+    """Return the server of ours that stands between an NBD server and the conversion.
+
+    What the guest writes meanwhile stays on this side of it.
+    """
+    return NbdServer(plugin="nbd", parameters=[("uri", uri)], filters=pick_filters("cow"))
 
 
 class DiskReader:
-    """Reads what there is to know of disk images: their sizes; the rest are defaults."""
+    """Reads what there is to know of disk images: their sizes; the rest are defaults.
 
-    def __init__(self, paths: Sequence[Path], *, format: str | None, warn: Warn) -> None:
-        self._paths = [path.absolute() for path in paths]
+    An image is a file or a device of this host, of the stated format if one is stated, or the
+    address of an NBD server, whose disk is raw.  Files that a VMDK names lie in its own folder
+    unless they may lie `anywhere`.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[str | Path],
+        *,
+        format: str | None,
+        warn: Warn,
+        anywhere: bool = False,
+    ) -> None:
+        self._images = [i if is_nbd(i) else Path(i).absolute() for i in map(str, images)]
         self._format = format
         self._warn = warn
+        self._anywhere = anywhere
 
     def describe(self) -> str:
         """Return one line for messages."""
-        return "disk " + ", ".join(str(path) for path in self._paths)
+        return "disk " + ", ".join(str(image) for image in self._images)
 
     def read(self) -> Source:
         """Return a machine with these disks.  Raises SourceError, ImageError."""
-        name = name_from_file(self._paths[0].name)
+        if not self._images:
+            raise ImageError(
+                "E-DISK-NONE", "No disk image was given.", remedy="Name one: -i disk web01.qcow2"
+            )
+        first = next((image for image in self._images if isinstance(image, Path)), None)
+        name = name_from_file(first.name) if first else "unknown"
         return Source(
             name=name,
             original_name=name,
-            hypervisor="disk",
+            hypervisor="unknownhv",
             memory_bytes=_MEMORY_BYTES,
             vcpus=1,
-            disks=tuple(self._disk(number, path) for number, path in enumerate(self._paths)),
+            features=_FEATURES,
+            display=Display(type=DisplayType.WINDOW),
+            disks=tuple(self._disk(number, image) for number, image in enumerate(self._images)),
             nics=(Nic(vnet="default", vnet_type=VnetType.NETWORK),),
         )
 
-    def _disk(self, number: int, path: Path) -> SourceDisk:
-        try:
-            with path.open("rb") as stream:
-                head = stream.read(HEAD_BYTES)
-        except OSError as error:
-            raise ImageError(
-                "E-IMG-READ",
-                f"{path} cannot be read: {error.strerror}.",
-                remedy="Check the path and who may read it.",
-            ) from error
-        if not head:
-            raise ImageError("E-IMG-READ", f"{path} is empty (0 bytes).")
-        found = image_format(head, str(path))
-        if self._format is None and found != "raw" and path.suffix in (".img", ".raw"):
-            # A guest can write such a header into its own raw disk.
-            self._warn(f"{path} is taken as {found}, as its header says; state raw if it is raw.")
-        fmt = self._format or found
-        return SourceDisk(
-            id=number,
-            controller=None,
-            path=str(path),
-            format=fmt,
-            virtual_size_bytes=virtual_size(str(path), fmt, str(path)),
+    def _disk(self, number: int, image: str | Path) -> SourceDisk:
+        if isinstance(image, str):
+            return SourceDisk(id=number, controller=None, path=image, format="raw", remote=True)
+        return local_disk(
+            number,
+            image,
+            format=self._format,
+            warn=self._warn,
+            folder=None if self._anywhere else image.parent,
         )
+
+    def serve(self, source: Source, servers: Servers) -> Source:
+        """Serve the disks of NBD servers.  Raises SourceError."""
+        disks = [
+            servers.serve(disk, nbd_server(disk.path)) if disk.remote else disk
+            for disk in source.disks
+        ]
+        return replace(source, disks=tuple(disks))
 
     def verify(self, progress: Callable[[int, int], None]) -> list[dict[str, str]]:
         """Return nothing: images carry no digests."""

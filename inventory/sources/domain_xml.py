@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
+from pathlib import Path
 
 from lxml import etree
 
 from inventory.sources.base import Warn
 from inventory.sources.display import Display, DisplayType, Listen, ListenType
 from inventory.sources.errors import DescriptorError
+from inventory.sources.images import FORMATS
+from inventory.sources.network_disks import LeftOut, Place, network_disk
 from inventory.sources.ovf_xml import parse_xml
 from inventory.sources.types import (
     Controller,
@@ -31,7 +35,7 @@ _UNITS = {"b": 1, "bytes": 1, "KB": 1000, "k": 1 << 10, "KiB": 1 << 10, "MB": 10
 _DEFAULT_MEMORY_BYTES = 1 << 30
 _NO_MAC = "00:00:00:00:00:00"
 _SLOT = re.compile(r"(?:sr(?P<number>\d{1,4})|(?:xv|[hsvf])d(?P<letters>[a-z]{1,3}))")
-_FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx", "qed", "luks")
+_SOUNDS = ("ac97", "es1370", "ich6", "ich9", "pcspk", "sb16", "usb")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +46,25 @@ class Volume:
     format: str
 
 
+OnDisk = Callable[[SourceDisk, etree._Element], None]
 FindVolume = Callable[[str, str], Volume | None]
 """Takes the names of a pool and a volume; None when that volume is no file."""
 
 
-def parse_domain(data: bytes, warn: Warn, find_volume: FindVolume) -> Source:
+def parse_domain(
+    data: bytes,
+    warn: Warn,
+    find_volume: FindVolume,
+    *,
+    folder: Path | None = None,
+    default_format: str | None = "raw",
+    on_disk: OnDisk = lambda _disk, _element: None,
+) -> Source:
     """Return the machine a domain describes.
 
+    Names of files that are not absolute count from `folder`; without one such disks are left out.
+    A disk that states no format has `default_format`, "" for None: whoever reads it looks.
+    `on_disk` gets each disk that is taken with what describes it.
     Raises DescriptorError: E-XML-..., E-LV-TYPE, E-LV-NAME, E-LV-NODISK.
     """
     root = parse_xml(data)
@@ -63,14 +79,16 @@ def parse_domain(data: bytes, warn: Warn, find_volume: FindVolume) -> Source:
         warn("The domain uses devices of its host (hostdev); they are left out.")
     if root.find("devices/interface[@type='direct']") is not None:
         warn("The domain has a NIC of type direct; it is left out.")
-    topology = _topology(root)
     return Source(
         name=name,
         original_name=name,
         hypervisor=hypervisor,
         memory_bytes=_memory(root, warn),
-        vcpus=_vcpus(root, topology),
-        disks=_disks(root, warn, find_volume),
+        vcpus=_vcpus(root),
+        disks=_disks(
+            root, warn, find_volume, vmware=hypervisor == "vmware", folder=folder,
+            default_format=default_format or "", on_disk=on_disk,
+        ),
         removables=_removables(root, warn),
         nics=_nics(root),
         firmware=_firmware(root),
@@ -80,10 +98,10 @@ def parse_domain(data: bytes, warn: Warn, find_volume: FindVolume) -> Source:
         genid=(root.findtext("genid") or "").strip() or None,
         cpu_vendor=(root.findtext("cpu/vendor") or "").strip() or None,
         cpu_model=(root.findtext("cpu/model") or "").strip() or None,
-        cpu_topology=topology,
+        cpu_topology=_topology(root),
         features=tuple(str(child.tag) for child in root.findall("features/*")),
         display=_display(root, warn),
-        sound=_attribute(root, "devices/sound", "model") or None,
+        sound=_sound(root, warn),
     )  # fmt: skip
 
 
@@ -108,21 +126,24 @@ def _memory(root: etree._Element, warn: Warn) -> int:
     return value * _UNITS.get(unit, 1 << 10)
 
 
-def _topology(root: etree._Element) -> CpuTopology | None:
+def _topology_counts(root: etree._Element) -> list[int | None]:
+    """Return sockets, cores and threads, None for what is not stated."""
     element = root.find("cpu/topology")
     if element is None:
-        return None
-    sockets, cores, threads = (_number(element.get(n)) for n in ("sockets", "cores", "threads"))
-    if not sockets or not cores or not threads:
+        return [None, None, None]
+    return [_number(element.get(name)) or None for name in ("sockets", "cores", "threads")]
+
+
+def _topology(root: etree._Element) -> CpuTopology | None:
+    sockets, cores, threads = _topology_counts(root)
+    if sockets is None or cores is None or threads is None:
         return None
     return CpuTopology(sockets=sockets, cores=cores, threads=threads)
 
 
-def _vcpus(root: etree._Element, topology: CpuTopology | None) -> int:
+def _vcpus(root: etree._Element) -> int:
     stated = _number(root.findtext("vcpu"))
-    if stated:
-        return stated
-    return topology.sockets * topology.cores * topology.threads if topology else 1
+    return stated or prod(count or 1 for count in _topology_counts(root))
 
 
 def _firmware(root: etree._Element) -> Firmware:
@@ -133,6 +154,14 @@ def _firmware(root: etree._Element) -> Firmware:
     return Firmware.UEFI if by_flash else Firmware.UNKNOWN
 
 
+def _sound(root: etree._Element, warn: Warn) -> str | None:
+    model = _attribute(root, "devices/sound", "model")
+    if model and model not in _SOUNDS:
+        warn(f"The sound card {model[:40]!r} has no counterpart on the target; it is left out.")
+        return None
+    return model or None
+
+
 def _display(root: etree._Element, warn: Warn) -> Display | None:
     element = root.find("devices/graphics")
     if element is None:
@@ -141,26 +170,29 @@ def _display(root: etree._Element, warn: Warn) -> Display | None:
     if kind not in ("vnc", "spice"):
         warn(f"A display of type {kind!r} has no counterpart on the target; it is left out.")
         return None
-    port = element.get("port", "")
+    port = _number(element.get("port")) if element.get("autoport") == "no" else None
     return Display(
         type=DisplayType(kind),
         keymap=element.get("keymap"),
         password=element.get("passwd"),
-        port=int(port) if port.isascii() and port.isdecimal() and 0 < int(port) < 65536 else None,
-        listen=_listen(element),
+        port=port if port and port < 65536 else None,
+        listen=_listen(element, warn),
     )
 
 
-def _listen(graphics: etree._Element) -> Listen | None:
+def _listen(graphics: etree._Element, warn: Warn) -> Listen | None:
     element = graphics.find("listen")
     if element is None:
         address = graphics.get("listen")
         return Listen(type=ListenType.ADDRESS, value=address) if address else None
     kind = element.get("type", "")
-    name = {"address": "address", "network": "network", "socket": "socket"}.get(kind)
     if kind not in set(ListenType):
+        warn(f"The display listens on {kind[:40]!r}, which is not known; that is left out.")
         return None
-    return Listen(type=ListenType(kind), value=element.get(name) if name else None)
+    value = element.get(kind) if kind != ListenType.NONE else None
+    if value is None and kind in (ListenType.ADDRESS, ListenType.NETWORK):
+        return None
+    return Listen(type=ListenType(kind), value=value)
 
 
 def _controller(root: etree._Element, disk: etree._Element) -> Controller | None:
@@ -171,45 +203,71 @@ def _controller(root: etree._Element, disk: etree._Element) -> Controller | None
     return _BUS.get(bus)
 
 
-def _disks(root: etree._Element, warn: Warn, find_volume: FindVolume) -> tuple[SourceDisk, ...]:
+def _disks(
+    root: etree._Element, warn: Warn, find_volume: FindVolume, *, vmware: bool,
+    folder: Path | None, default_format: str, on_disk: OnDisk,
+) -> tuple[SourceDisk, ...]:  # fmt: skip
     found = [d for d in root.findall("devices/disk") if d.get("device", "disk") == "disk"]
     disks: list[SourceDisk] = []
+    reasons = []
     for number, element in enumerate(found):
-        volume = _volume_of(element, warn, find_volume)
-        if volume is None:
-            warn(f"Disk {number + 1} of the domain is left out: it is neither a file nor a device.")
-            continue
-        disks.append(
-            SourceDisk(
-                id=len(disks),
-                controller=_controller(root, element),
-                path=volume.path,
-                format=volume.format,
+        try:
+            place = _place_of(
+                element, find_volume, vmware=vmware, folder=folder, default_format=default_format
             )
+        except LeftOut as error:
+            reasons.append(str(error))
+            warn(f"Disk {number + 1} of the domain is left out: {error}.")
+            continue
+        disk = SourceDisk(
+            id=len(disks),
+            controller=_controller(root, element),
+            path=place.path,
+            format=place.format,
+            remote=place.remote,
+            node=place.node,
         )
+        on_disk(disk, element)
+        disks.append(disk)
     if not disks:
+        why = f" ({'; '.join(reasons)})" if reasons else ""
         raise DescriptorError(
             "E-LV-NODISK",
-            f"The domain has no disk that can be read; {len(found)} were named.",
-            remedy="Disks that are files, block devices or volumes of such pools can be read.",
+            f"The domain has no disk that can be read; {len(found)} were named{why}.",
+            remedy="Files, block devices, volumes of such pools, NBD servers of this machine and "
+            "files of https servers can be read.",
         )
     return tuple(disks)
 
 
-def _volume_of(element: etree._Element, warn: Warn, find_volume: FindVolume) -> Volume | None:
-    stated = _attribute(element, "driver", "type") or "raw"
+def _place_of(
+    element: etree._Element, find_volume: FindVolume, *, vmware: bool, folder: Path | None,
+    default_format: str,
+) -> Place:  # fmt: skip
+    """Return where a disk lies.  Raises LeftOut, DescriptorError."""
+    stated = _attribute(element, "driver", "type") or default_format
     fmt = "raw" if stated == "aio" else stated
-    if fmt not in _FORMATS:
-        warn(f"A disk's format {fmt!r} is not known; the disk is left out.")
-        return None
+    if fmt and fmt not in FORMATS:
+        raise LeftOut(f"its format {fmt!r} is not known")
     kind = element.get("type", "")
+    if kind == "network":
+        return network_disk(element, fmt or "raw")
     if kind == "volume":
-        return find_volume(
+        volume = find_volume(
             _attribute(element, "source", "pool"), _attribute(element, "source", "volume")
         )
+        if volume is None:
+            raise LeftOut("its volume is neither a file nor a device")
+        return Place(path=volume.path, format=volume.format)
     path = _attribute(element, "source", {"file": "file", "block": "dev"}.get(kind, "none"))
+    if vmware and kind == "file" and path.startswith("["):
+        return Place(path=path, format="raw", remote=True)
     # Anything else than a path, such as json:{...}, would be a word of command to qemu.
-    return Volume(path=path, format=fmt) if path.startswith("/") else None
+    if path and folder is not None:
+        path = str(folder / path)
+    if not path.startswith("/"):
+        raise LeftOut("it is neither a file nor a device, or its drive is empty")
+    return Place(path=path, format=fmt)
 
 
 def _removables(root: etree._Element, warn: Warn) -> tuple[Removable, ...]:

@@ -23,7 +23,7 @@ class ManifestError(SourceError):
 
 
 class DescriptorError(SourceError):
-    """The OVF descriptor is malformed, unsupported or contradicts itself."""
+    """An OVF, VMX file or domain XML is malformed, unsupported or contradicts itself."""
 
 
 class ImageError(SourceError):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from inventory.sources.errors import ImageError
 
 HEAD_BYTES = 4096
+# What may be stated; qemu has more words for a format, some of which are programs or networks.
+FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx", "qed", "luks")
 _SECONDS = 30
 _MEMORY_BYTES = 1 << 30
 _MAGIC = {b"KDMV": "vmdk", b"COWD": "vmdk", b"QFI\xfb": "qcow2", b"vhdxfile": "vhdx",
@@ -21,12 +25,12 @@ _MERGE = "Merge the snapshots on the source and export the machine again."
 _EXPORT = "Export the machine as an OVA, which holds the data itself."
 
 
-def image_format(head: bytes, label: str) -> str:
+def image_format(head: bytes, label: str, *, trusted: bool = False) -> str:
     """Return the format that a disk's first HEAD_BYTES show; anything unknown is raw.
 
-    What names other files is refused here already, from its own header, since qemu-img may open
-    those files while it looks.  Raises ImageError: E-IMG-BACKING, E-IMG-EXTENT, E-IMG-FORMAT,
-    E-OVF-COMPRESSION.
+    Unless it is `trusted`, what names other files is refused here already, from its own header,
+    since qemu-img may open those files while it looks.  Raises ImageError: E-IMG-BACKING,
+    E-IMG-EXTENT, E-IMG-FORMAT, E-OVF-COMPRESSION.
     Source: VMDK specification 5.0 (SparseExtentHeader), qemu's docs/interop/qcow2.txt.
     """
     if head.lstrip().startswith(b"# Disk DescriptorFile"):
@@ -48,7 +52,7 @@ def image_format(head: bytes, label: str) -> str:
             remedy="Export the machine as an OVA, whose disks are VMDK images.",
         )
     fmt = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "raw")
-    if fmt == "qcow2":
+    if fmt == "qcow2" and not trusted:
         _check_qcow2(head, label)
     if head.startswith(b"KDMV") and not any(head[12:20]):
         # A capacity of 0: the text descriptor inside decides, and may name files of this host.
@@ -74,7 +78,7 @@ def virtual_size(uri: str, fmt: str, label: str) -> int:
     `uri` is what qemu opens, `fmt` its stated format.  qemu-img runs with limits on CPU, memory
     and time.  Raises ImageError: E-IMG-BACKING, E-IMG-EXTENT, E-IMG-READ, E-HOST.
     """
-    info = _info(uri, fmt, label)
+    info = image_info(uri, fmt, label)
     if info.get("backing-filename") or info.get("full-backing-filename"):
         raise ImageError(
             "E-IMG-BACKING",
@@ -95,7 +99,33 @@ def virtual_size(uri: str, fmt: str, label: str) -> int:
     return int(info["virtual-size"])
 
 
-def _info(uri: str, fmt: str, label: str) -> dict[str, Any]:
+def backing_chain(path: str, fmt: str) -> tuple[int, tuple[str, ...]]:
+    """Return the size the guest sees of a trusted image, and the other files that hold its data.
+
+    Raises ImageError: E-IMG-READ, E-HOST.
+    """
+    chain = _looked_at(["--backing-chain", "-f", fmt, path], fmt, path)
+    files = [str(layer["filename"]) for layer in chain[1:]]
+    for layer in chain:
+        data = layer.get("format-specific", {}).get("data", {})
+        if data_file := data.get("data-file"):
+            files.append(str(Path(layer["filename"]).parent / data_file))
+    return int(chain[0]["virtual-size"]), tuple(dict.fromkeys(files))
+
+
+def image_info(uri: str, fmt: str, label: str) -> dict[str, Any]:
+    """Return what qemu-img tells of an image of the stated format, under limits.
+
+    Raises ImageError: E-IMG-READ, E-HOST.
+    """
+    # A json: node states its format itself.
+    words = [uri] if uri.startswith("json:") else ["-f", fmt, uri]
+    info: dict[str, Any] = _looked_at(words, fmt, label)
+    return info
+
+
+def _looked_at(words: Sequence[str], fmt: str, label: str) -> Any:
+    """Return what qemu-img info says, given its further words."""
     if shutil.which("qemu-img") is None:
         raise ImageError(
             "E-HOST",
@@ -104,12 +134,10 @@ def _info(uri: str, fmt: str, label: str) -> dict[str, Any]:
         )
     # prlimit rather than a function between fork and exec: the caller may have threads.
     command = ["prlimit", f"--cpu={_SECONDS}", f"--as={_MEMORY_BYTES}", "--core=0"]
-    command += ["qemu-img", "info", "--output=json"]
-    # A json: node states its format itself.
-    command += [uri] if uri.startswith("json:") else ["-f", fmt, uri]
+    command += ["qemu-img", "info", "--output=json", *words]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=True)
-        info: dict[str, Any] = json.loads(done.stdout)
+        return json.loads(done.stdout)
     except subprocess.TimeoutExpired as error:
         raise ImageError(
             "E-IMG-READ",
@@ -117,11 +145,10 @@ def _info(uri: str, fmt: str, label: str) -> dict[str, Any]:
             remedy="The image is damaged, or this host is very busy; try again.",
         ) from error
     except (subprocess.CalledProcessError, ValueError) as error:
-        words = getattr(error, "stderr", b"") or b""
-        last = (words.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
+        said = getattr(error, "stderr", b"") or b""
+        last = (said.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
         raise ImageError(
             "E-IMG-READ",
             f"{label} is not a readable {fmt} image: {last[:300]}.",
             remedy="The file is damaged or of another kind; export the machine again.",
         ) from error
-    return info

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import libvirt
 from lxml import etree
@@ -12,6 +13,8 @@ from lxml import etree
 from inventory.sources.base import Warn
 from inventory.sources.domain_xml import Volume, parse_domain
 from inventory.sources.errors import SourceError
+from inventory.sources.https_disk import serve_https
+from inventory.sources.nbdkit import Servers
 from inventory.sources.power import BUSY, Power
 from inventory.sources.types import Source
 from inventory.sources.uris import checked_uri
@@ -32,13 +35,22 @@ class LibvirtError(SourceError):
 
 
 @contextmanager
-def connection(uri: str, *, read_only: bool = True) -> Iterator[libvirt.virConnect]:
-    """Connect to a host.  Raises LibvirtError for a refused address and for one without answer."""
+def connection(
+    uri: str, *, read_only: bool = True, password: str | None = None
+) -> Iterator[libvirt.virConnect]:
+    """Connect to a host; a password answers what asks for one.
+
+    Raises LibvirtError for a refused address and for a host without answer.
+    """
     plain = checked_uri(uri)
     # The library prints every error by itself otherwise.
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     try:
-        link = (libvirt.openReadOnly if read_only else libvirt.open)(plain)
+        if password is None:
+            link = (libvirt.openReadOnly if read_only else libvirt.open)(plain)
+        else:
+            flags = libvirt.VIR_CONNECT_RO if read_only else 0
+            link = libvirt.openAuth(plain, _answers(plain, password), flags)
     except libvirt.libvirtError as error:
         raise LibvirtError(
             "E-LV-CONNECT",
@@ -49,6 +61,44 @@ def connection(uri: str, *, read_only: bool = True) -> Iterator[libvirt.virConne
         yield link
     finally:
         link.close()
+
+
+def _answers(uri: str, password: str) -> list[object]:
+    """Return what libvirt asks for credentials: the password and the address's own user."""
+    user = unquote(urlsplit(uri).username or "")
+    secret = (libvirt.VIR_CRED_PASSPHRASE, libvirt.VIR_CRED_NOECHOPROMPT)
+
+    def answer(asked: list[list[object]], _data: object) -> int:
+        for question in asked:
+            # The kind comes first, the answer goes last.
+            if question[0] in secret:
+                question[4] = password
+            elif question[0] == libvirt.VIR_CRED_AUTHNAME and user:
+                question[4] = user
+            else:
+                return -1
+        return 0
+
+    return [[*secret, libvirt.VIR_CRED_AUTHNAME], answer, None]
+
+
+def domain_xml(
+    uri: str, domain: str, password: str | None, *, running: Warn | None = None
+) -> bytes:
+    """Return the XML of a domain that is shut off.  Raises LibvirtError.
+
+    With `running` a busy one is taken as well, with that warning.
+    """
+    with connection(uri, password=password) as link:
+        found = find_domain(link, domain)
+        check_idle(found, running)
+        try:
+            xml: str = found.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+            return xml.encode()
+        except libvirt.libvirtError as error:
+            raise LibvirtError(
+                "E-LV-XML", f"{uri} cannot describe the domain {domain}: {error}."
+            ) from error
 
 
 def find_domain(link: libvirt.virConnect, name: str) -> libvirt.virDomain:
@@ -89,38 +139,70 @@ def power_of(domain: libvirt.virDomain) -> Power:
 
 
 def has_saved_memory(domain: libvirt.virDomain) -> bool:
-    """Tell whether a domain's memory was saved to a file (virsh managedsave)."""
+    """Tell whether a domain's memory was saved to a file (virsh managedsave).
+
+    Hosts that cannot do that say so.  Raises LibvirtError.
+    """
     try:
-        return bool(domain.hasManagedSaveImage())
-    except libvirt.libvirtError:  # drivers of other hypervisors do not know the word
-        return False
+        return bool(domain.hasManagedSaveImage(0))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
+            return False
+        raise LibvirtError(
+            "E-LV-STATE", f"The state of the domain {domain.name()} cannot be read: {error}."
+        ) from error
+
+
+def check_idle(domain: libvirt.virDomain, running: Warn | None) -> None:
+    """Refuse a busy domain, or warn when it may be: its owner may know that nothing writes."""
+    try:
+        refuse_busy(domain)
+    except LibvirtError as error:
+        if running is None:
+            raise
+        running(error.message)
 
 
 class LibvirtReader:
     """Reads one domain of a host whose disks can be opened on this machine."""
 
-    def __init__(self, uri: str, domain: str, *, warn: Warn) -> None:
+    def __init__(
+        self,
+        uri: str,
+        domain: str,
+        *,
+        warn: Warn,
+        password: str | None = None,
+        running: Warn | None = None,
+    ) -> None:
         self._uri = uri
         self._domain = domain
+        self._password = password
         self._warn = warn
+        self._running = running
 
     def describe(self) -> str:
         """Return one line for messages."""
         return f"domain {self._domain} of {self._uri}"
 
     def read(self) -> Source:
-        """Return the domain as a source; it must be shut off.  Raises SourceError."""
-        with connection(self._uri) as link:
+        """Return the domain as a source; it has to be shut off.  Raises SourceError."""
+        with connection(self._uri, password=self._password) as link:
             domain = find_domain(link, self._domain)
-            refuse_busy(domain)
+            # Machines of libvirt's test driver have no disks that anything would write to.
+            if not self._uri.startswith("test:"):
+                check_idle(domain, self._running)
 
             def find_volume(pool: str, volume: str) -> Volume | None:
                 return volume_of(link, pool, volume)
 
             xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
             source = parse_domain(xml.encode(), self._warn, find_volume)
+        elsewhere = bool(urlsplit(self._uri).netloc)
         for disk in source.disks:
-            if not Path(disk.path).exists():
+            here = disk.remote or Path(disk.path).exists()
+            # Its localhost is another machine then.
+            if not here or (disk.node is not None and elsewhere):
                 raise LibvirtError(
                     "E-LV-DISK",
                     f"Disk {disk.path} of {source.name} cannot be opened on this machine.",
@@ -128,6 +210,10 @@ class LibvirtReader:
                     "can be read.",
                 )
         return source
+
+    def serve(self, source: Source, servers: Servers) -> Source:
+        """Serve the disks that are files of https servers.  Raises SourceError."""
+        return serve_https(source, servers)
 
     def verify(self, progress: Callable[[int, int], None]) -> list[dict[str, str]]:
         """Return nothing: a domain carries no digests."""
@@ -138,7 +224,7 @@ class LibvirtReader:
 def volume_of(link: libvirt.virConnect, pool: str, volume: str) -> Volume | None:
     """Return where a volume lies; None when it is no file.  Raises LibvirtError."""
     try:
-        found = link.storagePoolLookupByName(pool).storageVolLookupByName(volume)
+        found = _pool(link, pool).storageVolLookupByName(volume)
         root = etree.fromstring(found.XMLDesc().encode())
     except libvirt.libvirtError as error:
         raise LibvirtError(
@@ -148,6 +234,14 @@ def volume_of(link: libvirt.virConnect, pool: str, volume: str) -> Volume | None
         return None
     fmt = root.find("target/format")
     return Volume(path=found.path(), format=fmt.get("type", "raw") if fmt is not None else "raw")
+
+
+def _pool(link: libvirt.virConnect, name: str) -> libvirt.virStoragePool:
+    """Return a pool by its UUID or its name.  Raises libvirtError."""
+    try:
+        return link.storagePoolLookupByUUIDString(name)
+    except libvirt.libvirtError:
+        return link.storagePoolLookupByName(name)
 
 
 def define_domain(uri: str, xml: str, *, replacing: str) -> None:

@@ -63,7 +63,10 @@ class SourceDisk:
     `path` is the file on this host that holds the bytes.  For a disk read in place inside an
     uncompressed tar, `member` names it and `offset_bytes`/`length_bytes` say where it lies (the
     length rounded up to 512, as qemu wants it).  `format` is stated by us, never probed later.
+    A `remote` disk lies on another host: `path` is its address there, for people, and `node` the
+    block node that qemu opens instead, None until a server of ours serves the disk.
     `virtual_size_bytes` is what the guest sees; None until the image has been looked at.
+    `other_files` also hold bytes of it: a VMDK's extents, and the layers below a snapshot.
     """
 
     id: int
@@ -75,6 +78,9 @@ class SourceDisk:
     length_bytes: int | None = None
     virtual_size_bytes: int | None = None
     declared_capacity_bytes: int | None = None
+    other_files: tuple[str, ...] = ()
+    remote: bool = False
+    node: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +135,14 @@ class Source:
         values = dict(data)
         topology = values.get("cpu_topology")
         values["disks"] = tuple(
-            SourceDisk(**{**d, "controller": _controller(d["controller"])}) for d in data["disks"]
+            SourceDisk(
+                **{
+                    **d,
+                    "controller": _controller(d["controller"]),
+                    "other_files": tuple(d.get("other_files", ())),
+                }
+            )
+            for d in data["disks"]
         )
         values["removables"] = tuple(
             Removable(

@@ -180,7 +180,7 @@ def test_raid_over_two_disks(disks: Disks, rehearse: Rehearse) -> None:
     assert "trim" not in found
 
 
-@pytest.mark.rows("2-T9", "2-T20", "2-T22", "2-T24")
+@pytest.mark.rows("1-T258", "2-T9", "2-T20", "2-T22", "2-T24")
 def test_a_machine_that_lost_its_power(disks: Disks, rehearse: Rehearse) -> None:
     """T9, T20, T22, T24: journals are replayed before the check; a blank disk goes along.
 
@@ -197,7 +197,7 @@ def test_a_machine_that_lost_its_power(disks: Disks, rehearse: Rehearse) -> None
     ]  # fmt: skip
 
 
-@pytest.mark.rows("2-T8")
+@pytest.mark.rows("1-T257", "2-T8")
 def test_a_blank_disk_alone_is_no_guest(disks: Disks, rehearse: Rehearse) -> None:
     """T8."""
     status, events = rehearse(disks["blank"])

@@ -58,4 +58,4 @@ def test_an_option_does_not_take_the_source_for_its_value(
     disk = tmp_path / "a.raw"
     disk.write_bytes(bytes(1 << 20))
     assert main(["-i", "disk", option, str(disk)]) == 0
-    assert "hypervisor type: disk" in capsys.readouterr().out
+    assert "hypervisor type: unknownhv" in capsys.readouterr().out

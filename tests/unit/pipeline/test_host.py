@@ -126,6 +126,7 @@ def test_guestcaps_survive_json() -> None:
 NIC = Nic(vnet="n1", vnet_type=VnetType.NETWORK, mac="00:16:3E:00:00:0A")
 
 
+@pytest.mark.rows("1-T008", "1-T009")
 @pytest.mark.parametrize(
     ("networks", "bridges", "macs", "expected"),
     [
@@ -134,6 +135,7 @@ NIC = Nic(vnet="n1", vnet_type=VnetType.NETWORK, mac="00:16:3E:00:00:0A")
         (["lan"], [], [], ("Network", "lan")),
         (["n1:x", "y"], [], [], ("Network", "x")),
         ([], ["br"], [], ("Network", "n1")),
+        ([], ["n1:br"], [], ("Network", "n1")),
         (["a"], [], ["00:16:3e:00:00:0a:bridge:dmz"], ("Bridge", "dmz")),
         (["n1:prod:vlan7"], [], [], ("Network", "prod:vlan7")),
     ],
@@ -146,10 +148,12 @@ def test_networks_are_mapped(
     assert nic.mac == NIC.mac
 
 
+@pytest.mark.rows("1-T010")
 @pytest.mark.parametrize(
     ("networks", "macs"),
     [
         (["a:b", "a:b"], []),
+        (["a:b", "a:c"], []),
         (["x", "y"], []),
         ([":"], []),
         ([], ["00:11:22:33:44:bridge:x"]),

@@ -1,0 +1,59 @@
+"""Disks that are files of an https server, read with nbdkit's curl plugin."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from inventory.sources.nbdkit import NbdServer, Servers, checked, pick_filters
+from inventory.sources.types import Source
+
+# A server of VMware may think for minutes before it answers.
+TIMEOUT_SECONDS = 2000
+
+# One second before the first try, a minute in all: a forgotten session is renewed in between.
+RETRY = (("retry-delay", "1"), ("retries", "6"))
+
+
+def https_server(
+    url: str, *, cookie_file: Path | None = None, ca_file: Path | None = None, verify: bool = True
+) -> NbdServer:
+    """Return the server for one URL.
+
+    The cookie is read again from its file at most once a second, so that a new session is used as
+    soon as it is there.  `ca_file` holds the certificates that are trusted instead of the host's.
+    """
+    parameters = [("url", url), ("timeout", str(TIMEOUT_SECONDS)), ("protocols", "https")]
+    # A redirect could lead the cookie to another host.
+    parameters += [("followlocation", "false"), ("tcp-keepalive", "true")]
+    variables = {}
+    if cookie_file:
+        # The script is a fixed word of command; where the file is comes from the environment.
+        parameters += [("cookie-script", 'cat -- "$V2V_COOKIE_FILE"'), ("cookie-script-renew", "1")]
+        variables["V2V_COOKIE_FILE"] = str(cookie_file)
+    if ca_file:
+        parameters += [("cainfo", str(ca_file))]
+    if not verify:
+        parameters += [("sslverify", "false")]
+    filters = pick_filters("cow", "retry")
+    if "retry" in filters:
+        parameters += RETRY
+    return NbdServer(
+        plugin="curl",
+        parameters=parameters,
+        filters=filters,
+        variables=variables,
+    )
+
+
+def serve_https(source: Source, servers: Servers) -> Source:
+    """Serve those disks of a source that have an https address and no node.  Raises ServerError."""
+    disks = [
+        servers.serve(disk, https_server(disk.path))
+        if disk.node is None and disk.remote
+        else checked(disk)
+        if disk.remote
+        else disk
+        for disk in source.disks
+    ]
+    return replace(source, disks=tuple(disks))

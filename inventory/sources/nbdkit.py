@@ -1,0 +1,313 @@
+"""Servers of ours for disks on other hosts: nbdkit on a Unix socket, one for each disk.
+
+qemu and libguestfs open the socket; the program ends with this process, also after a kill -9.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+from inventory.sources.base import disk_uri
+from inventory.sources.errors import SourceError
+from inventory.sources.images import virtual_size
+from inventory.sources.types import SourceDisk
+
+_READY_SECONDS = 30
+_OPEN_SECONDS = 150  # above the minute that the retry filter takes before it gives up
+_TAIL_LINES = 20
+_MAX_SOCKET_BYTES = 100  # unix(7) allows 107
+_PROXIES = ("https_proxy", "http_proxy", "all_proxy", "no_proxy")
+# setpriv makes the kernel kill the child with us, even after a kill -9 of this process.
+_WRAPPER = ("setpriv", "--pdeathsig", "KILL", "--")
+_MISSING = "Install the packages nbdkit and libnbd-bin."
+
+
+class ServerError(SourceError):
+    """A server of ours cannot start, or cannot open the disk it is to serve."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NbdServer:
+    """What one nbdkit serves: a plugin with its parameters in order, and filters.
+
+    The first filter is nearest to the client.  The values of `secrets`, which are parameters as
+    well, reach nbdkit through a pipe: they are in no command line and in no file.  `variables` are
+    added to its environment.
+    """
+
+    plugin: str
+    parameters: Sequence[tuple[str, str]] = ()
+    filters: Sequence[str] = ()
+    secrets: Sequence[tuple[str, str]] = field(default=(), repr=False)
+    debug: Sequence[str] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def command(self, socket: Path, pid_file: Path, pipes: Sequence[int]) -> list[str]:
+        """Return nbdkit's argument list; `pipes` are the descriptors the secrets come from."""
+        words = ["nbdkit", "--exit-with-parent", "--foreground", "--readonly"]
+        words += ["--pidfile", str(pid_file), "--unix", str(socket), "--threads", "16"]
+        words += [word for flag in self.debug for word in ("-D", flag)]
+        words += [f"--filter={name}" for name in self.filters]
+        words += [self.plugin]
+        words += [f"{key}={value}" for key, value in self.parameters]
+        pairs = zip(self.secrets, pipes, strict=True)
+        return words + [f"{key}=-{pipe}" for (key, _value), pipe in pairs]
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without proxies, in the C locale, for helpers."""
+    kept = {k: v for k, v in os.environ.items() if k.lower() not in _PROXIES}
+    return kept | {"LANG": "C", "LC_ALL": "C"}
+
+
+def forget_proxies() -> None:
+    """Take the proxies out of this process's environment, for libraries that would use them."""
+    for name in list(os.environ):
+        if name.lower() in _PROXIES:
+            del os.environ[name]
+
+
+@cache
+def installed_filters() -> frozenset[str]:
+    """Return the names of the filters that this host's nbdkit has.  Raises ServerError."""
+    folder = dict(
+        line.split("=", 1) for line in _asked("--dump-config").splitlines() if "=" in line
+    ).get("filterdir", "")
+    names = (path.name for path in Path(folder).glob("nbdkit-*-filter.so"))
+    return frozenset(n.removeprefix("nbdkit-").removesuffix("-filter.so") for n in names)
+
+
+def pick_filters(*wanted: str, needed: str = "cow") -> tuple[str, ...]:
+    """Return those of the filters that are installed, in order.  Raises ServerError."""
+    have = installed_filters()
+    if needed not in have:
+        raise ServerError(
+            "E-NBDKIT", f"This host's nbdkit has no filter {needed}.", remedy="Install nbdkit."
+        )
+    return tuple(name for name in wanted if name in have)
+
+
+def _asked(*words: str) -> str:
+    try:
+        done = subprocess.run(
+            ["nbdkit", *words],
+            capture_output=True, text=True, timeout=_READY_SECONDS, env=clean_environment(),
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise ServerError(
+            "E-NBDKIT", "The program nbdkit is not installed on this host.", remedy=_MISSING
+        ) from error
+    return done.stdout
+
+
+class _Running:
+    """One nbdkit process and the last lines it wrote."""
+
+    def __init__(
+        self, server: NbdServer, socket: Path, folder: Path, on_line: Callable[[str], None]
+    ) -> None:
+        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._on_line = on_line
+        self._pid_file = socket.with_suffix(".pid")
+        self.socket = socket
+        with ExitStack() as stack:
+            pipes = []
+            for _key, value in server.secrets:
+                inner, outer = os.pipe()
+                stack.callback(os.close, inner)
+                with os.fdopen(outer, "w") as stream:
+                    stream.write(f"{value}\n")
+                pipes.append(inner)
+            self.argv = server.command(socket, self._pid_file, pipes)
+            self._process = subprocess.Popen(
+                [*_WRAPPER, *self.argv],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=pipes,
+                # The cow filter keeps what it has read in a file there.
+                env=clean_environment() | {"TMPDIR": str(folder)} | dict(server.variables),
+            )
+        self._reader = threading.Thread(target=self._drain, daemon=True)
+        self._reader.start()
+
+    def _drain(self) -> None:
+        assert self._process.stderr  # noqa: S101  it is a pipe
+        for raw in self._process.stderr:
+            line = raw.decode(errors="replace").strip().removeprefix("nbdkit: ")
+            self.tail.append(line)
+            self._on_line(line)
+
+    def last_words(self) -> str:
+        self._reader.join(0.2)
+        errors = [line for line in self.tail if "error" in line] or list(self.tail)
+        if not errors:
+            return "it gave no reason"
+        return (errors[-1].partition("error: ")[2] or errors[-1]).rstrip(".")
+
+    def wait_ready(self) -> None:
+        """Return once it listens.  Raises ServerError."""
+        end = time.monotonic() + _READY_SECONDS
+        while not self._pid_file.exists():
+            if self._process.poll() is not None:
+                raise ServerError("E-NBDKIT", f"nbdkit did not start: {self.last_words()}.")
+            if time.monotonic() > end:
+                raise ServerError("E-NBDKIT", f"nbdkit did not start within {_READY_SECONDS} s.")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End it: politely, then at once."""
+        self._process.terminate()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(5)
+        if self._process.stderr:
+            self._process.stderr.close()
+        self.socket.unlink(missing_ok=True)
+        self._pid_file.unlink(missing_ok=True)
+
+
+class Servers:
+    """All servers of one conversion; leaving the block ends them.
+
+    `folder` is private to the conversion.  `log` gets each command line and each line they write.
+    """
+
+    def __init__(self, folder: Path, log: Callable[[str], None] = lambda _line: None) -> None:
+        self._folder = folder
+        self.log = log
+        self._stack = ExitStack()
+        self._running: list[_Running] = []
+        # While it exists, what is read once is kept here for the second reading, the copy.
+        self._keep_reads = folder / "keep-reads"
+
+    def __enter__(self) -> Servers:
+        """Begin with no server."""
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """End all servers and whatever else was to end with them."""
+        self._stack.close()
+        self.stop_keeping()
+
+    def enter(self, helper: AbstractContextManager[object]) -> None:
+        """Begin something that is to end once the servers started after it have ended."""
+        self._stack.enter_context(helper)
+
+    @property
+    def folder(self) -> Path:
+        """The private folder of the conversion."""
+        return self._folder
+
+    def stop_keeping(self) -> None:
+        """Keep no blocks that are read from now on: the copy reads each once."""
+        self._keep_reads.unlink(missing_ok=True)
+
+    def start(
+        self, server: NbdServer, *, on_line: Callable[[str], None] = lambda _line: None
+    ) -> Path:
+        """Start a server and return its socket; `on_line` gets the lines it writes.
+
+        Raises ServerError.
+        """
+        if "cow" in server.filters:
+            self._keep_reads.touch(mode=0o600)
+            kept = ("cow-on-read", str(self._keep_reads))
+            server = replace(server, parameters=(*server.parameters, kept))
+        if shutil.which("nbdkit") is None or shutil.which("nbdinfo") is None:
+            raise ServerError(
+                "E-NBDKIT",
+                "Disks on other hosts are read with nbdkit and libnbd, which are not installed.",
+                remedy=_MISSING,
+            )
+
+        def told(line: str) -> None:
+            self.log(f"nbdkit: {line}")
+            on_line(line)
+
+        socket = self._socket_folder() / f"in{len(self._running)}"
+        running = _Running(server, socket, self._folder, told)
+        self._stack.callback(running.stop)
+        self._running.append(running)
+        self.log(" ".join(running.argv))
+        running.wait_ready()
+        return socket
+
+    def _socket_folder(self) -> Path:
+        if len(os.fsencode(self._folder)) + 10 <= _MAX_SOCKET_BYTES:
+            return self._folder
+        short = tempfile.mkdtemp(prefix="v2vnbd.", dir="/tmp")
+        self._stack.callback(shutil.rmtree, short, ignore_errors=True)
+        return Path(short)
+
+    def serve(
+        self,
+        disk: SourceDisk,
+        server: NbdServer,
+        *,
+        on_line: Callable[[str], None] = lambda _line: None,
+    ) -> SourceDisk:
+        """Start a server for a disk and return the disk with the node that qemu opens.
+
+        Raises ServerError when the disk cannot be opened.
+        """
+        return self.opened(disk, self.start(server, on_line=on_line))
+
+    def opened(self, disk: SourceDisk, socket: Path, export: str = "") -> SourceDisk:
+        """Return the disk with the node for a socket and an export.  Raises ServerError."""
+        self.size_of(socket, disk.path, export)
+        node = {
+            "driver": "nbd",
+            "server": {"type": "unix", "path": str(socket)},
+            "export": export,
+        }
+        return checked(replace(disk, remote=True, node=node))
+
+    def size_of(self, socket: Path, label: str, export: str = "") -> int:
+        """Return the bytes that a server serves.  Raises ServerError with the server's reason."""
+        uri = f"nbd+unix:///{quoted(export)}?socket={quoted(str(socket))}"
+        try:
+            done = subprocess.run(
+                [*_WRAPPER, "nbdinfo", "--size", uri],
+                capture_output=True, text=True, timeout=_OPEN_SECONDS, env=clean_environment(),
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise ServerError(
+                "E-NBD-OPEN", f"The disk {label} could not be opened within {_OPEN_SECONDS} s."
+            ) from error
+        if done.returncode:
+            running = next((r for r in self._running if r.socket == socket), None)
+            words = running.last_words() if running else done.stderr.strip()
+            raise ServerError("E-NBD-OPEN", f"The disk {label} cannot be opened: {words}.")
+        return int(done.stdout)
+
+
+def checked(disk: SourceDisk) -> SourceDisk:
+    """Return a served disk with its size, after a look at an image that could name other files.
+
+    Raises ImageError.
+    """
+    if disk.format == "raw":
+        return disk
+    return replace(disk, virtual_size_bytes=virtual_size(disk_uri(disk), disk.format, disk.path))
+
+
+def quoted(text: str) -> str:
+    """Return a text with every byte but A-Z a-z 0-9 / . - as %xx, in lower case."""
+    plain = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/.-"
+    data = text.encode(errors="surrogateescape")
+    return "".join(chr(b) if b in plain else f"%{b:02x}" for b in data)

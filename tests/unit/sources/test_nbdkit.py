@@ -1,0 +1,285 @@
+"""Spec 7: servers of ours for disks that are no files here; real nbdkit, no network."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from inventory.sources.base import disk_uri
+from inventory.sources.domain_xml import parse_domain
+from inventory.sources.errors import SourceError
+from inventory.sources.https_disk import https_server
+from inventory.sources.nbdkit import NbdServer, ServerError, Servers, pick_filters, quoted
+from inventory.sources.types import Source, SourceDisk
+
+SIZE = 3 << 20
+DISK = SourceDisk(id=0, controller=None, path="far away", format="raw", remote=True)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "disk.img"
+    path.write_bytes(random.Random(7).randbytes(SIZE))
+    return path
+
+
+def file_server(path: Path) -> NbdServer:
+    return NbdServer(
+        plugin="file",
+        parameters=[("file", str(path))],
+        filters=pick_filters("cow", "no-such-filter", "retry"),
+    )
+
+
+def read_through(disk: SourceDisk, folder: Path) -> bytes:
+    out = folder / "out.img"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", disk_uri(disk), str(out)], check=True)
+    return out.read_bytes()
+
+
+def pids_with(text: str) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                if text.encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def is_gone(text: str) -> bool:
+    end = time.monotonic() + 10
+    while pids_with(text) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not pids_with(text)
+
+
+def test_what_is_read_is_what_lies_there_and_nothing_stays(image: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    with Servers(work) as servers:
+        disk = servers.serve(DISK, file_server(image))
+        assert read_through(disk, tmp_path) == image.read_bytes()
+        assert pids_with(str(work))
+        assert (work / "keep-reads").exists()
+        servers.stop_keeping()
+        assert not (work / "keep-reads").exists()
+    assert not pids_with(str(work))
+    assert list(work.iterdir()) == []
+
+
+def test_blocks_read_while_converting_are_not_fetched_again(image: Path, tmp_path: Path) -> None:
+    with Servers(tmp_path) as servers:
+        disk = servers.serve(DISK, file_server(image))
+        first = read_through(disk, tmp_path)
+        image.write_bytes(bytes(SIZE))
+        assert read_through(disk, tmp_path) == first
+
+
+def test_servers_end_also_when_the_work_fails(image: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    with pytest.raises(RuntimeError, match="boom"), Servers(work) as servers:
+        servers.serve(DISK, file_server(image))
+        raise RuntimeError("boom")
+    assert not pids_with(str(work))
+
+
+def test_a_server_dies_with_its_process(image: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from inventory.sources.nbdkit import NbdServer, Servers\n"
+        "s = Servers(Path(sys.argv[1]))\n"
+        "s.start(NbdServer(plugin='file', parameters=[('file', sys.argv[2])]))\n"
+        "print('up', flush=True); time.sleep(100)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(work), str(image)], stdout=subprocess.PIPE
+    )
+    assert child.stdout
+    assert child.stdout.readline() == b"up\n"
+    assert len(pids_with(f"{work}/in0")) == 1
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    assert is_gone(f"{work}/in0")
+
+
+@pytest.mark.rows("1-T231")
+def test_secrets_and_proxies_reach_no_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy:1")
+    monkeypatch.setenv("ALL_PROXY", "http://proxy:2")
+    monkeypatch.setenv("no_proxy", "x")
+    lines: list[str] = []
+    server = NbdServer(
+        plugin="curl",
+        parameters=[("url", "https://localhost:1/x")],
+        secrets=[("password", "s3cret-word")],
+    )
+    assert "s3cret-word" not in repr(server)
+    with Servers(tmp_path, lines.append) as servers:
+        servers.start(server)
+        (pid,) = pids_with(f"{tmp_path}/in0")
+        shown = Path(f"/proc/{pid}/cmdline").read_bytes()
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    assert b"password=-" in shown
+    assert b"s3cret" not in shown + environment
+    assert not any("s3cret" in line for line in lines)
+    assert b"proxy" not in environment.lower()
+
+
+def test_what_cannot_be_served_says_why(image: Path, tmp_path: Path) -> None:
+    with Servers(tmp_path) as servers:
+        with pytest.raises(ServerError, match="no-such-plugin"):
+            servers.start(NbdServer(plugin="no-such-plugin"))
+        with pytest.raises(ServerError, match=r"far away cannot be opened: .*[Cc]onnect"):
+            servers.serve(DISK, NbdServer(plugin="curl", parameters=[("url", "https://[::1]:1/")]))
+        with pytest.raises(SourceError, match="far away is served by no server"):
+            disk_uri(DISK)
+    with pytest.raises(ServerError, match="no filter nothing"):
+        pick_filters("cow", needed="nothing")
+
+
+def test_long_folders_have_their_sockets_elsewhere(image: Path, tmp_path: Path) -> None:
+    work = tmp_path / ("x" * 100)
+    work.mkdir()
+    with Servers(work) as servers:
+        disk = servers.serve(DISK, file_server(image))
+        assert disk.node
+        path = Path(disk.node["server"]["path"])
+        assert len(str(path)) < 60
+        assert path.parent.stat().st_mode & 0o77 == 0
+        assert read_through(disk, tmp_path) == image.read_bytes()
+    assert not path.parent.exists()
+
+
+def test_an_image_on_another_host_may_name_no_other_file(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(1 << 20))
+    layer = tmp_path / "layer.qcow2"
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(secret), str(layer)],
+        check=True,
+    )
+    disk = SourceDisk(id=0, controller=None, path="layer", format="qcow2", remote=True)
+    with Servers(tmp_path) as servers, pytest.raises(SourceError) as caught:
+        servers.serve(disk, file_server(layer))
+    assert caught.value.code == "E-IMG-BACKING"
+
+
+# --- network disks of libvirt domains --------------------------------------------------------
+
+
+def network_domain(*sources: str) -> tuple[Source, list[str]]:
+    warnings: list[str] = []
+    disks = "".join(f"<disk type='network' device='disk'>{s}</disk>" for s in sources)
+    xml = (
+        "<domain type='kvm'><name>n</name><devices>"
+        f"<disk type='file' device='disk'><source file='/a'/></disk>{disks}</devices></domain>"
+    )
+    return parse_domain(xml.encode(), warnings.append, lambda _p, _v: None), warnings
+
+
+def https(name: str, port: str = "", host: str = "h.example.org") -> str:
+    at = f" port='{port}'" if port else ""
+    return f"<source protocol='https' name='{name}'><host name='{host}'{at}/></source>"
+
+
+@pytest.fixture
+def nbd_port(image: Path, tmp_path: Path) -> Iterator[int]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    pid_file = tmp_path / "tcp.pid"
+    command = ["nbdkit", "-f", "--exit-with-parent", "-i", "localhost", "-p", str(port), "-r"]
+    process = subprocess.Popen([*command, "-P", str(pid_file), "-e", "e", "file", str(image)])
+    end = time.monotonic() + 10
+    while not pid_file.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    yield port
+    process.terminate()
+    process.wait()
+
+
+@pytest.mark.rows("1-T209")
+def test_a_disk_of_an_nbd_server_of_this_machine_is_read(
+    nbd_port: int, image: Path, tmp_path: Path
+) -> None:
+    source, warnings = network_domain(
+        f"<source protocol='nbd' name='e'><host name='localhost' port='{nbd_port}'/></source>"
+    )
+    assert warnings == []
+    assert read_through(source.disks[1], tmp_path) == image.read_bytes()
+    assert Source.from_dict(source.to_dict()) == source
+
+
+@pytest.mark.rows("1-T209")
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("<source protocol='rbd' name='p/i'><host name='mon' port='6789'/></source>", "'rbd'"),
+        ("<source protocol='iscsi' name='iqn:x/1'><host name='h' port='3260'/></source>", "iscsi"),
+        ("<source protocol='http' name='d'><host name='h'/></source>", "'http'"),
+        ("<source protocol='nbd'><host name='elsewhere' port='10809'/></source>", "localhost"),
+        ("<source protocol='nbd'><host transport='unix' socket='/s'/></source>", "localhost"),
+        ("<source protocol='nbd' tls='yes'><host name='localhost'/></source>", "TLS"),
+        ("<source protocol='nbd' name='e'/>", "no host"),
+        ("<source protocol='https' name='d'><host name='-oX'/></source>", "its host"),
+        ("<source protocol='https' name='d'><host name='h/x@y'/></source>", "its host"),
+        ("<source protocol='https' name='../d'><host name='h'/></source>", r"\.\."),
+        ("<source protocol='https' name='d' query='a=b'><host name='h'/></source>", "query"),
+        ("<driver type='vmdk'/><source protocol='https' name='d'><host name='h'/></source>",
+         "vmdk"),
+        ("", "''"),
+    ],
+)  # fmt: skip
+def test_network_disks_that_are_left_out_say_why(source: str, why: str) -> None:
+    found, warnings = network_domain(source)
+    assert [disk.path for disk in found.disks] == ["/a"]
+    (warning,) = warnings
+    assert re.search(why, warning), warning
+
+
+@pytest.mark.rows("1-T210")
+def test_addresses_of_https_disks() -> None:
+    source, _ = network_domain(
+        https("/a b_c", "443"), https("d", "8443"), https("d"), https("d;$(x)?#", host="::1")
+    )
+    assert [disk.path for disk in source.disks[1:]] == [
+        "https://h.example.org/a%20b%5fc", "https://h.example.org:8443/d",
+        "https://h.example.org/d", "https://[::1]/d%3b%24%28x%29%3f%23",
+    ]  # fmt: skip
+    assert all(disk.remote and disk.node is None for disk in source.disks[1:])
+    with pytest.raises(SourceError) as caught:
+        network_domain(https("d", "0"))
+    assert caught.value.code == "E-LV-PORT"
+
+
+def test_an_https_server_is_given_one_quoted_url() -> None:
+    command = https_server("https://h/a%20b").command(Path("/w/in0"), Path("/w/in0.pid"), [])
+    assert command[:4] == ["nbdkit", "--exit-with-parent", "--foreground", "--readonly"]
+    assert command[command.index("curl") - 2 : command.index("curl")] == [
+        "--filter=cow", "--filter=retry",
+    ]  # fmt: skip
+    assert "url=https://h/a%20b" in command
+    assert "protocols=https" in command
+
+
+def test_quoting_leaves_nothing_that_a_url_could_be_read_by() -> None:
+    assert quoted("/my vm_1+2%é'\"&?#") == "/my%20vm%5f1%2b2%25%c3%a9%27%22%26%3f%23"
