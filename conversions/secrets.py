@@ -40,6 +40,7 @@ def take_secrets(job: Job) -> tuple[dict[str, Any], str]:
     """Split a job into JSON values that anyone may read, and its secrets, sealed; "" for none."""
     values = job.to_dict()
     secrets = {"keys": values.pop("keys")}
+    secrets["source_password"] = values["source"].pop("password")
     secrets["root_password_hash"] = values["customize"].pop("root_password_hash")
     return values, seal(secrets) if any(secrets.values()) else ""
 
@@ -51,7 +52,11 @@ def with_secrets(values: dict[str, Any], sealed: str) -> Job:
     secrets = unseal(sealed)
     customize = values.get("customize", {})
     customize = {**customize, "root_password_hash": secrets["root_password_hash"]}
-    return Job.from_dict({**values, "keys": secrets["keys"], "customize": customize})
+    # Jobs of before knew no password of the source.
+    source = {**values["source"], "password": secrets.get("source_password", "")}
+    return Job.from_dict(
+        {**values, "source": source, "keys": secrets["keys"], "customize": customize}
+    )
 
 
 class SealedInput(forms.PasswordInput):

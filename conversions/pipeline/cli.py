@@ -22,6 +22,7 @@ from conversions.pipeline.networks import parse_map
 from conversions.pipeline.output_kinds import KINDS
 from conversions.pipeline.passwords import crypted
 from conversions.pipeline.report import EventReporter, Level, json_lines
+from conversions.pipeline.source import reader_of
 from conversions.pipeline.target_options import (
     add_target_options,
     copy_options_from,
@@ -33,12 +34,14 @@ from conversions.pipeline.text_log import text_lines
 from conversions.pipeline.windows.static_ip import parse_static_ip
 from conversions.pipeline.work import work_folder
 from inventory.sources.errors import SourceError
+from inventory.sources.input_options import HTTPS_OPTIONS, SSH_OPTIONS, TRANSPORTS, VDDK_OPTIONS
 
 EXIT_ERROR = 1
 EXIT_STOPPED = 143
 _CAPABILITIES = (
     "v2vweb", "libguestfs-rewrite", "io/oo", "mac-option", "parallel-option", "in-place",
     "input:ova", "input:vmx", "input:disk", "input:libvirt", "input:libvirtxml",
+    *(f"input-transport:{name}" for name in ("https", *TRANSPORTS)),
     *(f"output:{name}" for kind in KINDS.values() for name in (kind.name, *kind.aliases)),
     "convert:linux", "convert:windows", "block-driver-option",
 )  # fmt: skip
@@ -64,6 +67,9 @@ def main(argv: Sequence[str]) -> int:
     )
     reporter = EventReporter(emit)
     try:
+        if "?" in options.io:
+            print("\n".join((*HTTPS_OPTIONS, *SSH_OPTIONS, *VDDK_OPTIONS)))
+            return 0
         if wants_option_help(options):
             print(option_help(options))
             return 0
@@ -171,6 +177,9 @@ def _job(options: argparse.Namespace) -> Job:
             format=getattr(options, "if"),
             connection=options.ic,
             disks_anywhere=options.disks_anywhere,
+            transport=_once("-it", options.it),
+            password_file=_once("-ip", options.ip) or "",
+            options=_pairs(options.io),
         ),
         target=target_from(options) if copying else None,
         copy=copy_options_from(options),
@@ -192,6 +201,22 @@ def _job(options: argparse.Namespace) -> Job:
         vcpus=options.smp,
         trace=options.trace,
     )
+
+
+def _once(option: str, values: Sequence[str]) -> str | None:
+    """Return what was given once at most.  Raises JobError."""
+    if len(values) > 1:
+        raise JobError(f"{option} was given more than once.")
+    return values[0] if values else None
+
+
+def _pairs(values: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the values of KEY=VALUE words by key, in order; without = the value is empty."""
+    pairs: dict[str, tuple[str, ...]] = {}
+    for value in values:
+        key, _, text = value.partition("=")
+        pairs[key] = (*pairs.get(key, ()), text)
+    return pairs
 
 
 def _customize(options: argparse.Namespace) -> Customize:
@@ -268,7 +293,6 @@ def _windows(options: argparse.Namespace) -> WindowsOptions:
 
 def _print_source(job: Job, layout: str, reporter: EventReporter) -> int:
     """Print the source in one of the three layouts."""
-    from conversions.pipeline.source import reader_of
     from inventory.sources import text
 
     def warn(line: str) -> None:
@@ -323,6 +347,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("-ic", action=_Once, metavar="URI", help="libvirt host of the domain (qemu:///system)")
     add("-if", action=_Once, metavar="FORMAT", help="format of the disks of -i disk; else detected")
+    add(
+        "-it",
+        choices=TRANSPORTS,
+        action="append",
+        default=[],
+        help="ssh: a VMX file by its address ssh://user@host/path; vddk: VMware's own library",
+    )
+    add("-ip", metavar="FILE", action="append", default=[], help="holds the source's password")
+    add(
+        "-io",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help=f"{', '.join((*HTTPS_OPTIONS, *SSH_OPTIONS, *VDDK_OPTIONS))}",
+    )
     add(
         "--disks-anywhere",
         action="store_true",

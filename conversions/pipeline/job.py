@@ -35,6 +35,10 @@ class Input:
     `format` is that of all files, or None.  Kind "libvirtxml": the path of a file of domain XML.
     Kind "libvirt": the name or UUID of a domain on the host `connection`.  With `disks_anywhere`
     the names of files in a VMX and in images are trusted: they may lie in other folders.
+
+    For sources on other hosts: `transport` is "ssh" (`location` is the address of a VMX file then)
+    or "vddk", `options` are the pairs of -io, and the password there is `password` or the first
+    line of `password_file`.  A password belongs in no file of ours and in no log.
     """
 
     kind: str
@@ -43,6 +47,10 @@ class Input:
     format: str | None = None
     connection: str | None = None
     disks_anywhere: bool = False
+    transport: str | None = None
+    password: str = field(default="", repr=False)
+    password_file: str = ""
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,6 +284,11 @@ class Job:
                 f"A source of kind {self.source.kind} cannot be converted in place.",
                 remedy="Disks on this host and domains of a libvirt host can; copy the others.",
             )
+        if self.source.transport is not None:
+            raise JobError(
+                f"Disks that are read over {self.source.transport} cannot be changed in place.",
+                remedy="Convert the machine into a copy.",
+            )
         if self.target is not None:
             raise JobError("In place there is no target: the disks stay where they are.")
         if self.define and self.source.kind != "libvirt":
@@ -309,6 +322,7 @@ class Job:
             raise JobError(f"Mode {values.get('mode')!r} is not known.") from error
         source = _strict(Input, values.get("source"), "source")
         source["more"] = tuple(source.get("more", ()))
+        source["options"] = {k: tuple(v) for k, v in source.get("options", {}).items()}
         values["source"] = Input(**source)
         if values.get("target") is not None:
             target = _strict(Target, values["target"], "target")

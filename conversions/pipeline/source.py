@@ -13,6 +13,7 @@ from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
 from conversions.pipeline.stop import check_stop
 from inventory.sources.base import RemoteReader, SourceReader, Warn, reader_for
+from inventory.sources.https_session import first_line
 from inventory.sources.nbdkit import Servers
 from inventory.sources.text import legacy
 from inventory.sources.types import Source
@@ -26,6 +27,9 @@ Fingerprint = Mapping[str, tuple[int, int, str]]
 
 def reader_of(source: Input, work: Path, warn: Warn) -> SourceReader:
     """Return the reader for what a job names as its source.  Raises SourceError."""
+    password = source.password or None
+    if source.password_file:
+        password = first_line(Path(source.password_file))
     return reader_for(
         source.kind,
         source.location,
@@ -35,6 +39,9 @@ def reader_of(source: Input, work: Path, warn: Warn) -> SourceReader:
         format=source.format,
         connection=source.connection,
         disks_anywhere=source.disks_anywhere,
+        transport=source.transport,
+        password=password,
+        options=source.options,
         look=check_stop,
     )
 

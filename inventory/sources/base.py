@@ -83,6 +83,9 @@ def reader_for(
     format: str | None = None,
     connection: str | None = None,
     disks_anywhere: bool = False,
+    transport: str | None = None,
+    password: str | None = None,
+    options: Mapping[str, tuple[str, ...]] | None = None,
     look: Callable[[], None] = lambda: None,
 ) -> SourceReader:
     """Return the reader for an input kind.  Raises SourceError for an unknown kind.
@@ -90,15 +93,30 @@ def reader_for(
     "ova": `location` is a file or folder.  "disk": it is an image or the address of an NBD server,
     `more` are the other disks and `format` is that of all files.  "vmx": it is a VMX file.
     "libvirtxml": it is a file of domain XML.  "libvirt": it is a domain of the host `connection`.
-    With `disks_anywhere` the names of files in a VMX and in images are trusted.  `look` is called
-    while something is unpacked, and may raise to end it.
+    With `disks_anywhere` the names of files in a VMX and in images are trusted.  `transport`,
+    `password` and `options` are for sources on other hosts: ssh or vddk, the password there, the
+    pairs of -io.  `look` is called while something is unpacked, and may raise to end it.
     """
     from inventory.sources.disk import DiskReader
     from inventory.sources.libvirt_file import LibvirtXmlReader
     from inventory.sources.libvirt_host import LibvirtReader
     from inventory.sources.ova import OvaReader
+    from inventory.sources.remote import remote_reader
     from inventory.sources.vmx import VmxReader
 
+    elsewhere = remote_reader(
+        kind,
+        location,
+        work_dir=work_dir,
+        warn=warn,
+        connection=connection,
+        transport=transport,
+        password=password,
+        options=options or {},
+        disks_anywhere=disks_anywhere,
+    )
+    if elsewhere is not None:
+        return elsewhere
     if kind == "ova":
         return OvaReader(Path(location), work_dir=work_dir, warn=warn, look=look)
     if kind == "disk":
@@ -107,7 +125,8 @@ def reader_for(
     if kind == "vmx":
         return VmxReader(Path(location), warn=warn, anywhere=disks_anywhere)
     if kind == "libvirt":
-        return LibvirtReader(connection or "qemu:///system", location, warn=warn)
+        host = connection or "qemu:///system"
+        return LibvirtReader(host, location, warn=warn, password=password)
     if kind == "libvirtxml":
         uri = connection or "qemu:///system"
         return LibvirtXmlReader(Path(location), uri=uri, warn=warn, anywhere=disks_anywhere)

@@ -11,6 +11,9 @@ from inventory.sources.types import Source
 # A server of VMware may think for minutes before it answers.
 TIMEOUT_SECONDS = 2000
 
+# One second before the first try, a minute in all: a forgotten session is renewed in between.
+RETRY = (("retry-delay", "1"), ("retries", "6"))
+
 
 def https_server(
     url: str, *, cookie_file: Path | None = None, ca_file: Path | None = None, verify: bool = True
@@ -22,7 +25,7 @@ def https_server(
     """
     parameters = [("url", url), ("timeout", str(TIMEOUT_SECONDS)), ("protocols", "https")]
     # A redirect could lead the cookie to another host.
-    parameters += [("followlocation", "false")]
+    parameters += [("followlocation", "false"), ("tcp-keepalive", "true")]
     variables = {}
     if cookie_file:
         # The script is a fixed word of command; where the file is comes from the environment.
@@ -32,10 +35,13 @@ def https_server(
         parameters += [("cainfo", str(ca_file))]
     if not verify:
         parameters += [("sslverify", "false")]
+    filters = pick_filters("cow", "retry")
+    if "retry" in filters:
+        parameters += RETRY
     return NbdServer(
         plugin="curl",
         parameters=parameters,
-        filters=pick_filters("cow", "retry"),
+        filters=filters,
         variables=variables,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import libvirt
 from lxml import etree
@@ -33,13 +33,22 @@ class LibvirtError(SourceError):
 
 
 @contextmanager
-def connection(uri: str, *, read_only: bool = True) -> Iterator[libvirt.virConnect]:
-    """Connect to a host.  Raises LibvirtError for a refused address and for one without answer."""
+def connection(
+    uri: str, *, read_only: bool = True, password: str | None = None
+) -> Iterator[libvirt.virConnect]:
+    """Connect to a host; a password answers what asks for one.
+
+    Raises LibvirtError for a refused address and for a host without answer.
+    """
     plain = checked_uri(uri)
     # The library prints every error by itself otherwise.
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     try:
-        link = (libvirt.openReadOnly if read_only else libvirt.open)(plain)
+        if password is None:
+            link = (libvirt.openReadOnly if read_only else libvirt.open)(plain)
+        else:
+            flags = libvirt.VIR_CONNECT_RO if read_only else 0
+            link = libvirt.openAuth(plain, _answers(plain, password), flags)
     except libvirt.libvirtError as error:
         raise LibvirtError(
             "E-LV-CONNECT",
@@ -50,6 +59,39 @@ def connection(uri: str, *, read_only: bool = True) -> Iterator[libvirt.virConne
         yield link
     finally:
         link.close()
+
+
+def _answers(uri: str, password: str) -> list[object]:
+    """Return what libvirt asks for credentials: the password and the address's own user."""
+    user = unquote(urlsplit(uri).username or "")
+    secret = (libvirt.VIR_CRED_PASSPHRASE, libvirt.VIR_CRED_NOECHOPROMPT)
+
+    def answer(asked: list[list[object]], _data: object) -> int:
+        for question in asked:
+            # The kind comes first, the answer goes last.
+            if question[0] in secret:
+                question[4] = password
+            elif question[0] == libvirt.VIR_CRED_AUTHNAME and user:
+                question[4] = user
+            else:
+                return -1
+        return 0
+
+    return [[*secret, libvirt.VIR_CRED_AUTHNAME], answer, None]
+
+
+def domain_xml(uri: str, domain: str, password: str | None) -> bytes:
+    """Return the XML of a domain that is shut off.  Raises LibvirtError."""
+    with connection(uri, password=password) as link:
+        found = find_domain(link, domain)
+        refuse_busy(found)
+        try:
+            xml: str = found.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+            return xml.encode()
+        except libvirt.libvirtError as error:
+            raise LibvirtError(
+                "E-LV-XML", f"{uri} cannot describe the domain {domain}: {error}."
+            ) from error
 
 
 def find_domain(link: libvirt.virConnect, name: str) -> libvirt.virDomain:
@@ -87,9 +129,10 @@ def refuse_busy(domain: libvirt.virDomain) -> None:
 class LibvirtReader:
     """Reads one domain of a host whose disks can be opened on this machine."""
 
-    def __init__(self, uri: str, domain: str, *, warn: Warn) -> None:
+    def __init__(self, uri: str, domain: str, *, warn: Warn, password: str | None = None) -> None:
         self._uri = uri
         self._domain = domain
+        self._password = password
         self._warn = warn
 
     def describe(self) -> str:
@@ -98,7 +141,7 @@ class LibvirtReader:
 
     def read(self) -> Source:
         """Return the domain as a source; it must be shut off.  Raises SourceError."""
-        with connection(self._uri) as link:
+        with connection(self._uri, password=self._password) as link:
             domain = find_domain(link, self._domain)
             refuse_busy(domain)
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -69,6 +69,13 @@ def clean_environment() -> dict[str, str]:
     """Return this process's environment without proxies, in the C locale, for helpers."""
     kept = {k: v for k, v in os.environ.items() if k.lower() not in _PROXIES}
     return kept | {"LANG": "C", "LC_ALL": "C"}
+
+
+def forget_proxies() -> None:
+    """Take the proxies out of this process's environment, for libraries that would use them."""
+    for name in list(os.environ):
+        if name.lower() in _PROXIES:
+            del os.environ[name]
 
 
 @cache
@@ -182,7 +189,7 @@ class Servers:
 
     def __init__(self, folder: Path, log: Callable[[str], None] = lambda _line: None) -> None:
         self._folder = folder
-        self._log = log
+        self.log = log
         self._stack = ExitStack()
         self._running: list[_Running] = []
         # While it exists, what is read once is kept here for the second reading, the copy.
@@ -195,10 +202,11 @@ class Servers:
     def __exit__(self, *_error: object) -> None:
         """End all servers and whatever else was to end with them."""
         self._stack.close()
+        self.stop_keeping()
 
-    def at_end(self, what: Callable[[], None]) -> None:
-        """Have something called once the servers started after it have ended."""
-        self._stack.callback(what)
+    def enter(self, helper: AbstractContextManager[object]) -> None:
+        """Begin something that is to end once the servers started after it have ended."""
+        self._stack.enter_context(helper)
 
     @property
     def folder(self) -> Path:
@@ -228,14 +236,14 @@ class Servers:
             )
 
         def told(line: str) -> None:
-            self._log(f"nbdkit: {line}")
+            self.log(f"nbdkit: {line}")
             on_line(line)
 
         socket = self._socket_folder() / f"in{len(self._running)}"
         running = _Running(server, socket, self._folder, told)
         self._stack.callback(running.stop)
         self._running.append(running)
-        self._log(" ".join(running.argv))
+        self.log(" ".join(running.argv))
         running.wait_ready()
         return socket
 

@@ -19,7 +19,7 @@ _PARAMETERS = {"no_verify": ("0", "1"), "no_tty": ("0", "1"), "transport": ("htt
                "auto_answer": ("0", "1")}  # fmt: skip
 # No option of a program, no separator of anything: a name, an IPv4 or an IPv6 address.
 HOST = re.compile(r"(?!-)[A-Za-z0-9.-]{1,253}(?<!-)|[0-9A-Fa-f:.]{2,45}")
-_USER = re.compile(r"(?![-.])[A-Za-z0-9._-]{1,64}(?:@[A-Za-z0-9.-]{1,64}|\\[A-Za-z0-9._-]{1,64})?")
+USER = re.compile(r"(?![-.])[A-Za-z0-9._-]{1,64}(?:@[A-Za-z0-9.-]{1,64}|\\[A-Za-z0-9._-]{1,64})?")
 _SEGMENT = re.compile(r"(?![-.])[A-Za-z0-9 ._()-]{1,80}")
 MAX_CHARACTERS = 500
 
@@ -50,7 +50,7 @@ def checked_uri(uri: str) -> str:
         raise _refused(uri, "it holds a fragment")
     if parts.password is not None:
         raise _refused(uri, "it holds a password, which belongs in the field for it")
-    if parts.username is not None and not _USER.fullmatch(user):
+    if parts.username is not None and not USER.fullmatch(user):
         raise _refused(uri, "its user name is not one")
     if host is not None and not HOST.fullmatch(host):
         raise _refused(uri, "its host name is not one")

@@ -1,0 +1,101 @@
+"""Which reader takes a source on another host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from inventory.sources.base import SourceReader, Warn
+from inventory.sources.errors import SourceError
+from inventory.sources.input_options import HTTPS_OPTIONS, SSH_OPTIONS, TRANSPORTS
+from inventory.sources.libvirt_host import domain_xml
+from inventory.sources.nbdkit import forget_proxies
+from inventory.sources.ssh import SshHost
+from inventory.sources.uris import checked_uri
+from inventory.sources.vddk import VddkReader
+from inventory.sources.vmware import VmwareHttpsReader
+from inventory.sources.vmx_ssh import VmxSshReader
+from inventory.sources.xen_ssh import XenSshReader
+
+_VMWARE = ("esx", "gsx", "vpx")
+
+
+def remote_reader(
+    kind: str,
+    location: str,
+    *,
+    work_dir: Path,
+    warn: Warn,
+    connection: str | None = None,
+    transport: str | None = None,
+    password: str | None = None,
+    options: Mapping[str, tuple[str, ...]],
+    disks_anywhere: bool = False,
+) -> SourceReader | None:
+    """Return the reader for a source on another host; None for one that is read from here.
+
+    Raises SourceError for a transport or an option that does not fit the source.
+    """
+    if transport is not None and transport not in TRANSPORTS:
+        raise _unfit(f"The transport {transport[:40]!r} is not known; ssh and vddk are.")
+    if kind == "vmx" and transport == "ssh":
+        _refuse_others(options, SSH_OPTIONS)
+        host = SshHost.from_parts(location, password=password, options=options)
+        return VmxSshReader(location, host, work_dir=work_dir, warn=warn, anywhere=disks_anywhere)
+    scheme = ""
+    if kind == "libvirt" and connection:
+        parts = urlsplit(checked_uri(connection))
+        scheme = parts.scheme if parts.netloc else ""
+    if connection and scheme in _VMWARE:
+
+        def vmware_xml() -> bytes:
+            # libvirt's driver would go through them.
+            forget_proxies()
+            return domain_xml(connection, location, password)
+
+        if transport == "ssh":
+            raise _unfit(
+                f"{connection} is not read over ssh.",
+                "Over ssh a VMX file is read: -i vmx -it ssh ssh://root@host/vmfs/volumes/...",
+            )
+        if transport is None:
+            _refuse_others(options, HTTPS_OPTIONS)
+        reader = VddkReader if transport == "vddk" else VmwareHttpsReader
+        return reader(
+            connection,
+            location,
+            password=password,
+            fetch_xml=vmware_xml,
+            warn=warn,
+            options=options,
+        )
+    if transport is not None:
+        raise _unfit(f"A source of kind {kind} is not read over {transport}.")
+    if connection and scheme == "xen+ssh":
+        _refuse_others(options, SSH_OPTIONS)
+        return XenSshReader(
+            connection,
+            location,
+            SshHost.from_parts(connection, password=password, options=options),
+            fetch_xml=lambda: domain_xml(connection, location, password),
+            warn=warn,
+        )
+    _refuse_others(options, ())
+    if scheme:
+        warn(f"{connection} is another host; its disks can be read only where they are here too.")
+    return None
+
+
+def _unfit(message: str, remedy: str = "") -> SourceError:
+    return SourceError("E-INPUT-TRANSPORT", message, remedy=remedy)
+
+
+def _refuse_others(options: Mapping[str, tuple[str, ...]], known: tuple[str, ...]) -> None:
+    for key in sorted(options):
+        if key not in known:
+            raise SourceError(
+                "E-INPUT-OPTION",
+                f"-io {key[:100]} is not known for this source.",
+                remedy=f"Known are {', '.join(known)}." if known else "It takes none.",
+            )

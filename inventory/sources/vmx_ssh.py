@@ -1,0 +1,79 @@
+"""A VMX file on an ESXi host that is reached over ssh, with the flat disks beside it."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from inventory.sources.base import Warn
+from inventory.sources.errors import ImageError
+from inventory.sources.nbdkit import ServerError, Servers
+from inventory.sources.ssh import SshHost, read_file, ssh_path
+from inventory.sources.tar import printable
+from inventory.sources.types import Source, SourceDisk
+from inventory.sources.vmx import machine_of
+from inventory.sources.vmx_devices import VmxDisk
+from inventory.sources.vmx_text import MAX_BYTES, VmxText
+
+
+class VmxSshReader:
+    """Reads the machine of an address like ssh://root@esx/vmfs/volumes/ds/vm/vm.vmx."""
+
+    def __init__(
+        self, uri: str, host: SshHost, *, work_dir: Path, warn: Warn, anywhere: bool = False
+    ) -> None:
+        self._path = ssh_path(uri)
+        self._host = host
+        self._work_dir = work_dir
+        self._warn = warn
+        self._anywhere = anywhere
+
+    def describe(self) -> str:
+        """Return one line for messages."""
+        return f"VMX {self._path} of {self._host.host}"
+
+    def read(self) -> Source:
+        """Fetch the file and return the machine.  Raises SourceError."""
+        data = read_file(self._host, self._path, self._work_dir, max_bytes=MAX_BYTES)
+        return machine_of(data, posixpath.basename(self._path), self._disk, self._warn)
+
+    def _disk(self, number: int, disk: VmxDisk, vmx: VmxText) -> SourceDisk:
+        """Return where the flat file of a disk lies.  Raises ImageError."""
+        folder = posixpath.dirname(self._path)
+        path = posixpath.normpath(posixpath.join(folder, vmx.decoded(disk.file_name)))
+        if not self._anywhere and posixpath.dirname(path) != folder:
+            raise ImageError(
+                "E-VMX-OUTSIDE",
+                f"The disk {disk.unit} is {printable(path)}, outside of the folder of "
+                f"{posixpath.basename(self._path)}.",
+                remedy="On the command line, --disks-anywhere takes it as it is.",
+            )
+        if path.endswith(".vmdk"):
+            path = f"{path.removesuffix('.vmdk')}-flat.vmdk"
+        return SourceDisk(
+            id=number, controller=disk.controller, path=path, format="raw", remote=True
+        )
+
+    def verify(self, progress: Callable[[int, int], None]) -> list[dict[str, str]]:
+        """Return nothing: a VMX file carries no digests."""
+        del progress
+        return []
+
+    def serve(self, source: Source, servers: Servers) -> Source:
+        """Serve every disk.  Raises SourceError, E-VMX-SNAPSHOT for one that is not there."""
+        disks = []
+        for disk in source.disks:
+            try:
+                disks.append(servers.serve(disk, self._host.server(disk.path)))
+            except ServerError as error:
+                if "No such file" not in error.message:
+                    raise
+                raise ImageError(
+                    "E-VMX-SNAPSHOT",
+                    f"{self._host.host} has no file {disk.path}: the machine has snapshots, or its "
+                    "disks are not flat.",
+                    remedy="Delete its snapshots (their changes are merged), and try again.",
+                ) from error
+        return replace(source, disks=tuple(disks))

@@ -1,0 +1,226 @@
+"""Spec 4.7 and 5.8: disks over ssh, from a real sshd on loopback with keys of its own."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import random
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from inventory.sources.base import disk_uri
+from inventory.sources.errors import SourceError
+from inventory.sources.nbdkit import Servers
+from inventory.sources.ssh import SshHost, read_file, ssh_path
+from inventory.sources.types import Controller
+from inventory.sources.vmx_ssh import VmxSshReader
+from inventory.sources.xen_ssh import XenSshReader
+
+SIZE = 2 << 20
+VMX = """displayName = "web 01"
+memSize = "512"
+scsi0:0.present = "TRUE"
+scsi0:0.fileName = "{disk}"
+"""
+
+
+class Sshd:
+    """A daemon that lets the client key in; `known` holds its host key, `unknown` another one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("host", "client", "other"):
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)],
+                check=True,
+            )
+        shutil.copy(folder / "client.pub", folder / "authorized")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        config = folder / "config"
+        config.write_text(
+            f"ListenAddress 127.0.0.1:{self.port}\nHostKey {folder}/host\nStrictModes no\n"
+            f"AuthorizedKeysFile {folder}/authorized\nPidFile none\nUsePAM no\n"
+            "PermitRootLogin yes\nPasswordAuthentication no\nPubkeyAuthentication yes\n"
+            "MaxStartups 50\nSubsystem sftp internal-sftp\n"
+        )
+        # Where privileges are separated, a folder for it must be there.
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        # It wants to be called by its whole path.
+        self.process = subprocess.Popen(
+            ["/usr/sbin/sshd", "-D", "-E", str(folder / "log"), "-f", str(config)]
+        )
+        for name, key in (("known", "host"), ("unknown", "other")):
+            words = (folder / f"{key}.pub").read_text().split()[:2]
+            (folder / name).write_text(f"[localhost]:{self.port} {' '.join(words)}\n")
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise AssertionError((folder / "log").read_text())
+
+    def uri(self, path: str = "") -> str:
+        return f"ssh://{getpass.getuser()}@localhost:{self.port}{path}"
+
+    def host(self, *, key: str = "client", known: str = "known") -> SshHost:
+        options = {
+            "ssh-identity": (str(self.folder / key),),
+            "ssh-known-hosts": (str(self.folder / known),),
+        }
+        return SshHost.from_parts(self.uri(), password=None, options=options)
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    if not Path("/usr/sbin/sshd").exists():
+        pytest.skip("openssh-server is not installed (script/setup --with-tests installs it)")
+    daemon = Sshd(tmp_path_factory.mktemp("sshd"))
+    yield daemon
+    daemon.process.terminate()
+    daemon.process.wait()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A folder with a VMX file and a flat disk, with a space in its name."""
+    folder = tmp_path / "web 01"
+    folder.mkdir()
+    (folder / "web.vmx").write_text(VMX.format(disk="web.vmdk"))
+    (folder / "web-flat.vmdk").write_bytes(random.Random(5).randbytes(SIZE))
+    return folder
+
+
+def vmx_reader(sshd: Sshd, vmx: Path, work: Path, **options: bool) -> VmxSshReader:
+    uri = sshd.uri(str(vmx).replace(" ", "%20"))
+    return VmxSshReader(uri, sshd.host(), work_dir=work, warn=print, **options)
+
+
+def read_disk(source_uri: str, out: Path) -> bytes:
+    subprocess.run(["qemu-img", "convert", "-O", "raw", source_uri, str(out)], check=True)
+    return out.read_bytes()
+
+
+@pytest.mark.rows("1-T182")
+def test_a_machine_is_read_over_ssh(sshd: Sshd, machine: Path, tmp_path: Path) -> None:
+    reader = vmx_reader(sshd, machine / "web.vmx", tmp_path)
+    source = reader.read()
+    assert (source.name, source.memory_bytes) == ("web 01", 512 << 20)
+    assert source.disks[0].controller is Controller.SCSI
+    with Servers(tmp_path) as servers:
+        (disk,) = reader.serve(source, servers).disks
+        assert (
+            read_disk(disk_uri(disk), tmp_path / "out") == (machine / "web-flat.vmdk").read_bytes()
+        )
+    assert not (tmp_path / "fetched").exists()
+
+
+@pytest.mark.rows("1-T183")
+def test_a_machine_with_snapshots_is_refused(sshd: Sshd, machine: Path, tmp_path: Path) -> None:
+    (machine / "web-flat.vmdk").unlink()
+    reader = vmx_reader(sshd, machine / "web.vmx", tmp_path)
+    with Servers(tmp_path) as servers, pytest.raises(SourceError) as caught:
+        reader.serve(reader.read(), servers)
+    assert caught.value.code == "E-VMX-SNAPSHOT"
+
+
+@pytest.mark.parametrize("disk", ["../other/web.vmdk", "/vmfs/other/web.vmdk"])
+def test_disks_of_other_folders_need_a_word(
+    sshd: Sshd, machine: Path, tmp_path: Path, disk: str
+) -> None:
+    (machine / "web.vmx").write_text(VMX.format(disk=disk))
+    with pytest.raises(SourceError) as caught:
+        vmx_reader(sshd, machine / "web.vmx", tmp_path).read()
+    assert caught.value.code == "E-VMX-OUTSIDE"
+    source = vmx_reader(sshd, machine / "web.vmx", tmp_path, anywhere=True).read()
+    assert source.disks[0].path.endswith("other/web-flat.vmdk")
+
+
+def test_a_missing_file_fails_quickly(sshd: Sshd, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with pytest.raises(SourceError, match=r"none\.vmx of localhost cannot be opened.*No such file"):
+        vmx_reader(sshd, tmp_path / "none.vmx", tmp_path).read()
+    assert time.monotonic() - begun < 10
+
+
+def test_a_large_file_is_not_taken_for_a_vmx(sshd: Sshd, machine: Path, tmp_path: Path) -> None:
+    with pytest.raises(SourceError) as caught:
+        read_file(sshd.host(), str(machine / "web-flat.vmdk"), tmp_path, max_bytes=1000)
+    assert caught.value.code == "E-SSH-SIZE"
+
+
+@pytest.mark.parametrize(("key", "known"), [("client", "unknown"), ("other", "known")])
+def test_strangers_are_not_trusted(
+    sshd: Sshd, machine: Path, tmp_path: Path, key: str, known: str
+) -> None:
+    """Neither a host with another key, nor are we let in with one."""
+    host = sshd.host(key=key, known=known)
+    expected = "[Hh]ost key|known" if known == "unknown" else "[Aa]uth|denied"
+    with pytest.raises(SourceError, match=expected):
+        read_file(host, str(machine / "web.vmx"), tmp_path, max_bytes=1 << 20)
+
+
+@pytest.mark.rows("1-T181")
+@pytest.mark.parametrize(
+    "uri",
+    ["ssh://h/", "ssh://h", "http://h/x", "ssh:///x", "/x", "ssh://-oProxyCommand=id/x",
+     "ssh://u@-h/x", "ssh://-u@h/x", "ssh://u:secret@h/x", "ssh://h:99999/x", "ssh://h/a%0ab",
+     "ssh://h/folder/", "ssh://h/x?y", "ssh://[::1/x"],
+)  # fmt: skip
+def test_addresses_that_are_refused(uri: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        SshHost.from_parts(uri, password=None, options={})
+        ssh_path(uri)
+    assert caught.value.code == "E-SSH-URI"
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.rows("1-T182")
+def test_parts_of_an_address() -> None:
+    assert ssh_path("ssh://root@esx:22/vmfs/my%20vm/a.vmx") == "/vmfs/my vm/a.vmx"
+    assert ssh_path("//esx/a") == "/a"
+    host = SshHost.from_parts(
+        "ssh://root@esx:2222/x",
+        password="s3cret",
+        options={"ssh-identity": ("/home/a%b/id",)},
+    )
+    server = host.server("/a b")
+    command = server.command(Path("/w/in0"), Path("/w/p"), [7])
+    assert command[command.index("ssh") :] == [
+        "ssh", "host=esx", "path=/a b", "timeout=60", "port=2222", "user=root",
+        "identity=/home/a%%b/id", "retry-delay=1", "retries=6", "password=-7",
+    ]  # fmt: skip
+    assert "s3cret" not in repr(host) + repr(server)
+    with pytest.raises(SourceError, match="absolute"):
+        SshHost.from_parts("ssh://h/x", password=None, options={"ssh-identity": ("id",)})
+
+
+def xen(disks: str) -> bytes:
+    return f"<domain type='xen'><name>x</name><devices>{disks}</devices></domain>".encode()
+
+
+def xen_reader(sshd: Sshd, xml: bytes, **_more: Mapping[str, str]) -> XenSshReader:
+    return XenSshReader("xen+ssh://h/", "x", sshd.host(), fetch_xml=lambda: xml, warn=print)
+
+
+@pytest.mark.rows("1-T238")
+def test_a_domain_of_a_xen_host(sshd: Sshd, machine: Path, tmp_path: Path) -> None:
+    flat = machine / "web-flat.vmdk"
+    file = f"<disk type='file' device='disk'><source file='{flat}'/></disk>"
+    reader = xen_reader(sshd, xen(file))
+    with Servers(tmp_path) as servers:
+        (disk,) = reader.serve(reader.read(), servers).disks
+        assert read_disk(disk_uri(disk), tmp_path / "out") == flat.read_bytes()
+    block = "<disk type='block' device='disk'><source dev='/dev/vg/lv'/></disk>"
+    with pytest.raises(SourceError) as caught:
+        xen_reader(sshd, xen(file + block)).read()
+    assert caught.value.code == "E-XEN-BLOCK"
