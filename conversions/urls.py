@@ -35,4 +35,5 @@ urlpatterns = [
     path("reports/", pages.reports, name="reports"),
     path("reports/<uuid:uuid>/", pages.inspection, name="inspection"),
     path("reports/<uuid:uuid>/report.json", pages.inspection_json, name="inspection_json"),
+    path("reports/<uuid:uuid>/inspection.xml", pages.inspection_xml, name="inspection_xml"),
 ]
