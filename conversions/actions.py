@@ -33,6 +33,7 @@ from conversions.pipeline.report import EventReporter
 from conversions.pipeline.steps import Step
 from conversions.routing import News, group_name
 from conversions.secrets import take_secrets, with_secrets
+from conversions.targets import is_result_folder
 from inventory.models import SourceVM
 from v2vweb.celery import send
 
@@ -343,18 +344,17 @@ def finish_conversion(conversion: Conversion, status: str, result: dict[str, str
 def clean_up_after(conversion: Conversion) -> list[str]:
     """Delete what a run of this host left: its work folder and unfinished target files.
 
-    Only names the engine announced, with the ending .part, directly in a target folder.  Returns
-    what was deleted; the report `files` tells it too.
+    Only names the engine announced, with the ending .part, in a target folder or the folder of a
+    target's pool.  Returns what was deleted; the report `files` tells it too.
     """
     removed = []
     work = work_dir(conversion)
     if work.exists() and _finish_begun_commit(conversion, work):
         shutil.rmtree(work, ignore_errors=True)
         removed.append(str(work))
-    allowed = {Path(folder).resolve() for folder in settings.TARGET_DIRS}
     for name in conversion.reports.get("targets", {}).get("parts", []):
         part = Path(name)
-        if part.suffix == ".part" and part.parent.resolve() in allowed and part.is_file():
+        if part.suffix == ".part" and is_result_folder(part.parent) and part.is_file():
             part.unlink()
             removed.append(name)
     if removed:

@@ -21,6 +21,8 @@ from conversions.models import (
     ConversionHost,
     ConversionStep,
     Inspection,
+    OutputTarget,
+    SavedMap,
 )
 from inventory.access import PURGE
 from inventory.admin import ReadOnlyAdmin, ReadOnlyInline
@@ -199,6 +201,24 @@ class ConversionHostAdmin(ReadOnlyAdmin):
     """The conversion hosts and when they were last heard."""
 
     list_display = ["name", "seen_at"]
+
+
+@admin.register(OutputTarget)
+class OutputTargetAdmin(ReadOnlyAdmin):
+    """The named targets; they are changed on the console's own page, which checks them."""
+
+    list_display = ["name", "kind", "place", "problem", "checked_at", "created_by"]
+    list_filter = ["kind"]
+    list_select_related = ["created_by"]
+    search_fields = ["name", "directory", "uri", "pool"]
+
+
+@admin.register(SavedMap)
+class SavedMapAdmin(ReadOnlyAdmin):
+    """The saved network maps."""
+
+    list_display = ["name", "created_by", "created_at"]
+    list_select_related = ["created_by"]
 
 
 def _pretty(data: Any) -> SafeString:

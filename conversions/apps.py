@@ -19,7 +19,7 @@ class ConversionsConfig(AppConfig):
             checks,  # noqa: F401  registers the start-up checks
             health,  # noqa: F401  a worker reports from its start on
         )
-        from conversions.models import Conversion
+        from conversions.models import Conversion, OutputTarget, SavedMap
         from inventory.access import create_roles
 
         # This app comes last, so the permissions of all others exist by then.
@@ -28,3 +28,6 @@ class ConversionsConfig(AppConfig):
         auditlog.register(
             Conversion, include_fields=["vm_name", "name", "mode", "created_by", "force_stop"]
         )
+        checked = ["checked_at", "problem", "free_bytes", "pool_path", "networks", "bridges"]
+        auditlog.register(OutputTarget, exclude_fields=checked)
+        auditlog.register(SavedMap)

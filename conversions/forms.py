@@ -12,13 +12,16 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from conversions import targets
 from conversions.inputs import input_of
-from conversions.models import Inspection
+from conversions.models import Inspection, OutputTarget, SavedMap
+from conversions.network_choice import MapRefusedError, entries_of, kind_of, mapped_values
 from conversions.pipeline.errors import JobError
-from conversions.pipeline.job import Job, Mode, NetworkMap, Target
-from conversions.sections import sections_for
+from conversions.pipeline.job import Job, Mode, NetworkMap
+from conversions.sections import COPY_SECTIONS, sections_for
 from inventory.models import SourceVM
-from inventory.sources.types import Nic, VnetType, disk_letters
+from inventory.sources.types import VnetType, disk_letters
+from inventory.templatetags.console import size
 
 # What becomes part of file names and of the domain's name.
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
@@ -38,7 +41,7 @@ class ConvertForm(forms.Form):
     """What a person may choose for a conversion or a rehearsal of one machine."""
 
     name = forms.CharField(label=gettext_lazy("Name on the target"), max_length=100)
-    directory = forms.ChoiceField(label=gettext_lazy("Target folder"))
+    target = forms.ChoiceField(label=gettext_lazy("Target"))
     format = forms.ChoiceField(
         label=gettext_lazy("Disk format"),
         choices=[("qcow2", "qcow2"), ("raw", "raw")],
@@ -72,6 +75,10 @@ class ConvertForm(forms.Form):
         max_value=65536,
         help_text=gettext_lazy("Empty: chosen for you. More helps very large guests."),
     )
+    map = forms.ChoiceField(label=gettext_lazy("Saved network map"), required=False)
+    map_name = forms.CharField(
+        label=gettext_lazy("Save these networks as"), required=False, max_length=100
+    )
     override_reason = forms.CharField(
         label=gettext_lazy("Reason for starting all the same"),
         required=False,
@@ -84,10 +91,15 @@ class ConvertForm(forms.Form):
         self.vm = vm
         self.inspection = inspection
         self.nics = vm.source.nics
-        self.sections = sections_for(data, vm, inspection)
+        self.sections = sections_for(data, vm, inspection, COPY_SECTIONS)
+        self.targets = targets.all_targets()
+        self.maps = {str(saved.pk): saved for saved in SavedMap.objects.all()}
         super().__init__(data, initial=self.own_values())
-        folders = [str(path) for path in settings.TARGET_DIRS]
-        self._choice("directory").choices = [(folder, folder) for folder in folders]
+        self._choice("target").choices = [(key, _title(t)) for key, t in self.targets.items()]
+        self._choice("map").choices = [
+            ("", _("None")),
+            *((k, m.name) for k, m in self.maps.items()),
+        ]
         self._choice("root").choices = [*ROOTS, *self._roots()]
         self.fields["verify_digests"].disabled = not self._has_digests()
         for index, nic in enumerate(self.nics):
@@ -98,9 +110,11 @@ class ConvertForm(forms.Form):
             # Without a MAC the map is by name, and a name stays of its kind.
             kind.disabled = nic.mac is None
             self.fields[f"nic{index}_kind"] = kind
-            self.fields[f"nic{index}_name"] = forms.CharField(
+            name = forms.CharField(
                 label=format_lazy(gettext_lazy("Target for {nic}"), nic=label), max_length=200
             )
+            name.widget.attrs |= {"list": "target-networks", "autocomplete": "off"}
+            self.fields[f"nic{index}_name"] = name
         for field in self.fields.values():
             if isinstance(field, forms.BooleanField):
                 field.widget.attrs["class"] = "pf-v6-c-check__input"
@@ -117,7 +131,7 @@ class ConvertForm(forms.Form):
         """Return what the fields of this form itself start with, from source and settings."""
         values: dict[str, Any] = {
             "name": suggested_name(self.vm),
-            "directory": str(settings.TARGET_DIRS[0]),
+            "target": str(settings.TARGET_DIRS[0]),
             "format": "qcow2",
             "allocation": "sparse",
             "compressed": False,
@@ -127,7 +141,7 @@ class ConvertForm(forms.Form):
             "memory_mib": settings.APPLIANCE_MEMORY_MIB,
         }
         for index, nic in enumerate(self.nics):
-            values[f"nic{index}_kind"] = _kind(nic)
+            values[f"nic{index}_kind"] = kind_of(nic)
             values[f"nic{index}_name"] = nic.vnet
         return values
 
@@ -137,6 +151,61 @@ class ConvertForm(forms.Form):
             {"nic": nic, "kind": self[f"nic{index}_kind"], "name": self[f"nic{index}_name"]}
             for index, nic in enumerate(self.nics)
         ]
+
+    def place(self) -> OutputTarget | None:
+        """Return the target that is chosen, valid or not in other ways."""
+        key = self.data.get("target", "") if self.is_bound else self.initial["target"]
+        return self.targets.get(str(key))
+
+    def networks(self) -> list[tuple[str, str]]:
+        """Return what the chosen target offers for cards: name and kind."""
+        place = self.place()
+        if place is None:
+            return []
+        pairs = [(name, _("network")) for name in place.networks]
+        return [*pairs, *((name, _("bridge")) for name in place.bridges)]
+
+    def target_values(self) -> dict[str, Any]:
+        """Return what the chosen target wants the form to start with."""
+        place = self.place()
+        if place is None:
+            return {}
+        return {
+            "format": place.format,
+            "allocation": place.allocation,
+            "compressed": "on" if place.compressed else "",
+            "copy-rate_mib": place.rate_mib or "",
+        }
+
+    def map_values(self) -> dict[str, Any]:
+        """Return what the chosen map makes of the cards."""
+        saved = self.maps.get(str(self.data.get("map", "")))
+        return mapped_values(saved, self.nics) if saved else {}
+
+    def save_map(self, user: Any) -> SavedMap | None:
+        """Save the networks as they are chosen, under the name given; None marks what is wrong."""
+        self.is_valid()  # fills cleaned_data; what is wrong elsewhere does not matter here
+        values = self.cleaned_data
+        name = values.get("map_name", "")
+        wrong = [f"nic{i}_{end}" for i in range(len(self.nics)) for end in ("kind", "name")]
+        if any(field in self.errors for field in wrong):
+            return None
+        if not name:
+            self.add_error("map_name", _("Type a name for the map."))
+            return None
+        chosen = [(values[f"nic{i}_kind"], values[f"nic{i}_name"]) for i in range(len(self.nics))]
+        try:
+            entries = entries_of(self.nics, chosen)
+        except MapRefusedError as error:
+            self.add_error("map_name", str(error))
+            return None
+        saved, is_new = SavedMap.objects.get_or_create(
+            name=name, defaults={"entries": entries, "created_by": user}
+        )
+        if not is_new:
+            self.add_error("map_name", _("There is a map of that name. Choose another name."))
+            return None
+        return saved
 
     def is_valid(self) -> bool:
         """Tell whether everything fits, in all sections too."""
@@ -176,8 +245,11 @@ class ConvertForm(forms.Form):
                         )
                         % {"network": nic.vnet, "target": first},
                     )
-        if not self.errors:
-            self._check_folder(values)
+        place = self.place()
+        if place is not None:
+            self._check_limits(place, values)
+        if not self.errors and place is not None:
+            self._check_names(place, values)
         if not self.errors and all(section.is_valid() for section in self.sections):
             try:
                 self.job(Mode.COPY)
@@ -185,12 +257,53 @@ class ConvertForm(forms.Form):
                 raise forms.ValidationError(error.message) from error
         return values
 
-    def _check_folder(self, values: dict[str, Any]) -> None:
+    def _check_limits(self, place: OutputTarget, values: dict[str, Any]) -> None:
+        """Refuse what the target does not take: too large a machine, networks it has none of."""
+        if place.kind != OutputTarget.Kind.LIBVIRT and not targets.is_allowed_folder(
+            place.directory
+        ):
+            self.add_error(
+                "target",
+                _("%(folder)s is no longer in a target folder of this server.")
+                % {"folder": place.directory},
+            )
+        limit = (place.max_disk_gib or 0) << 30
+        if limit and self.vm.disk_bytes > limit:
+            self.add_error(
+                "target",
+                _(
+                    "%(target)s takes machines with at most %(limit)s of disks; this one has "
+                    "%(size)s. Choose another target, or ask an administrator."
+                )
+                % {
+                    "target": place.name,
+                    "limit": size(limit),
+                    "size": size(self.vm.disk_bytes),
+                },
+            )
+        if place.kind != OutputTarget.Kind.QEMU:
+            return
+        for index, nic in enumerate(self.nics):
+            chosen = (values.get(f"nic{index}_kind"), values.get(f"nic{index}_name"))
+            if None not in chosen and chosen != (kind_of(nic), nic.vnet):
+                self.add_error(
+                    f"nic{index}_name",
+                    _(
+                        "A script for QEMU gives every card a network of its own, so there is "
+                        "nothing to choose. Set it back to %(network)s, or choose another target."
+                    )
+                    % {"network": nic.vnet},
+                )
+
+    def _check_names(self, place: OutputTarget, values: dict[str, Any]) -> None:
         """Refuse a name whose files are there already, as the engine would much later."""
-        folder = Path(values["directory"])
+        if place.kind == OutputTarget.Kind.LIBVIRT:
+            return  # only the host can tell; the engine asks it first of all
+        folder = Path(place.directory)
         letters = [disk_letters(disk.id) for disk in self.vm.source.disks]
-        for end in [".xml", *(f"-sd{letter}" for letter in letters)]:
-            taken = folder / (values["name"] + end)
+        end = ".sh" if place.kind == OutputTarget.Kind.QEMU else ".xml"
+        for ending in [end, *(f"-sd{letter}" for letter in letters)]:
+            taken = folder / (values["name"] + ending)
             if taken.exists():
                 self.add_error(
                     "name",
@@ -202,8 +315,8 @@ class ConvertForm(forms.Form):
     def job(self, mode: Mode) -> Job:
         """Return the job these settings make.  Call on a valid form.  Raises JobError."""
         values = self.cleaned_data
-        target = Target(
-            directory=values["directory"],
+        target = targets.engine_target(
+            self.targets[values["target"]],
             format=values["format"],
             allocation=values["allocation"],
             compressed=values["compressed"],
@@ -250,7 +363,7 @@ class ConvertForm(forms.Form):
         for index, nic in enumerate(self.nics):
             kind = self.cleaned_data[f"nic{index}_kind"]
             name = self.cleaned_data[f"nic{index}_name"]
-            if (kind, name) == (_kind(nic), nic.vnet):
+            if (kind, name) == (kind_of(nic), nic.vnet):
                 continue
             if nic.mac is not None:
                 macs[nic.mac.lower()] = (kind, name)
@@ -281,8 +394,15 @@ class ConvertForm(forms.Form):
         return field
 
 
-def _kind(nic: Nic) -> str:
-    return "network" if nic.vnet_type is VnetType.NETWORK else "bridge"
+def _title(target: OutputTarget) -> str:
+    """Return how a target stands in the list of choices."""
+    if target.pk is None:
+        return target.name
+    if target.problem:
+        return _("%(name)s (cannot be used at the moment)") % {"name": target.name}
+    if target.free_bytes is None:
+        return target.name
+    return _("%(name)s (%(free)s free)") % {"name": target.name, "free": size(target.free_bytes)}
 
 
 class HistoryFilter(forms.Form):

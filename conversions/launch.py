@@ -46,7 +46,8 @@ def blocking_concerns(inspection: Inspection | None) -> list[Concern]:
 def convert(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Show the form, check it and show the review, or start what was reviewed.
 
-    The button pressed says which: edit, review, start or rehearse.
+    The button pressed says which: edit, review, start or rehearse; target and map fill the form
+    with what the chosen one says, save_map keeps the networks under a name.
     """
     vm = get_vm_for(request.user, uuid)
     if vm.refusal:
@@ -56,6 +57,17 @@ def convert(request: HttpRequest, uuid: UUID) -> HttpResponse:
         return _show_form(request, ConvertForm(vm=vm, inspection=inspection))
     form = ConvertForm(request.POST, vm=vm, inspection=inspection)
     button = request.POST.get("action", "review")
+    if button in ("target", "map"):
+        wanted = form.target_values() if button == "target" else form.map_values()
+        return _show_form(request, _refilled(request, form, wanted))
+    if button == "save_map":
+        saved = form.save_map(request.user)
+        if saved is not None:
+            words = {"name": saved.name}
+            messages.success(request, _("The networks are saved as %(name)s.") % words)
+            wanted = {"map": str(saved.pk), "map_name": ""}
+            return _show_form(request, _refilled(request, form, wanted))
+        return _show_form(request, form)
     if not form.is_valid() or button == "edit":
         return _show_form(request, form)
     if button == "rehearse":
@@ -67,6 +79,14 @@ def convert(request: HttpRequest, uuid: UUID) -> HttpResponse:
             return redirect(_start(request, form, blocking, reason))
         form.add_error("override_reason", _("Type a reason; it is kept with the conversion."))
     return _show_review(request, form)
+
+
+def _refilled(request: HttpRequest, form: ConvertForm, wanted: Mapping[str, Any]) -> ConvertForm:
+    """Return the form as it was sent, with other values here and there."""
+    data = request.POST.copy()
+    for name, value in wanted.items():
+        data[name] = value
+    return ConvertForm(data, vm=form.vm, inspection=form.inspection)
 
 
 def _start(
@@ -109,11 +129,13 @@ def _show_review(request: HttpRequest, form: ConvertForm) -> HttpResponse:
     vm, inspection = form.vm, form.inspection
     job = form.job(Mode.COPY)
     reports: Mapping[str, Any] = inspection.conversion.reports if inspection else {}
-    table = needs(vm, job, reports, settings.WORK_DIR)
+    place = form.targets[form.cleaned_data["target"]]
+    table = needs(vm, job, reports, settings.WORK_DIR, pool_free_bytes=place.free_bytes)
     context = {
         "vm": vm,
         "form": form,
         "job": job,
+        "place": place,
         "inspection": inspection,
         "changes": form.changes(),
         "hidden": hidden_values(form),
@@ -131,7 +153,7 @@ def hidden_values(form: ConvertForm) -> list[tuple[str, str]]:
     pairs = []
     for name in form.fields:
         value = form.cleaned_data.get(name)
-        if name == "override_reason" or value in (None, False):
+        if name in ("override_reason", "map_name") or value in (None, False, ""):
             continue
         pairs.append((name, "on" if value is True else str(value)))
     return [*pairs, *(pair for section in form.sections for pair in section.hidden())]

@@ -112,6 +112,7 @@ class Conversion(models.Model):
             ("run_conversion", _("Can start and stop conversions")),
             ("convert_in_place", _("Can change the disks of a source")),
             ("manage_drivers", _("Can add and remove drivers for Windows")),
+            ("manage_targets", _("Can add, change and remove targets")),
             ("purge_conversion", _("Can purge conversions and their evidence")),
         ]
         indexes = [
@@ -292,6 +293,85 @@ class ConversionHost(models.Model):
     health = models.JSONField(default=dict)
 
     class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class OutputTarget(models.Model):
+    """A place for results that an administrator has named: a folder, or a pool of a libvirt host.
+
+    The folders of the setting V2VWEB_TARGETS are targets too, without a row; see targets.py.
+    """
+
+    class Kind(models.TextChoices):
+        LOCAL = "local", _("Folder: disks and libvirt XML")
+        QEMU = "qemu", _("Folder: disks and a script for QEMU")
+        LIBVIRT = "libvirt", _("Pool of a libvirt host: the machine is defined there")
+
+    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    name = models.CharField(_("name"), max_length=100, unique=True)
+    kind = models.CharField(_("kind"), max_length=10, choices=Kind.choices, default=Kind.LOCAL)
+    directory = models.CharField(_("folder on this server"), max_length=1000, blank=True)
+    uri = models.CharField(_("address of the libvirt host"), max_length=500, blank=True)
+    pool = models.CharField(_("pool"), max_length=255, blank=True)
+    # What the convert form starts with.
+    format = models.CharField(
+        _("disk format"), max_length=10, default="qcow2",
+        choices=[("qcow2", "qcow2"), ("raw", "raw")],
+    )  # fmt: skip
+    allocation = models.CharField(
+        _("space"), max_length=15, default="sparse",
+        choices=[("sparse", _("Sparse")), ("preallocated", _("Preallocated"))],
+    )  # fmt: skip
+    compressed = models.BooleanField(_("compress"), default=False)
+    rate_mib = models.PositiveIntegerField(_("rate limit (MiB a second)"), null=True, blank=True)
+    # What nobody may exceed: the disks of one machine at their full size.
+    max_disk_gib = models.PositiveIntegerField(
+        _("largest machine (GiB of disks)"), null=True, blank=True
+    )
+    # What the last check found; `problem` is "" when the place can be used.
+    checked_at = models.DateTimeField(null=True, editable=False)
+    problem = models.TextField(blank=True, editable=False)
+    free_bytes = models.BigIntegerField(null=True, editable=False)
+    # Of a pool: its folder where that is on this server, and the networks and bridges there.
+    pool_path = models.CharField(max_length=4096, blank=True, editable=False)
+    networks = models.JSONField(default=list, blank=True, editable=False)
+    bridges = models.JSONField(default=list, blank=True, editable=False)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+",
+        editable=False,
+    )  # fmt: skip
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("target")
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def place(self) -> str:
+        """Where it is, in a few words."""
+        if self.kind == self.Kind.LIBVIRT:
+            return f"{self.uri}, {self.pool}"
+        return self.directory
+
+
+class SavedMap(models.Model):
+    """A network map with a name; `entries` are {from_kind, from_name, kind, name}."""
+
+    name = models.CharField(_("name"), max_length=100, unique=True)
+    entries = models.JSONField()
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("network map")
         ordering = ["name"]
 
     def __str__(self) -> str:

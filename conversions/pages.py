@@ -15,6 +15,7 @@ from conversions import findings, history
 from conversions.forms import HistoryFilter
 from conversions.health import is_answering
 from conversions.models import Concern, Conversion, ConversionHost, Inspection
+from conversions.pipeline.inspector_xml import inspector_xml
 from inventory.access import OPERATE, viewer_required
 from inventory.listing import make_listing, render_list, search_words
 from inventory.models import OvaUpload, SourceVM
@@ -214,4 +215,20 @@ def inspection_json(request: HttpRequest, uuid: UUID) -> JsonResponse:
         data,
         json_dumps_params={"indent": 2},
         headers={"Content-Disposition": f'attachment; filename="report-{found.uuid}.json"'},
+    )
+
+
+@require_GET
+@viewer_required
+def inspection_xml(request: HttpRequest, uuid: UUID) -> HttpResponse:
+    """Give what was found as the XML that virt-v2v-inspector writes."""
+    found = get_inspection_for(request.user, uuid)
+    try:
+        text = inspector_xml(found.conversion.reports)
+    except ValueError as error:
+        raise Http404(_("The run ended before it knew what is inside.")) from error
+    return HttpResponse(
+        text,
+        content_type="application/xml; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="inspection-{found.uuid}.xml"'},
     )

@@ -39,12 +39,28 @@ class Need:
         return max(0, self.need_bytes - (self.have_bytes or 0)) if not self.is_enough else 0
 
 
-def needs(vm: SourceVM, job: Job, reports: Mapping[str, Any], work_dir: Path) -> list[Need]:
-    """Return the table of needs for a job; the target row is only there when one is written."""
+def needs(
+    vm: SourceVM,
+    job: Job,
+    reports: Mapping[str, Any],
+    work_dir: Path,
+    *,
+    pool_free_bytes: int | None = None,
+) -> list[Need]:
+    """Return the table of needs for a job; the target row is only there when one is written.
+
+    Of a pool the caller says how much is free: its folder may be on another host.
+    """
     rows = [_need("work", work_dir, MIN_FREE_BYTES, "work")]
     if job.target is None:
         return rows
     need_bytes, basis = _target_need(vm, job, reports)
+    if job.target.kind == "libvirt":
+        path = f"{job.target.uri}, {job.target.storage}"
+        pool = Need(
+            place="pool", path=path, need_bytes=need_bytes, have_bytes=pool_free_bytes, basis=basis
+        )
+        return [*rows, pool]
     target = Path(job.target.directory)
     if _same_file_system(work_dir, target):
         need_bytes += MIN_FREE_BYTES

@@ -11,8 +11,8 @@ from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
-from conversions import actions
-from conversions.models import Conversion
+from conversions import actions, targets
+from conversions.models import Conversion, OutputTarget
 from conversions.processes import kill_processes_of
 from conversions.supervisor import Supervisor, shutting_down
 
@@ -61,6 +61,21 @@ def give_up(conversion: Conversion) -> None:
         "step": conversion.step,
     }
     actions.finish_conversion(conversion, Conversion.Status.LOST, result)
+
+
+@shared_task(ignore_result=True)
+def check_target(uuid: str) -> None:
+    """Look at a named target and store what was found."""
+    target = OutputTarget.objects.filter(uuid=uuid).first()
+    if target is not None:
+        targets.check(target)
+
+
+@shared_task(ignore_result=True)
+def check_targets() -> None:
+    """Look at every named target, one after the other, at most ten seconds each."""
+    for target in OutputTarget.objects.all():
+        targets.check(target)
 
 
 @worker_init.connect

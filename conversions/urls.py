@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from conversions import driver_pages, in_place, launch, pages, views
+from conversions import driver_pages, in_place, launch, pages, target_pages, views
 
 urlpatterns = [
     path("", pages.overview, name="overview"),
@@ -26,7 +26,14 @@ urlpatterns = [
     path("drivers/", driver_pages.drivers, name="drivers"),
     path("drivers/add/", driver_pages.drivers_add, name="drivers_add"),
     path("drivers/remove/", driver_pages.drivers_remove, name="drivers_remove"),
+    path("targets/", target_pages.target_list, name="targets"),
+    path("targets/add/", target_pages.target_add, name="target_add"),
+    path("targets/<uuid:uuid>/", target_pages.target_edit, name="target_edit"),
+    path("targets/<uuid:uuid>/remove/", target_pages.target_remove, name="target_remove"),
+    path("targets/<uuid:uuid>/check/", target_pages.target_check, name="target_check"),
+    path("targets/maps/<int:pk>/remove/", target_pages.map_remove, name="map_remove"),
     path("reports/", pages.reports, name="reports"),
     path("reports/<uuid:uuid>/", pages.inspection, name="inspection"),
     path("reports/<uuid:uuid>/report.json", pages.inspection_json, name="inspection_json"),
+    path("reports/<uuid:uuid>/inspection.xml", pages.inspection_xml, name="inspection_xml"),
 ]

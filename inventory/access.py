@@ -18,6 +18,7 @@ VIEW = "inventory.view_sourcevm"
 OPERATE = "conversions.run_conversion"
 IN_PLACE = "conversions.convert_in_place"
 MANAGE_DRIVERS = "conversions.manage_drivers"
+MANAGE_TARGETS = "conversions.manage_targets"
 MANAGE_HOSTS = "inventory.add_libvirthost"
 PURGE = "conversions.purge_conversion"
 
@@ -41,6 +42,7 @@ ADMINISTRATOR_PERMISSIONS = (
     *OPERATOR_PERMISSIONS,
     IN_PLACE,
     MANAGE_DRIVERS,
+    MANAGE_TARGETS,
     MANAGE_HOSTS,
     "inventory.change_libvirthost",
     "inventory.delete_libvirthost",
@@ -89,6 +91,11 @@ def driver_manager_required(view: View[P]) -> View[P]:
     return _requires(MANAGE_DRIVERS, view)
 
 
+def target_manager_required(view: View[P]) -> View[P]:
+    """Let only those in who may add, change and remove targets."""
+    return _requires(MANAGE_TARGETS, view)
+
+
 def host_manager_required(view: View[P]) -> View[P]:
     """Let only those in who may add and remove hosts."""
     return _requires(MANAGE_HOSTS, view)
@@ -113,7 +120,7 @@ def missing_role(permission: str) -> str:
     """Return the sentence that says which role is missing and who can grant it."""
     if permission == VIEW:
         return _("Your account has no role yet. An administrator can make you a viewer.")
-    if permission in (MANAGE_DRIVERS, MANAGE_HOSTS):
+    if permission in (MANAGE_DRIVERS, MANAGE_TARGETS, MANAGE_HOSTS):
         return _("This needs the role Administrators. An administrator can grant it.")
     if permission == IN_PLACE:
         return _(

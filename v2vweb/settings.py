@@ -26,7 +26,8 @@ WORK_DIR = Path(env.str("V2VWEB_WORK", default=str(VAR_DIR / "work")))
 # ISO images and folders with drivers for Windows guests, and virt-tools/ with programs for them.
 DRIVERS_DIR = Path(env.str("V2VWEB_DRIVERS", default=str(VAR_DIR / "drivers")))
 IMPORT_DIR = Path(env.str("V2VWEB_IMPORT", default=str(VAR_DIR / "import")))
-# Target folders an operator may choose from; the first is the default.
+# Target folders an operator may choose from; the first is the default.  Named targets that are
+# folders lie in them or below.
 TARGET_DIRS = [Path(p) for p in env.list("V2VWEB_TARGETS", default=[str(VAR_DIR / "results")])]
 STATIC_ROOT = VAR_DIR / "static"
 # Big bodies go straight to the file system that keeps them.
@@ -137,6 +138,7 @@ CELERY_BEAT_SCHEDULE = {
     "start-due": {"task": "conversions.tasks.start_due", "schedule": 10},
     "mark-lost": {"task": "conversions.tasks.mark_lost", "schedule": 10},
     "refresh-hosts": {"task": "inventory.tasks.refresh_hosts", "schedule": 15},
+    "check-targets": {"task": "conversions.tasks.check_targets", "schedule": 60},
     "tidy-uploads": {"task": "inventory.tasks.tidy_uploads", "schedule": 300},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "run/beat-schedule")

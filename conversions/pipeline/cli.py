@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +54,19 @@ def main(argv: Sequence[str]) -> int:
         print("\n".join(_CAPABILITIES))
         return 0
     events = _event_stream() if options.events else None
+    reports: dict[str, Any] = {}
     emit = (
         json_lines(events)
         if events
         else text_lines(
-            sys.stdout,
+            sys.stderr if options.O == "-" else sys.stdout,
             sys.stderr,
             quiet=options.quiet,
             verbose=options.verbose,
             trace=options.trace,
         )
     )
-    reporter = EventReporter(emit)
+    reporter = EventReporter(emit if options.O is None else _keeping(reports, emit))
     try:
         if "?" in options.io:
             print("\n".join((*HTTPS_OPTIONS, *SSH_OPTIONS, *VDDK_OPTIONS)))
@@ -76,9 +77,56 @@ def main(argv: Sequence[str]) -> int:
         job = _job(options)
         if options.print_source:
             return _print_source(job, options.print_source, reporter)
+        if options.O is not None:
+            _check_document(job, options)
     except (ConversionError, SourceError) as error:
         return _failed(reporter, error.code, error.message, error.remedy)
-    return run_job(job, reporter, lifeline=options.job == "-")
+    status = run_job(job, reporter, lifeline=options.job == "-")
+    if status == 0 and options.O is not None:
+        return _write_document(reports, options.O)
+    return status
+
+
+def _keeping(
+    reports: dict[str, Any], emit: Callable[[dict[str, Any]], None]
+) -> Callable[[dict[str, Any]], None]:
+    """Return an emitter that keeps the reports besides."""
+
+    def keep(event: dict[str, Any]) -> None:
+        if event["type"] == "report":
+            reports[event["name"]] = event["data"]
+        emit(event)
+
+    return keep
+
+
+def _check_document(job: Job, options: argparse.Namespace) -> None:
+    """Refuse -O where nothing would be written, or could not be.  Raises JobError."""
+    if job.mode is Mode.COPY:
+        raise JobError(
+            "-O writes what was found in a guest; a copy has its own files.",
+            remedy="Use it with --inspect, --rehearse or --in-place.",
+        )
+    if options.O == "-" and options.events:
+        raise JobError("Events and the document of -O cannot both go to standard output.")
+    if options.O != "-" and not Path(options.O).absolute().parent.is_dir():
+        raise JobError(f"The folder of {options.O} (-O) does not exist.")
+
+
+def _write_document(reports: Mapping[str, Any], where: str) -> int:
+    """Write the XML of the inspection to a file, or to standard output for "-"."""
+    from conversions.pipeline.inspector_xml import inspector_xml
+
+    text = inspector_xml(reports)
+    if where == "-":
+        sys.stdout.write(text)
+        return 0
+    try:
+        Path(where).write_text(text, encoding="utf-8")
+    except OSError as error:
+        print(f"v2vweb: error: {where} could not be written: {error}.", file=sys.stderr)
+        return EXIT_ERROR
+    return 0
 
 
 def run_job(job: Job, reporter: EventReporter, *, lifeline: bool) -> int:
@@ -404,6 +452,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-m", "--memsize", type=int, metavar="MIB", help="memory of the appliance")
     add("--smp", type=int, metavar="N", help="vCPUs of the appliance")
     add("--inspect", action="store_true", help="only look inside the guest")
+    add("-O", metavar="FILE", help="write what was found as XML; - for standard output")
     add("--rehearse", action="store_true", help="convert, then throw the result away")
     # Whole options, so that neither takes the source that follows for its value.
     add("--in-place", action="store_true", help="convert the source's own disks")

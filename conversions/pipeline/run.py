@@ -95,6 +95,7 @@ def convert(job: Job, report: Reporter) -> None:
             collect_concerns(context, stats)
             guestcaps = pick_converter(guest).convert(context)
             boot_disk = detect_boot_disk(g, guest, overlays)
+            report.report("boot_disk", boot_disk)
         if trimming:
             with report.step(Step.TRIM):
                 trim_filesystems(g, filesystems, report)

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from conversions.models import Inspection
 from conversions.sections.base import Section
+from conversions.sections.copying import CopySection
 from conversions.sections.encryption import EncryptionSection
 from conversions.sections.guest import GuestSection
 from conversions.sections.windows import WindowsSection
 from inventory.models import SourceVM
 
 SECTIONS: tuple[type[Section], ...] = (EncryptionSection, WindowsSection, GuestSection)
+# Only of conversions that make a new machine.
+COPY_SECTIONS: tuple[type[Section], ...] = (CopySection, *SECTIONS)
 
 
-def sections_for(data: Any, vm: SourceVM, inspection: Inspection | None) -> list[Section]:
+def sections_for(
+    data: Any,
+    vm: SourceVM,
+    inspection: Inspection | None,
+    kinds: Sequence[type[Section]] = SECTIONS,
+) -> list[Section]:
     """Return the sections that suit a machine, filled with what was sent."""
     return [
-        kind(data, vm=vm, inspection=inspection) for kind in SECTIONS if kind.suits(vm, inspection)
+        kind(data, vm=vm, inspection=inspection) for kind in kinds if kind.suits(vm, inspection)
     ]

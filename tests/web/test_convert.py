@@ -74,8 +74,8 @@ def test_a_name_that_could_not_be_a_file_is_refused_in_the_form(
 
 
 def test_a_target_folder_outside_the_settings_is_refused(operator: Client) -> None:
-    response = send(operator, make_vm(), "start", directory="/etc")
-    assert response.context["form"].errors["directory"]
+    response = send(operator, make_vm(), "start", target="/etc")
+    assert response.context["form"].errors["target"]
     assert not Conversion.objects.exists()
 
 

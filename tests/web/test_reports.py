@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from django.test import Client
+from lxml import etree
 
 from conversions.findings import capabilities, mount_points
 from conversions.models import Inspection
@@ -85,3 +86,25 @@ def test_capabilities_keep_their_order_and_unknown_values_their_name() -> None:
     assert [row.value for row in found] == ["ide", "new-board", "false"]
     assert str(found[1].words) == "new-board"
     assert str(found[2].words) == "No"
+
+
+def test_a_report_is_given_as_xml(client: Client) -> None:
+    client.force_login(make_user("vera", "Viewers"))
+    inspection = make_inspection(make_conversion(make_vm("web01"), mode=Mode.INSPECT))
+    address = f"{inspection.get_absolute_url()}inspection.xml"
+    assert address in client.get(inspection.get_absolute_url()).content.decode()
+    response = client.get(address)
+    assert response["Content-Type"] == "application/xml; charset=utf-8"
+    assert response["Content-Disposition"].startswith("attachment; filename=")
+    root = etree.fromstring(response.content)
+    assert root.findtext("operatingsystem/osinfo") == "debian12"
+    client.force_login(make_user("nobody", None))
+    assert client.get(address).status_code == 403
+
+
+def test_a_run_that_ended_early_has_no_xml(client: Client) -> None:
+    client.force_login(make_user("vera", "Viewers"))
+    inspection = make_inspection(make_conversion(make_vm(), mode=Mode.INSPECT, status="failed"))
+    inspection.conversion.reports = {}
+    inspection.conversion.save()
+    assert client.get(f"{inspection.get_absolute_url()}inspection.xml").status_code == 404

@@ -141,6 +141,10 @@ def preview_xml(source: Source, reports: Mapping[str, Any], job: Job) -> str:
         (f"{target.directory.rstrip('/')}/{name.replace('/', '_')}-sd{disk_letters(d.id)}")
         for d in source.disks
     )
+    host = assumed_host(caps.arch)
+    if target.kind == "libvirt":
+        volumes = {path: (target.storage, path.lstrip("/")) for path in disks}
+        host = replace(host, volumes=volumes)
     inspection = reports.get("inspection", {})
     uefi = source.firmware is Firmware.UEFI or (
         source.firmware is Firmware.UNKNOWN and bool(inspection.get("uefi_esps"))
@@ -156,7 +160,8 @@ def preview_xml(source: Source, reports: Mapping[str, Any], job: Job) -> str:
             boot_disk=reports.get("boot_disk"),
             guest=None,
             keep_display=target.keep_display,
-        )
+        ),
+        host,
     )
 
 
