@@ -10,7 +10,7 @@ import pytest
 
 from inventory.sources import libvirt_host
 from inventory.sources.errors import SourceError
-from inventory.sources.libvirt_host import LibvirtReader, connection
+from inventory.sources.libvirt_host import LibvirtReader, connection, find_domain, refuse_busy
 from inventory.sources.libvirt_listing import list_domain
 from tests.libvirt_samples import domain, host_file
 
@@ -60,8 +60,11 @@ def test_a_domain_that_is_not_there_is_named(serve: Serve) -> None:
 @pytest.mark.parametrize("state", ["1", "2", "3", "4"])  # running, blocked, paused, being shut down
 def test_a_domain_whose_disks_change_is_refused(serve: Serve, state: str) -> None:
     xml = domain(0).replace("<test:runstate>5<", f"<test:runstate>{state}<")
-    with pytest.raises(SourceError, match="its disks change while they are read") as caught:
-        read(serve(xml), "vm0")
+    with (
+        connection(serve(xml)) as link,
+        pytest.raises(SourceError, match="its disks change while they are read") as caught,
+    ):
+        refuse_busy(find_domain(link, "vm0"))
     assert caught.value.code == "E-LV-RUNNING"
 
 

@@ -249,12 +249,12 @@ def test_an_ova_is_printed_to_the_letter(
         "", *head, "       VM genid: ", *cpu, "UEFI secureboot: false", "        display: ",
         "          sound: ", "disks:", "\t0 [scsi]", *devices,
     ]  # fmt: skip
-    assert main(["-i", "ova", "-q", str(path), "--print-source", "legacy"]) == 0
+    assert main(["-i", "ova", "-q", str(path), "--print-source=legacy"]) == 0
     assert capsys.readouterr().out.split("\n")[1:] == [
         "", *head, *cpu, "        display: ", "          video: ", "          sound: ", "disks:",
         f"\t{path} d1.vmdk (vmdk) [scsi]", *devices,
     ]  # fmt: skip
-    assert main(["-i", "ova", "-q", str(path), "--print-source", "json"]) == 0
+    assert main(["-i", "ova", "-q", str(path), "--print-source=json"]) == 0
     assert Source.from_dict(json.loads(capsys.readouterr().out)) == read(path)
 
 

@@ -59,6 +59,7 @@ def test_an_initramfs_is_listed(pack: Callable[[bytes], bytes], early: bytes) ->
         b"text", b"\x1f\x8bnope", PLAIN[:-150], gzip.compress(PLAIN)[:40], gzip.compress(b"no"),
         b"070701" + b"F" * 104, b"\x02\x21\x4c\x18\xff\xff\xff\xff", b"070701" * 30,
     ],
+    ids=range(8),
 )  # fmt: skip
 def test_a_damaged_initramfs_is_an_error(data: bytes) -> None:
     with pytest.raises(InitramfsError):
