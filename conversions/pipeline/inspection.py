@@ -39,14 +39,7 @@ def inspect_guest(
     `filesystems` are what list_filesystems gives; `root` is "single", "first" or one of the roots
     found.  Leaves the guest mounted, read-only if asked.  Raises InspectionError.
     """
-    esps, has_bios_boot = partition_roles(g)
-    if esps and has_bios_boot:
-        report.log(
-            Level.INFO,
-            f"Ambiguous firmware: there is an EFI system partition ({', '.join(esps)}) beside a "
-            "BIOS boot partition; it is taken for BIOS unless the source says UEFI.",
-        )
-        esps = []
+    esps = find_esps(g, report)
     found = _find_roots(g, filesystems, report)
     if not found:
         raise _nothing_found(g, filesystems)
@@ -250,15 +243,16 @@ def _compare_fstab(g: GuestFS, mounted: Sequence[str], report: Reporter) -> None
     Raises InspectionError for /boot and /usr: a new initramfs would go to the wrong place.
     """
     text = GuestFiles(g, report, change=False).read("/etc/fstab") or ""
+    there = {path.rstrip("/") for path in mounted}
     for line in text.split("\n"):
         spec, path, _kind, options = [*line.split(), "", "", "", ""][:4]
         top = "/" + path.strip("/").split("/")[0]
-        if not spec.startswith(_ON_DISK) or top not in _SYSTEM or path in mounted:
+        if not spec.startswith(_ON_DISK) or top not in _SYSTEM or path.rstrip("/") in there:
             continue
         if {"noauto", "nofail"} & set(options.split(",")):
             continue
         message = f"/etc/fstab mounts {spec} on {path}, but no disk of the guest has it"
-        if path in ("/boot", "/usr"):
+        if path.rstrip("/") in ("/boot", "/usr"):
             raise InspectionError(
                 f"{message}.",
                 remedy="A disk may be missing from the export; if the entry is an old one, delete "
@@ -285,17 +279,11 @@ def _prove_writable(g: GuestFS) -> None:
         ) from error
 
 
-def find_esps(g: GuestFS) -> list[str]:
+def find_esps(g: GuestFS, report: Reporter | None = None) -> list[str]:
     """Return the EFI system partitions when the disks say UEFI, else an empty list.
 
-    A BIOS boot partition beside them means a hybrid image, which boots with BIOS.
+    A BIOS boot partition beside them means a hybrid image, which boots with BIOS; `report` is told.
     """
-    esps, has_bios_boot = partition_roles(g)
-    return [] if has_bios_boot else esps
-
-
-def partition_roles(g: GuestFS) -> tuple[list[str], bool]:
-    """Return the EFI system partitions of GPT disks, and whether there is a BIOS boot partition."""
     esps, bios_boot = [], False
     for partition in g.list_partitions():
         device = g.part_to_dev(partition)
@@ -308,7 +296,13 @@ def partition_roles(g: GuestFS) -> tuple[list[str], bool]:
         if guid == _ESP_GUID:
             esps.append(partition)
         bios_boot = bios_boot or guid == _BIOS_BOOT_GUID
-    return esps, bios_boot
+    if esps and bios_boot and report:
+        report.log(
+            Level.INFO,
+            f"Ambiguous firmware: there is an EFI system partition ({', '.join(esps)}) beside a "
+            "BIOS boot partition; it is taken for BIOS unless the source says UEFI.",
+        )
+    return [] if bios_boot else esps
 
 
 def _applications(

@@ -14,6 +14,7 @@ import guestfs
 import pytest
 
 from conversions.pipeline.accelerator import choose_accelerator
+from conversions.pipeline.appliance_shell import kernel_name
 from tests.appliance.phony import DEBIAN, write_tar
 from tests.guests.layouts import (
     KEY,
@@ -36,7 +37,7 @@ def make_damaged(g: guestfs.GuestFS, disk: str, tar: Path) -> None:
     g.part_disk(disk, "mbr")
     g.mkfs("ext4", f"{disk}1")
     install(g, f"{disk}1", tar)
-    text = g.debug("sh", [f"dumpe2fs {disk}1 2>/dev/null"])
+    text = g.debug("sh", [f"dumpe2fs {kernel_name(g, f'{disk}1')} 2>/dev/null"])
     line = next(line for line in text.split("\n") if "Block bitmap at" in line)
     block = int(line.split("Block bitmap at ")[1].split()[0].rstrip(","))
     size = int(next(x for x in text.split("\n") if x.startswith("Block size")).split()[-1])
@@ -88,7 +89,7 @@ def disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disks]:
     make_damaged(g, sd["damaged"], tar)
     make_plain(g, sd["plain"], tar)
     leave_dirty(g, f"{sd['plain']}1")
-    superblock = g.debug("sh", [f"dumpe2fs -h {sd['plain']}1"])
+    superblock = g.debug("sh", [f"dumpe2fs -h {kernel_name(g, sd['plain'] + '1')}"])
     assert "needs_recovery" in superblock
     g.part_disk(sd["data"], "mbr")
     g.mkfs("xfs", f"{sd['data']}1")

@@ -191,7 +191,10 @@ def test_filesystems_of_the_system_may_not_be_missing(guest: Inspected, path: st
         assert caught.value.code == "E-MOUNTPOINT"
     guest.install("/etc/fstab", f"UUID=gone {path} ext4 noauto 0 2\n")
     assert warnings(inspect(guest)[1]) == []
-    guest.mountpoints.append((path, "/dev/sdz1"))
+    guest.install("/etc/fstab", f"LABEL=there {path}/ ext4 defaults 0 2\n")
+    guest.mountpoints.append((path, "/dev/sda2"))
+    assert warnings(inspect(guest)[1]) == []
+    guest.mountpoints[1] = (path, "/dev/sdz1")
     guest.broken = ("/dev/sdz1",)
     with pytest.raises(InspectionError, match=f"{path} of the guest .* could not be mounted"):
         inspect(guest)
