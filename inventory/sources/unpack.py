@@ -81,7 +81,7 @@ def unpack_zip(path: Path, folder: Path, warn: Warn, look: Look) -> dict[str, Pa
     """
     found: dict[str, PackageFile] = {}
     with _packed(path.name, "zip"), zipfile.ZipFile(path) as archive:
-        members = [info for info in archive.infolist() if not info.is_dir()]
+        members = [info for info in archive.infolist() if not info.filename.endswith("/")]
         _refuse_members(members, path.name)
         left = _zip_budget(archive, members)
         for number, info in enumerate(members):
@@ -112,6 +112,12 @@ def _refuse_members(members: Sequence[zipfile.ZipInfo], label: str) -> None:
             f"{label} holds {len(members)} files; at most {MAX_MEMBERS} are accepted.",
         )
     for info in members:
+        if not info.filename:
+            raise PackageError(
+                "E-OVA-NAME",
+                f"{label} holds a file without a name.",
+                remedy="The archive is damaged or an attack; export the machine again.",
+            )
         if len(info.filename.encode(errors="surrogateescape")) > _MAX_NAME_BYTES:
             raise PackageError("E-OVA-NAME", f"A name in {label} is too long.")
         if info.flag_bits & 1:
