@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
@@ -380,3 +381,17 @@ def test_ten_thousand_files_are_too_many(tmp_path: Path) -> None:
             stream.write(member(f"f{number}").tobuf(tarfile.USTAR_FORMAT))
         stream.write(bytes(1024))
     assert refused(path).code == "E-OVA-MEMBERS"
+
+
+@pytest.mark.parametrize("tar_format", ["gnu", "posix"])
+def test_a_sparse_member_is_refused(tmp_path: Path, tar_format: str) -> None:
+    (tmp_path / "vm.ovf").write_bytes(make_ovf())
+    with (tmp_path / "d1.vmdk").open("wb") as stream:
+        stream.truncate(8 << 20)
+        stream.seek(4 << 20)
+        stream.write(b"x")
+    path = tmp_path / "a.ova"
+    command = ["tar", "--sparse", f"--format={tar_format}", "-C", tmp_path, "-cf", path]
+    subprocess.run([*command, "vm.ovf", "d1.vmdk"], check=True)
+    assert path.stat().st_size < 1 << 20
+    assert refused(path).code == "E-OVA-SPARSE"
