@@ -12,9 +12,10 @@ import lzma
 import os
 import shutil
 import stat
+import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Protocol
@@ -49,7 +50,7 @@ _RESERVE_BYTES = 256 << 20
 # zstd and xz may ask for so much memory before they give the first byte.
 _WINDOW_BYTES = 128 << 20
 _BROKEN = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstandard.ZstdError,
-           zipfile.BadZipFile, NotImplementedError, RuntimeError)  # fmt: skip
+           zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError)  # fmt: skip
 
 
 def packing_of(head: bytes) -> str | None:
@@ -102,6 +103,35 @@ def unpack_zip(path: Path, folder: Path, warn: Warn, look: Look) -> dict[str, Pa
             found[name] = PackageFile(
                 name=name, path=target, offset=0, size=size, in_tar=False, flaw=flaw
             )
+    return found
+
+
+def unpack_sparse(
+    path: Path, names: Collection[str], folder: Path, look: Look, limit: int
+) -> dict[str, PackageFile]:
+    """Unpack members of a tar that are stored without their holes; the list was checked before.
+
+    Raises PackageError.
+    """
+    found: dict[str, PackageFile] = {}
+    left = limit
+    with (
+        _packed(path.name, "tar"),
+        tarfile.open(path, "r:", encoding="utf-8", errors="surrogateescape") as archive,
+    ):
+        for info in archive:
+            name = normal_name(info.name)
+            if name not in names or not info.issparse():
+                continue
+            stream = archive.extractfile(info)
+            target = folder / f"sparse-{len(found)}"
+            if stream is None or info.size > left:
+                raise refuse_bomb(printable(name), limit)
+            with stream, target.open("xb") as out:
+                _write(_chunks(stream), out, printable(name), look, lambda _n: limit)
+            size = target.stat().st_size
+            left -= size
+            found[name] = PackageFile(name=name, path=target, offset=0, size=size, in_tar=False)
     return found
 
 

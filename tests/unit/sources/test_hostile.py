@@ -383,15 +383,27 @@ def test_ten_thousand_files_are_too_many(tmp_path: Path) -> None:
     assert refused(path).code == "E-OVA-MEMBERS"
 
 
+@pytest.mark.rows("1-T111")
 @pytest.mark.parametrize("tar_format", ["gnu", "posix"])
-def test_a_sparse_member_is_refused(tmp_path: Path, tar_format: str) -> None:
-    (tmp_path / "vm.ovf").write_bytes(make_ovf())
-    with (tmp_path / "d1.vmdk").open("wb") as stream:
+@pytest.mark.parametrize("extents", [3, 60])
+def test_a_file_stored_without_its_holes_has_all_its_bytes(
+    tmp_path: Path, tar_format: str, extents: int
+) -> None:
+    disk = tmp_path / "d1.vmdk"
+    with disk.open("wb") as stream:
         stream.truncate(8 << 20)
-        stream.seek(4 << 20)
-        stream.write(b"x")
+        for number in range(extents):
+            stream.seek(number << 17)
+            stream.write(b"x%d" % number)
+    (tmp_path / "vm.ovf").write_bytes(make_ovf())
+    (tmp_path / "vm.mf").write_bytes(manifest({"d1.vmdk": disk.read_bytes()}))
     path = tmp_path / "a.ova"
     command = ["tar", "--sparse", f"--format={tar_format}", "-C", tmp_path, "-cf", path]
-    subprocess.run([*command, "vm.ovf", "d1.vmdk"], check=True)
+    subprocess.run([*command, "vm.ovf", "vm.mf", "d1.vmdk"], check=True)
     assert path.stat().st_size < 1 << 20
-    assert refused(path).code == "E-OVA-SPARSE"
+    source, states = read(path)
+    assert Path(source.disks[0].path).read_bytes() == disk.read_bytes()
+    assert states == ["matches"]
+    with pytest.raises(SourceError) as caught:
+        OvaFollower(path, path.stat().st_size, label="a.ova").finish()
+    assert caught.value.code == "E-OVA-SPARSE"
