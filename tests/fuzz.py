@@ -37,6 +37,8 @@ from tests.fuzz_cases import Case, make_case
 SECONDS = 10
 MEMORY_BYTES = 512 << 20
 _BATCH = 1000
+# In memory where there is such a folder: the cases make and remove thousands of small files.
+_FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 _REPOSITORY = Path(__file__).resolve().parent.parent
 # The interpreter's own files: modules are imported when they are first needed.
 _OWN = tuple({str(_REPOSITORY), sys.prefix, sys.base_prefix, "/usr/lib", "/usr/share"})
@@ -93,7 +95,7 @@ def judge(case: Case, folder: Path, guard: Guard) -> str:
 
     Raises AssertionError or ViolationError, or what the readers should not have raised.
     """
-    given, work = folder / "in", folder / "a/b/c/work"
+    given, work = folder / "in", folder / "out/work"
     given.mkdir()
     work.mkdir(parents=True)
     path = _stored(case, given)
@@ -108,9 +110,8 @@ def judge(case: Case, folder: Path, guard: Guard) -> str:
         outcome = error.code
     for line in told:
         assert line.isprintable() and line, f"not printable: {line!r}"
-    names = {str(p.relative_to(folder)) for p in folder.rglob("*")}
-    outside = {n for n in names if not n.startswith(("in/", "a/b/c/work/"))}
-    assert outside == {"in", "a", "a/b", "a/b/c", "a/b/c/work"}, outside
+    found = {str(p.relative_to(folder)) for p in (*folder.iterdir(), *work.parent.iterdir())}
+    assert found == {"in", "out", "out/work"}, found
     return outcome
 
 
@@ -197,7 +198,7 @@ def run_cases(seed: int, numbers: range, tell: Callable[[int], None] = lambda _n
         for number in numbers:
             tell(number)
             case = make_case(seed, number)
-            with tempfile.TemporaryDirectory(prefix="v2v-fuzz-") as name:
+            with tempfile.TemporaryDirectory(prefix="v2v-fuzz-", dir=_FAST) as name:
                 signal.alarm(SECONDS)
                 started = time.perf_counter()
                 try:

@@ -13,18 +13,25 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from inventory.sources.base import Warn, disk_uri
-from inventory.sources.budget import MAX_BYTES, TarBudget, disk_budget
+from inventory.sources.budget import MAX_BYTES, TarBudget, disk_budget, package_budget
 from inventory.sources.errors import DescriptorError, PackageError, SourceError
 from inventory.sources.images import HEAD_BYTES, image_format, virtual_size
 from inventory.sources.manifest import MAX_BYTES as MAX_MANIFEST_BYTES
 from inventory.sources.manifest import Record, parse_manifest
 from inventory.sources.ovf import Ovf, OvfDisk, parse_ovf
 from inventory.sources.ovf_xml import MAX_BYTES as MAX_OVF_BYTES
-from inventory.sources.package import PackageFile, folder_files, tar_files
+from inventory.sources.package import SPARSE, PackageFile, folder_files, tar_files
 from inventory.sources.references import chunks_of, find_one, folder_of, resolve, verify_records
 from inventory.sources.tar import BLOCK, is_tar, printable
 from inventory.sources.types import Source, SourceDisk
-from inventory.sources.unpack import Look, join, packing_of, unpack_stream, unpack_zip
+from inventory.sources.unpack import (
+    Look,
+    join,
+    packing_of,
+    unpack_sparse,
+    unpack_stream,
+    unpack_zip,
+)
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -179,8 +186,18 @@ class OvaReader:
                 target = self._folder() / "package.tar"
                 budget = TarBudget(target, self._path.name, stream.tell)
                 unpack_stream(stream, kind, target, self._path.name, self._look, budget)
-                return tar_files(target, self._warn, label=self._path.name)
-        return tar_files(self._path, self._warn, label=self._path.name)
+                return self._tar(target)
+        return self._tar(self._path)
+
+    def _tar(self, archive: Path) -> dict[str, PackageFile]:
+        """List a tar; files stored without their holes are unpacked."""
+        files = tar_files(archive, self._warn, label=self._path.name)
+        sparse = {n for n, file in files.items() if file.flaw and file.flaw.code == SPARSE}
+        if not sparse:
+            return files
+        data = single_descriptor(files).read(MAX_OVF_BYTES + 1)
+        limit = package_budget(parse_ovf(data, lambda _text: None))
+        return files | unpack_sparse(archive, sparse, self._folder(), self._look, limit)
 
     def _folder(self) -> Path:
         """Return a folder for what is unpacked, made when it is first needed."""

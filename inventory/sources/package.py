@@ -22,6 +22,7 @@ from inventory.sources.tar import (
 
 _CHUNK = 4 << 20
 MAX_DEPTH = 8
+SPARSE = "E-OVA-SPARSE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +130,13 @@ def member_flaw(member: Member, earlier: Mapping[str, object], warn: Warn) -> Pa
     if member.name in earlier:
         warn(f"The archive holds two files named {printable(member.name)}.")
         return duplicate(member.name)
+    if member.is_sparse:
+        return PackageError(
+            SPARSE,
+            f"The file {printable(member.name)} is stored as a sparse tar member, which cannot be "
+            "read in place.",
+            remedy="Pack the OVA again without tar's --sparse option.",
+        )
     if not member.is_regular:
         warn(f"{printable(member.name)} in the archive is not a regular file; it is ignored.")
         return irregular(member.name)

@@ -16,6 +16,7 @@ from inventory.sources.errors import PackageError
 BLOCK = 512
 MAX_MEMBERS = 10_000
 MAX_METADATA_BYTES = 1 << 20
+_MAX_MAP_BLOCKS = 10_000
 _LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL, _GNU_SPARSE = b"L", b"K", b"x", b"g", b"S"
 _REGULAR = (b"0", b"\0", b"7")
 # Hard and symbolic links, devices, folders and FIFOs have no data, whatever their size field says.
@@ -31,7 +32,8 @@ Read = Callable[[int, int], bytes]
 class Member:
     """One entry of the archive; `name` is normalised: no leading ./, no doubled /.
 
-    What is neither regular nor a folder is a link, a device, a FIFO or of an unknown type.
+    What is neither regular nor a folder is a link, a device, a FIFO or of an unknown type; or it is
+    sparse: stored without its holes, so that its bytes cannot be read in place.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Member:
     size: int
     is_regular: bool
     is_folder: bool
+    is_sparse: bool = False
 
     @property
     def end(self) -> int:
@@ -152,6 +155,11 @@ class TarWalker:
                 self._remember(kind, self._read(data, size))
                 self._position = end
                 continue
+            if kind == _GNU_SPARSE:
+                behind = self._behind_map(header, data, available)
+                if behind is None:
+                    return None
+                data = behind
             member = self._member(info, kind, data)
             self._position = member.end
             self._long_name, self._pax = None, {}
@@ -179,13 +187,8 @@ class TarWalker:
             if not re.fullmatch("[0-9]{1,19}", self._pax["size"]):
                 raise self._damaged("a file has a size that is no number")
             size = int(self._pax["size"])
-        if kind == _GNU_SPARSE or any(key.startswith("GNU.sparse") for key in self._pax):
-            raise PackageError(
-                "E-OVA-SPARSE",
-                f"The file {printable(name)} is stored as a sparse tar member, which cannot be "
-                "read in place.",
-                remedy="Pack the OVA again without tar's --sparse option.",
-            )
+        sparse = kind == _GNU_SPARSE or any(key.startswith("GNU.sparse") for key in self._pax)
+        name = self._pax.get("GNU.sparse.name") or name
         if kind in _WITHOUT_DATA:
             size = 0
         if data + size > self._total:
@@ -199,9 +202,28 @@ class TarWalker:
             name=normal,
             offset=data,
             size=size,
-            is_regular=kind in _REGULAR and not folder and normal != "",
+            is_regular=kind in _REGULAR and not folder and not sparse and normal != "",
             is_folder=folder,
+            is_sparse=sparse,
         )
+
+    def _behind_map(self, header: bytes, position: int, available: int) -> int | None:
+        """Return where the data of an old GNU sparse member begins; None until that is there.
+
+        Source: GNU tar manual, "Old GNU Format": blocks of 21 entries follow the header's four.
+        """
+        goes_on = header[482]
+        for _ in range(_MAX_MAP_BLOCKS):
+            if not goes_on:
+                return position
+            if available < min(position + BLOCK, self._total):
+                return None
+            block = self._read(position, BLOCK)
+            if len(block) < BLOCK:
+                raise self._damaged("it ends inside the list of a file's holes")
+            goes_on = block[504]
+            position += BLOCK
+        raise self._damaged("the list of a file's holes is too long")
 
     def _refuse_below_link(self, name: str) -> None:
         """Refuse a file in a "folder" that is a link: the classic way out of an archive."""

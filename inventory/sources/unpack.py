@@ -12,9 +12,10 @@ import lzma
 import os
 import shutil
 import stat
+import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Protocol
@@ -49,7 +50,7 @@ _RESERVE_BYTES = 256 << 20
 # zstd and xz may ask for so much memory before they give the first byte.
 _WINDOW_BYTES = 128 << 20
 _BROKEN = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstandard.ZstdError,
-           zipfile.BadZipFile, NotImplementedError, RuntimeError)  # fmt: skip
+           zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError)  # fmt: skip
 
 
 def packing_of(head: bytes) -> str | None:
@@ -81,7 +82,7 @@ def unpack_zip(path: Path, folder: Path, warn: Warn, look: Look) -> dict[str, Pa
     """
     found: dict[str, PackageFile] = {}
     with _packed(path.name, "zip"), zipfile.ZipFile(path) as archive:
-        members = [info for info in archive.infolist() if not info.is_dir()]
+        members = [info for info in archive.infolist() if not info.filename.endswith("/")]
         _refuse_members(members, path.name)
         left = _zip_budget(archive, members)
         for number, info in enumerate(members):
@@ -105,6 +106,35 @@ def unpack_zip(path: Path, folder: Path, warn: Warn, look: Look) -> dict[str, Pa
     return found
 
 
+def unpack_sparse(
+    path: Path, names: Collection[str], folder: Path, look: Look, limit: int
+) -> dict[str, PackageFile]:
+    """Unpack members of a tar that are stored without their holes; the list was checked before.
+
+    Raises PackageError.
+    """
+    found: dict[str, PackageFile] = {}
+    left = limit
+    with (
+        _packed(path.name, "tar"),
+        tarfile.open(path, "r:", encoding="utf-8", errors="surrogateescape") as archive,
+    ):
+        for info in archive:
+            name = normal_name(info.name)
+            if name not in names or not info.issparse():
+                continue
+            stream = archive.extractfile(info)
+            target = folder / f"sparse-{len(found)}"
+            if stream is None or info.size > left:
+                raise refuse_bomb(printable(name), limit)
+            with stream, target.open("xb") as out:
+                _write(_chunks(stream), out, printable(name), look, lambda _n: limit)
+            size = target.stat().st_size
+            left -= size
+            found[name] = PackageFile(name=name, path=target, offset=0, size=size, in_tar=False)
+    return found
+
+
 def _refuse_members(members: Sequence[zipfile.ZipInfo], label: str) -> None:
     if len(members) > MAX_MEMBERS:
         raise PackageError(
@@ -112,6 +142,12 @@ def _refuse_members(members: Sequence[zipfile.ZipInfo], label: str) -> None:
             f"{label} holds {len(members)} files; at most {MAX_MEMBERS} are accepted.",
         )
     for info in members:
+        if not info.filename:
+            raise PackageError(
+                "E-OVA-NAME",
+                f"{label} holds a file without a name.",
+                remedy="The archive is damaged or an attack; export the machine again.",
+            )
         if len(info.filename.encode(errors="surrogateescape")) > _MAX_NAME_BYTES:
             raise PackageError("E-OVA-NAME", f"A name in {label} is too long.")
         if info.flag_bits & 1:

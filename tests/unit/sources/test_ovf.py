@@ -342,3 +342,10 @@ def test_prefixes_do_not_matter() -> None:
 
 def test_a_name_is_text_on_one_line() -> None:
     assert parsed(make_ovf(name=" web\n &lt;b&gt; &#233;<!-- x --> "))[0].name == "web <b> é"
+
+
+def test_the_words_of_the_parser_stay_on_one_line() -> None:
+    with pytest.raises(DescriptorError) as caught:
+        parse_ovf(b"<a>\n<![CDATA[ x\x85\n y\n", lambda _text: None)
+    assert caught.value.code == "E-XML-PARSE"
+    assert caught.value.message.isprintable()

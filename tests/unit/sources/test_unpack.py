@@ -234,6 +234,17 @@ def test_a_zip_cannot_write_elsewhere(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("evil"))
 
 
+def test_a_file_without_a_name_in_a_zip_is_refused(tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "a.zip", parts(d1_vmdk=vmdk()))
+    # In the table of contents; the name is what stands before a zero byte.
+    damaged = path.read_bytes()
+    at = damaged.rindex(b"d1.vmdk")
+    path.write_bytes(damaged[:at] + b"\0" * 7 + damaged[at + 7 :])
+    with pytest.raises(SourceError) as caught:
+        reader(path, tmp_path / "work").read()
+    assert caught.value.code == "E-OVA-NAME"
+
+
 def test_a_link_in_a_zip_is_not_followed(tmp_path: Path) -> None:
     path = zip_of(tmp_path / "a.zip", {"vm.ovf": make_ovf()})
     with zipfile.ZipFile(path, "a") as archive:
