@@ -51,9 +51,13 @@ _HIVES = ("SYSTEM", "SOFTWARE")
 
 _BOTH, _OURS, _PEER = ("added", "added"), ("added", "same"), ("same", "added")
 _QUEUE = ".*/Firstboot/scripts/"
-_CRITICAL = r"SYSTEM\\controlset001\\control\\criticaldevicedatabase\\pci#ven_1af4&dev_10.."
+_CRITICAL = r"SYSTEM\\controlset001\\control\\criticaldevicedatabase\\pci#"
+_DATABASE = r"SYSTEM\\driverdatabase\\"
+_PCI = r"ven_1af4&dev_10.."
 _SERVICE = r"SYSTEM\\controlset001\\services\\firstboot"
 _ONE_ID = "the peer enters one subsystem id, ours none, which matches those of every vendor: ours"
+_LABEL = "the peer names its package unlike Windows does, at which pnputil and upgrades stop: ours"
+_YOUNG = "the peer does not know Windows 11 and Server 2025 and takes what is for 10 and 2016: ours"
 # A name and what became of it in ours and in the peer's -> why; each ends with who is better.
 # The peer is virt-v2v 2.2.0.  The first whose pattern matches the whole name counts.
 EXPLAINED: list[tuple[str, tuple[str, str], str]] = [
@@ -76,8 +80,18 @@ EXPLAINED: list[tuple[str, tuple[str, str], str]] = [
      "reads: ours"),
     (r"C:/Windows/Drivers/VirtIO/vioprot\..*", _PEER, "a protocol driver for pairs of cards that "
      "keeps netkvm from working alone: ours"),
-    (_CRITICAL + "&rev_0[01] : .*", _OURS, _ONE_ID),
-    (_CRITICAL + "&subsys_.{8}&rev_0[01] : .*", _PEER, _ONE_ID),
+    (_CRITICAL + _PCI + "&rev_0[01] : .*", _OURS, _ONE_ID),
+    (_CRITICAL + _PCI + "&subsys_.{8}&rev_0[01] : .*", _PEER, _ONE_ID),
+    (_DATABASE + r"deviceids\\pci\\" + _PCI + "&rev_0[01] : .*", _OURS, _ONE_ID),
+    (_DATABASE + r"deviceids\\pci\\" + _PCI + "&subsys_.{8}&rev_0[01] : .*", _PEER, _ONE_ID),
+    (_DATABASE + r"driverinffiles\\guestor\.inf : (\(default\)|active)", _BOTH, _LABEL),
+    (_DATABASE + r"driverpackages\\guestor\.inf_(amd64|x86)_0{16}.*", _OURS, _LABEL),
+    (_DATABASE + r"driverpackages\\guestor\.inf_tmp.*", _PEER, _LABEL),
+    (r"C:/Windows/Drivers/VirtIO/qxldod\..*", _PEER, _YOUNG),
+    (r"C:/Windows/Drivers/VirtIO/smbus\..*", _OURS, _YOUNG),
+    ("domain system", _BOTH, _YOUNG),
+    ("domain (firmware|loader)", _BOTH, "ours lets libvirt choose UEFI; the peer names a loader of "
+     "the host that converts: ours"),
     (_SERVICE + " : displayname", _BOTH, "names of their own: alike"),
     (_SERVICE + " : imagepath", _BOTH, "ours quotes the path, which has a space: ours"),
     ("domain clock", _BOTH, "the peer says nothing of the clock, so libvirt takes UTC even for a "
