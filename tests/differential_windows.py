@@ -48,6 +48,7 @@ CONTROL = "ControlSet001\\Control"
 FILTERS = f"{CONTROL}\\Class\\{{4d36e967-e325-11ce-bfc1-08002be10318}}"
 _OLD_FOLDERS = (("xp", "i386"), ("2k3", "amd64"), ("2k8", "amd64"))
 _HIVES = ("SYSTEM", "SOFTWARE")
+_ESP = "ESP"
 
 _BOTH, _OURS, _PEER = ("added", "added"), ("added", "same"), ("same", "added")
 _QUEUE = ".*/Firstboot/scripts/"
@@ -238,8 +239,8 @@ def _run(command: Sequence[str], folder: Path, environ: Mapping[str, str]) -> No
 class Windows(State):
     r"""A guest's registry values, files and boot sector, and the machine described for it.
 
-    Names are SYSTEM\key : value in lower case but for the hive, C:/path and ESP:/path as spelled
-    but for the number of scripts, C: heads, and domain FACT.
+    Names are SYSTEM\key : value in lower case but for the hive, C:/path as spelled but for the
+    number of scripts, ESP:/path in lower case, C: heads, and domain FACT.
     """
 
     def add_filesystem(self, label: str, archive: Path) -> None:
@@ -247,6 +248,7 @@ class Windows(State):
         with tarfile.open(archive) as tar:
             for member in tar:
                 path = self._unnumbered(f"{label}:/" + member.name.removeprefix("./").strip("/"))
+                path = path.lower() if label == _ESP else path
                 stream = tar.extractfile(member) if member.isreg() else None
                 if stream is None:
                     self.entries[path] = "folder"
@@ -326,7 +328,7 @@ def read_guests(disks: Sequence[Path]) -> list[Windows]:
             state = Windows()
             for partition_name in (f"{device}1", f"{device}2"):
                 kind = g.vfs_type(partition_name)
-                label = "C" if kind == "ntfs" else "ESP"
+                label = "C" if kind == "ntfs" else _ESP
                 g.mount_ro(partition_name, "/")
                 g.tar_out("/", str(archive))
                 g.umount("/")
