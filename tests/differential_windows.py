@@ -48,12 +48,17 @@ CONTROL = "ControlSet001\\Control"
 FILTERS = f"{CONTROL}\\Class\\{{4d36e967-e325-11ce-bfc1-08002be10318}}"
 _OLD_FOLDERS = (("xp", "i386"), ("2k3", "amd64"), ("2k8", "amd64"))
 _HIVES = ("SYSTEM", "SOFTWARE")
+_ESP = "ESP"
 
 _BOTH, _OURS, _PEER = ("added", "added"), ("added", "same"), ("same", "added")
 _QUEUE = ".*/Firstboot/scripts/"
-_CRITICAL = r"SYSTEM\\controlset001\\control\\criticaldevicedatabase\\pci#ven_1af4&dev_10.."
+_CRITICAL = r"SYSTEM\\controlset001\\control\\criticaldevicedatabase\\pci#"
+_DATABASE = r"SYSTEM\\driverdatabase\\"
+_PCI = r"ven_1af4&dev_10.."
 _SERVICE = r"SYSTEM\\controlset001\\services\\firstboot"
 _ONE_ID = "the peer enters one subsystem id, ours none, which matches those of every vendor: ours"
+_LABEL = "the peer names its package unlike Windows does, at which pnputil and upgrades stop: ours"
+_YOUNG = "the peer does not know Windows 11 and Server 2025 and takes what is for 10 and 2016: ours"
 # A name and what became of it in ours and in the peer's -> why; each ends with who is better.
 # The peer is virt-v2v 2.2.0.  The first whose pattern matches the whole name counts.
 EXPLAINED: list[tuple[str, tuple[str, str], str]] = [
@@ -76,8 +81,18 @@ EXPLAINED: list[tuple[str, tuple[str, str], str]] = [
      "reads: ours"),
     (r"C:/Windows/Drivers/VirtIO/vioprot\..*", _PEER, "a protocol driver for pairs of cards that "
      "keeps netkvm from working alone: ours"),
-    (_CRITICAL + "&rev_0[01] : .*", _OURS, _ONE_ID),
-    (_CRITICAL + "&subsys_.{8}&rev_0[01] : .*", _PEER, _ONE_ID),
+    (_CRITICAL + _PCI + "&rev_0[01] : .*", _OURS, _ONE_ID),
+    (_CRITICAL + _PCI + "&subsys_.{8}&rev_0[01] : .*", _PEER, _ONE_ID),
+    (_DATABASE + r"deviceids\\pci\\" + _PCI + "&rev_0[01] : .*", _OURS, _ONE_ID),
+    (_DATABASE + r"deviceids\\pci\\" + _PCI + "&subsys_.{8}&rev_0[01] : .*", _PEER, _ONE_ID),
+    (_DATABASE + r"driverinffiles\\guestor\.inf : (\(default\)|active)", _BOTH, _LABEL),
+    (_DATABASE + r"driverpackages\\guestor\.inf_(amd64|x86)_0{16}.*", _OURS, _LABEL),
+    (_DATABASE + r"driverpackages\\guestor\.inf_tmp.*", _PEER, _LABEL),
+    (r"C:/Windows/Drivers/VirtIO/qxldod\..*", _PEER, _YOUNG),
+    (r"C:/Windows/Drivers/VirtIO/smbus\..*", _OURS, _YOUNG),
+    ("domain system", _BOTH, _YOUNG),
+    ("domain (firmware|loader)", _BOTH, "ours lets libvirt choose UEFI; the peer names a loader of "
+     "the host that converts: ours"),
     (_SERVICE + " : displayname", _BOTH, "names of their own: alike"),
     (_SERVICE + " : imagepath", _BOTH, "ours quotes the path, which has a space: ours"),
     ("domain clock", _BOTH, "the peer says nothing of the clock, so libvirt takes UTC even for a "
@@ -224,8 +239,8 @@ def _run(command: Sequence[str], folder: Path, environ: Mapping[str, str]) -> No
 class Windows(State):
     r"""A guest's registry values, files and boot sector, and the machine described for it.
 
-    Names are SYSTEM\key : value in lower case but for the hive, C:/path and ESP:/path as spelled
-    but for the number of scripts, C: heads, and domain FACT.
+    Names are SYSTEM\key : value in lower case but for the hive, C:/path as spelled but for the
+    number of scripts, ESP:/path in lower case, C: heads, and domain FACT.
     """
 
     def add_filesystem(self, label: str, archive: Path) -> None:
@@ -233,6 +248,7 @@ class Windows(State):
         with tarfile.open(archive) as tar:
             for member in tar:
                 path = self._unnumbered(f"{label}:/" + member.name.removeprefix("./").strip("/"))
+                path = path.lower() if label == _ESP else path
                 stream = tar.extractfile(member) if member.isreg() else None
                 if stream is None:
                     self.entries[path] = "folder"
@@ -312,7 +328,7 @@ def read_guests(disks: Sequence[Path]) -> list[Windows]:
             state = Windows()
             for partition_name in (f"{device}1", f"{device}2"):
                 kind = g.vfs_type(partition_name)
-                label = "C" if kind == "ntfs" else "ESP"
+                label = "C" if kind == "ntfs" else _ESP
                 g.mount_ro(partition_name, "/")
                 g.tar_out("/", str(archive))
                 g.umount("/")
