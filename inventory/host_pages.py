@@ -30,10 +30,10 @@ from inventory.sources.libvirt_child import read_host
 
 
 def hosts_with_counts() -> QuerySet[LibvirtHost]:
-    """Return the hosts with the number of machines that they have now."""
-    there = ~Q(vms__status=SourceVM.Status.GONE)
+    """Return the hosts with the number of machines that they have now, and have no longer."""
+    gone = Q(vms__status=SourceVM.Status.GONE)
     return LibvirtHost.objects.select_related("created_by").annotate(
-        machine_count=Count("vms", filter=there)
+        machine_count=Count("vms", filter=~gone), gone_count=Count("vms", filter=gone)
     )
 
 
@@ -95,7 +95,6 @@ def host(request: HttpRequest, uuid: UUID) -> HttpResponse:
         "host": found,
         "listing": listing,
         "total": listing.page.paginator.count,
-        "gone_count": found.vms.filter(status=SourceVM.Status.GONE).count(),
         "may_operate": request.user.has_perm(OPERATE),
         "may_manage_hosts": request.user.has_perm(MANAGE_HOSTS),
     }
