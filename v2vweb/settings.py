@@ -120,7 +120,8 @@ REDIS_URL = env.str("REDIS_URL", default=f"unix://{VAR_DIR / 'run/redis.sock'}")
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [REDIS_URL], "capacity": 1000},
+        # The layer waits 5 s for a message; the client's own limit of 5 s would often come first.
+        "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": 30}], "capacity": 1000},
     },
 }
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
