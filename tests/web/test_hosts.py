@@ -400,6 +400,15 @@ def test_a_running_machine_is_shown_and_refused_with_the_reason(
     assert not Conversion.objects.exists()
 
 
+def test_a_display_is_told_in_words(serve: Serve, operator: Client) -> None:
+    xml = domain(0).replace(
+        "</devices>", "<graphics type='vnc' keymap='de' listen='127.0.0.1'/></devices>"
+    )
+    serve(xml)
+    page = operator.get(SourceVM.objects.get().get_absolute_url()).content.decode()
+    assert '<dd class="break">vnc de listening on address 127.0.0.1</dd>' in page
+
+
 def test_a_machine_with_saved_memory_is_refused(serve: Serve, operator: Client) -> None:
     serve(domain(0))
     SourceVM.objects.update(has_saved_memory=True)
