@@ -177,8 +177,9 @@ def _job(options: argparse.Namespace) -> Job:
             format=getattr(options, "if"),
             connection=options.ic,
             disks_anywhere=options.disks_anywhere,
-            transport=_once("-it", options.it),
-            password_file=_once("-ip", options.ip) or "",
+            allow_running=options.allow_running,
+            transport=options.it,
+            password_file=options.ip or "",
             options=_pairs(options.io),
         ),
         target=target_from(options) if copying else None,
@@ -201,13 +202,6 @@ def _job(options: argparse.Namespace) -> Job:
         vcpus=options.smp,
         trace=options.trace,
     )
-
-
-def _once(option: str, values: Sequence[str]) -> str | None:
-    """Return what was given once at most.  Raises JobError."""
-    if len(values) > 1:
-        raise JobError(f"{option} was given more than once.")
-    return values[0] if values else None
 
 
 def _pairs(values: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -349,18 +343,22 @@ def _parser() -> argparse.ArgumentParser:
     add("-if", action=_Once, metavar="FORMAT", help="format of the disks of -i disk; else detected")
     add(
         "-it",
+        action=_Once,
         choices=TRANSPORTS,
-        action="append",
-        default=[],
         help="ssh: a VMX file by its address ssh://user@host/path; vddk: VMware's own library",
     )
-    add("-ip", metavar="FILE", action="append", default=[], help="holds the source's password")
+    add("-ip", action=_Once, metavar="FILE", help="holds the source's password")
     add(
         "-io",
         metavar="KEY=VALUE",
         action="append",
         default=[],
         help=f"{', '.join((*HTTPS_OPTIONS, *SSH_OPTIONS, *VDDK_OPTIONS))}",
+    )
+    add(
+        "--allow-running",
+        action="store_true",
+        help="take a domain that is not shut off: for a copy of disks that nothing writes to",
     )
     add(
         "--disks-anywhere",

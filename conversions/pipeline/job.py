@@ -39,6 +39,7 @@ class Input:
     For sources on other hosts: `transport` is "ssh" (`location` is the address of a VMX file then)
     or "vddk", `options` are the pairs of -io, and the password there is `password` or the first
     line of `password_file`.  A password belongs in no file of ours and in no log.
+    `allow_running` takes a domain that is not shut off, with a warning.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Input:
     format: str | None = None
     connection: str | None = None
     disks_anywhere: bool = False
+    allow_running: bool = False
     transport: str | None = None
     password: str = field(default="", repr=False)
     password_file: str = ""
@@ -284,6 +286,8 @@ class Job:
                 f"A source of kind {self.source.kind} cannot be converted in place.",
                 remedy="Disks on this host and domains of a libvirt host can; copy the others.",
             )
+        if self.source.allow_running:
+            raise JobError("The disks of a running machine cannot be changed in place.")
         if self.source.transport is not None:
             raise JobError(
                 f"Disks that are read over {self.source.transport} cannot be changed in place.",

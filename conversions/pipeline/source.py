@@ -39,6 +39,7 @@ def reader_of(source: Input, work: Path, warn: Warn) -> SourceReader:
         format=source.format,
         connection=source.connection,
         disks_anywhere=source.disks_anywhere,
+        allow_running=source.allow_running,
         transport=source.transport,
         password=password,
         options=source.options,

@@ -83,6 +83,7 @@ def reader_for(
     format: str | None = None,
     connection: str | None = None,
     disks_anywhere: bool = False,
+    allow_running: bool = False,
     transport: str | None = None,
     password: str | None = None,
     options: Mapping[str, tuple[str, ...]] | None = None,
@@ -95,7 +96,8 @@ def reader_for(
     "libvirtxml": it is a file of domain XML.  "libvirt": it is a domain of the host `connection`.
     With `disks_anywhere` the names of files in a VMX and in images are trusted.  `transport`,
     `password` and `options` are for sources on other hosts: ssh or vddk, the password there, the
-    pairs of -io.  `look` is called while something is unpacked, and may raise to end it.
+    pairs of -io.  `allow_running` takes domains that are not shut off, with a warning.  `look` is
+    called while something is unpacked, and may raise to end it.
     """
     from inventory.sources.disk import DiskReader
     from inventory.sources.libvirt_file import LibvirtXmlReader
@@ -114,6 +116,7 @@ def reader_for(
         password=password,
         options=options or {},
         disks_anywhere=disks_anywhere,
+        allow_running=allow_running,
     )
     if elsewhere is not None:
         return elsewhere
@@ -126,7 +129,8 @@ def reader_for(
         return VmxReader(Path(location), warn=warn, anywhere=disks_anywhere)
     if kind == "libvirt":
         host = connection or "qemu:///system"
-        return LibvirtReader(host, location, warn=warn, password=password)
+        running = warn if allow_running else None
+        return LibvirtReader(host, location, warn=warn, password=password, running=running)
     if kind == "libvirtxml":
         uri = connection or "qemu:///system"
         return LibvirtXmlReader(Path(location), uri=uri, warn=warn, anywhere=disks_anywhere)

@@ -32,6 +32,7 @@ def remote_reader(
     password: str | None = None,
     options: Mapping[str, tuple[str, ...]],
     disks_anywhere: bool = False,
+    allow_running: bool = False,
 ) -> SourceReader | None:
     """Return the reader for a source on another host; None for one that is read from here.
 
@@ -43,6 +44,7 @@ def remote_reader(
         _refuse_others(options, SSH_OPTIONS)
         host = SshHost.from_parts(location, password=password, options=options)
         return VmxSshReader(location, host, work_dir=work_dir, warn=warn, anywhere=disks_anywhere)
+    running = warn if allow_running else None
     scheme = ""
     if kind == "libvirt" and connection:
         parts = urlsplit(checked_uri(connection))
@@ -52,7 +54,7 @@ def remote_reader(
         def vmware_xml() -> bytes:
             # libvirt's driver would go through them.
             forget_proxies()
-            return domain_xml(connection, location, password)
+            return domain_xml(connection, location, password, running=running)
 
         if transport == "ssh":
             raise _unfit(
@@ -78,7 +80,7 @@ def remote_reader(
             connection,
             location,
             SshHost.from_parts(connection, password=password, options=options),
-            fetch_xml=lambda: domain_xml(connection, location, password),
+            fetch_xml=lambda: domain_xml(connection, location, password, running=running),
             warn=warn,
         )
     _refuse_others(options, ())

@@ -34,7 +34,7 @@ def image(tmp_path: Path) -> Path:
 @pytest.fixture
 def job(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
     """A job that reads a machine of an ESXi host; libvirt's answer is the test's."""
-    monkeypatch.setattr(remote, "domain_xml", lambda *_words: domain_xml())
+    monkeypatch.setattr(remote, "domain_xml", lambda *_words, **_more: domain_xml())
     certificate, _ = make_certificate(tmp_path)
     with HttpsServer({FLAT: image}, certificate, Mood()) as server:
         uri = f"esx://root@localhost:{server.port}/?no_verify=1"

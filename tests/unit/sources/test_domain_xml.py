@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from inventory.sources.base import reader_for
 from inventory.sources.display import DisplayType
 from inventory.sources.domain_xml import Volume, parse_domain
 from inventory.sources.errors import SourceError
@@ -182,14 +179,3 @@ def test_addresses_that_are_refused(uri: str) -> None:
         checked_uri(uri)
     assert caught.value.code == "E-LV-URI"
     assert "\n" not in caught.value.message
-
-
-def test_a_running_domain_is_refused_and_an_unknown_one_named(tmp_path: Path) -> None:
-    """On libvirt's own test driver: its one domain is running."""
-    for name, code in (("test", "E-LV-RUNNING"), ("none", "E-LV-NODOM")):
-        reader = reader_for(
-            "libvirt", name, work_dir=tmp_path, warn=print, connection="test:///default"
-        )
-        with pytest.raises(SourceError) as caught:
-            reader.read()
-        assert caught.value.code == code
