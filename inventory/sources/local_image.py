@@ -48,8 +48,8 @@ def local_disk(
         size, others = vmdk.virtual_size_bytes, vmdk.other_files
         if vmdk.layers > 1:
             warn(
-                f"{path} is a snapshot over {vmdk.layers - 1} other layers; what the machine shows "
-                "now is read, the older states are not."
+                f"{path} is a snapshot, the top of {vmdk.layers} layers; what the machine shows "
+                "now is read, its older states are not."
             )
     elif folder is None and format != "raw":
         size, others = backing_chain(str(path), fmt)

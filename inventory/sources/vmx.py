@@ -86,12 +86,16 @@ class VmxReader:
     def _warn_of_use(self) -> None:
         """Warn of what VMware leaves beside a machine that runs or is suspended."""
         stem = self._path.stem
-        for entry in sorted(self._path.parent.iterdir()):
+        try:
+            beside = [e for e in sorted(self._path.parent.iterdir()) if e.name.startswith(stem)]
+        except OSError:
+            return  # the folder may be closed, and its files open
+        for entry in beside:
             is_locked = entry.suffix == ".lck" and entry.is_dir()
             is_memory = entry.suffix == ".vmem" or (
                 entry.suffix == ".vmss" and entry.is_file() and entry.stat().st_size > 0
             )
-            if entry.name.startswith(stem) and (is_locked or is_memory):
+            if is_locked or is_memory:
                 self._warn(
                     f"{printable(entry.name)} lies beside {self._path.name}: the machine seems to "
                     "be running or suspended, and its disks in the middle of what it was doing. "

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from conversions.pipeline.errors import TargetError
 from conversions.pipeline.job import Input, Job, Mode
@@ -21,6 +23,11 @@ from tests.unit.sources.test_vmx import create
 
 COMPARE = ("qemu-img", "compare", "-q", "-f", "raw", "-F", "vmdk")
 SPLIT = ("monolithicFlat", "twoGbMaxExtentFlat", "twoGbMaxExtentSparse")
+PIECES = (
+    b"", b"\0", b"\n", b"\r", b" ", b'"', b"=", b"../", b"/etc/hostname", b"nbd://h/", b"\xff",
+    b'\nRW 1 FLAT "/etc/hostname" 0\n', b'parentFileNameHint="/etc/hostname"', b"RW", b"SPARSE",
+    b"createType=\"custom\"\n", b"99999999999999999999",
+)  # fmt: skip
 DESCRIPTOR = """# Disk DescriptorFile
 version=1
 CID=12345678
@@ -91,7 +98,7 @@ def test_a_snapshot_is_read_with_what_lies_below_it(tmp_path: Path, base: str) -
     warnings: list[str] = []
     [disk] = DiskReader([layer], format=None, warn=warnings.append).read().disks
     assert str(tmp_path / "d.vmdk") in disk.other_files
-    assert [w for w in warnings if "snapshot over 1 other" in w]
+    assert [w for w in warnings if "top of 2 layers" in w]
     subprocess.run([*COMPARE, raw, layer], check=True)
 
 
@@ -181,3 +188,30 @@ def test_a_vmdk_of_several_files_is_not_changed_in_place(tmp_path: Path) -> None
     report = RecordingReporter()
     open_source(replace(job, mode=Mode.INSPECT), tmp_path, report, Servers(tmp_path))
     assert report.data("source")["disks"][0]["other_files"] == (str(tmp_path / "d-flat.vmdk"),)
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_mutated_descriptors_never_lead_out_of_their_folder(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    folder = tmp_path / "vm"
+    folder.mkdir(exist_ok=True)
+    (folder / "flat").write_bytes(bytes(1024))
+    text = bytearray(
+        DESCRIPTOR.format(kind="monolithicFlat", extents='RW 2 FLAT "flat" 0').encode()
+    )
+    for _count in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(text)))
+        piece = data.draw(st.sampled_from(PIECES))
+        text[place : place + data.draw(st.integers(0, 8))] = piece
+    path = folder / "d.vmdk"
+    path.write_bytes(text)
+    try:
+        found = look_at_vmdk(path, folder=folder)
+    except SourceError as error:
+        assert error.code.startswith("E-IMG-")
+        return
+    assert all(Path(name).resolve().is_relative_to(folder) for name in found.other_files)

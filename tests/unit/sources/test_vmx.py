@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from conversions.pipeline.cli import main
 from conversions.pipeline.errors import ConversionError, JobError
@@ -391,3 +394,30 @@ def test_a_machine_without_disks_is_printed_but_not_converted(
     assert "no disks" in printed.err
     source = VmxReader(path, warn=pytest.fail).read()
     assert code_of(lambda: create_overlays(source, tmp_path, RecordingReporter())) == "E-NODISKS"
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    lines=st.lists(
+        st.builds(
+            lambda key, value: key + b' = "' + value + b'"\n',
+            st.sampled_from([
+                b"displayName", b"memSize", b"numvcpus", b"cpuid.coresPerSocket", b"firmware",
+                b"vm.genid", b"vm.genidX", b"scsi0:0.fileName", b"scsi0:0.deviceType",
+                b"scsi0:0.present", b".encoding", b"uefi.secureBoot.enabled", b"ethernet0.address",
+                b"ethernet0.networkName", b"floppy0.x", b"ide1:0.deviceType", b"guestOS",
+                b"sound.virtualDev", b"scsi0", b".", b"..", b"\xff",
+            ]),
+            st.binary(max_size=12) | st.sampled_from([b"true", b"1", b"cdrom-raw", b"|ff|00|0a"]),
+        ),
+        max_size=12,
+    )
+)  # fmt: skip
+def test_any_values_end_in_a_clear_error_or_a_machine(lines: list[bytes]) -> None:
+    try:
+        source, _warnings = machine(b"".join(lines))
+    except SourceError as error:
+        assert error.code.startswith("E-VMX-")
+        return
+    assert Source.from_dict(json.loads(json.dumps(source.to_dict()))) == source
+    current(source).encode()
