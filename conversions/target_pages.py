@@ -80,9 +80,8 @@ class TargetForm(forms.ModelForm):  # type: ignore[type-arg]
             if values.get(name) == 0:
                 self.add_error(name, _("Zero would let nothing through. Leave it empty instead."))
         is_pool = values.get("kind") == OutputTarget.Kind.LIBVIRT
-        wanted, idle = ("uri", "pool"), ("directory",)
-        if not is_pool:
-            wanted, idle = idle, wanted
+        of_pool, of_folder = ["uri", "pool"], ["directory"]
+        wanted, idle = (of_pool, of_folder) if is_pool else (of_folder, of_pool)
         for name in wanted:
             if name not in self.errors and not values.get(name):
                 self.add_error(name, _("A target of this kind needs it."))

@@ -62,7 +62,7 @@ def test_a_folder_is_added_changed_and_removed_and_the_audit_tells(
     folder.mkdir()
     admin.post("/targets/add/", sent(settings, directory=str(folder), rate_mib=50))
     target = OutputTarget.objects.get()
-    assert (target.created_by.get_username(), target.problem) == ("root", "")
+    assert (str(target.created_by), target.problem) == ("root", "")
     assert target.free_bytes
     page = admin.get("/targets/").content.decode()
     assert "Can be used" in page
