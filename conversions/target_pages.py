@@ -104,6 +104,9 @@ class TargetForm(forms.ModelForm):  # type: ignore[type-arg]
         """Refuse a place that cannot be used; a host gets ten seconds to answer."""
         for name in _PLACE:
             setattr(self.instance, name, values[name])
+        # Of the place it was before.
+        self.instance.pool_path, self.instance.free_bytes = "", None
+        self.instance.networks, self.instance.bridges = [], []
         said = targets.look_at(self.instance)
         self.pools = said.get("pools", [])
         if self.instance.problem:
