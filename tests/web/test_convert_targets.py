@@ -192,7 +192,8 @@ def test_the_copy_options_reach_the_job(operator: Client) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [pytest.param("parallel", "0", marks=pytest.mark.rows("4-T24")), ("parallel", 17), ("parallel", "x"), ("rate_mib", "0"), ("rate_mib", -1),
+    [pytest.param("parallel", "0", marks=pytest.mark.rows("4-T24")),
+     ("parallel", 17), ("parallel", "x"), ("rate_mib", "0"), ("rate_mib", -1),
      ("verify", "maybe")],
 )  # fmt: skip
 def test_copy_options_that_cannot_be_are_marked(operator: Client, name: str, value: Any) -> None:
