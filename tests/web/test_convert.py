@@ -134,7 +134,7 @@ def test_starting_makes_a_conversion_that_waits_for_a_worker(operator: Client) -
     assert response["Location"] == conversion.get_absolute_url()
     assert conversion.mode == Mode.COPY
     assert conversion.status == Conversion.Status.WAITING
-    assert conversion.created_by.get_username() == "ada"
+    assert str(conversion.created_by) == "ada"
     job = Job.from_dict(conversion.job)
     assert job.source.location == vm.location
     assert job.network_map.macs == {"00:50:56:00:00:01": ("bridge", "br0")}

@@ -42,7 +42,7 @@ def test_a_pool_reaches_the_job_and_a_retry_keeps_it(operator: Client, pool: Out
     assert "40.0 GiB" in page
     xml = etree.fromstring(review.context["xml"].encode())
     [disk] = xml.findall("devices/disk[@type='volume']/source")
-    assert dict(disk.attrib) == {"pool": "images", "volume": "web01-sda"}
+    assert (disk.get("pool"), disk.get("volume")) == ("images", "web01-sda")
     again = dict(review.context["hidden"])
     operator.post(f"{vm.get_absolute_url()}convert/", again | {"action": "start"})
     first = Conversion.objects.get()
