@@ -146,11 +146,13 @@ class ConvertForm(forms.Form):
         return values
 
     def nic_fields(self) -> list[dict[str, Any]]:
-        """Return per network card what the page shows: the card and its two fields."""
-        return [
-            {"nic": nic, "kind": self[f"nic{index}_kind"], "name": self[f"nic{index}_name"]}
-            for index, nic in enumerate(self.nics)
-        ]
+        """Return per network card what the page shows: the card, its two fields, who chose them."""
+        rows = []
+        for index, nic in enumerate(self.nics):
+            kind, name = self[f"nic{index}_kind"], self[f"nic{index}_name"]
+            is_detected = (kind.value(), name.value()) == (kind_of(nic), nic.vnet)
+            rows.append({"nic": nic, "kind": kind, "name": name, "is_detected": is_detected})
+        return rows
 
     def place(self) -> OutputTarget | None:
         """Return the target that is chosen, valid or not in other ways."""

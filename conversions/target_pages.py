@@ -80,9 +80,8 @@ class TargetForm(forms.ModelForm):  # type: ignore[type-arg]
             if values.get(name) == 0:
                 self.add_error(name, _("Zero would let nothing through. Leave it empty instead."))
         is_pool = values.get("kind") == OutputTarget.Kind.LIBVIRT
-        wanted, idle = ("uri", "pool"), ("directory",)
-        if not is_pool:
-            wanted, idle = idle, wanted
+        of_pool, of_folder = ["uri", "pool"], ["directory"]
+        wanted, idle = (of_pool, of_folder) if is_pool else (of_folder, of_pool)
         for name in wanted:
             if name not in self.errors and not values.get(name):
                 self.add_error(name, _("A target of this kind needs it."))
@@ -105,6 +104,9 @@ class TargetForm(forms.ModelForm):  # type: ignore[type-arg]
         """Refuse a place that cannot be used; a host gets ten seconds to answer."""
         for name in _PLACE:
             setattr(self.instance, name, values[name])
+        # Of the place it was before.
+        self.instance.pool_path, self.instance.free_bytes = "", None
+        self.instance.networks, self.instance.bridges = [], []
         said = targets.look_at(self.instance)
         self.pools = said.get("pools", [])
         if self.instance.problem:

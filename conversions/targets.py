@@ -110,7 +110,9 @@ def look_at(target: OutputTarget, *, seconds: float = ASK_SECONDS) -> dict[str, 
         target.problem = _("%(host)s has no pool %(pool)s. It has: %(names)s.") % words
     else:
         target.problem, target.free_bytes = pool["problem"], pool["free_bytes"]
-        if said["is_local"] and pool["path"]:
+        if not said["is_local"]:
+            target.pool_path = ""
+        elif pool["path"]:
             target.pool_path = pool["path"]
     return said
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from typing import Any
 
 from celery import shared_task
@@ -17,6 +18,8 @@ from conversions.processes import kill_processes_of
 from conversions.supervisor import Supervisor, shutting_down
 
 logger = logging.getLogger(__name__)
+# So long a check of a target counts as new.
+CHECKED_SECONDS = 45
 
 
 @shared_task(ignore_result=True)
@@ -73,9 +76,16 @@ def check_target(uuid: str) -> None:
 
 @shared_task(ignore_result=True)
 def check_targets() -> None:
-    """Look at every named target, one after the other, at most ten seconds each."""
-    for target in OutputTarget.objects.all():
-        targets.check(target)
+    """Look at every named target, one after the other, at most ten seconds each.
+
+    Where many hosts are silent this takes longer than until it is due again; what another run of
+    it has just looked at is passed over, so they share the work and do not pile up.
+    """
+    for pk in OutputTarget.objects.values_list("pk", flat=True):
+        recent = timezone.now() - timedelta(seconds=CHECKED_SECONDS)
+        due = OutputTarget.objects.filter(pk=pk).exclude(checked_at__gt=recent).first()
+        if due is not None:
+            targets.check(due)
 
 
 @worker_init.connect

@@ -15,12 +15,17 @@ pytestmark = pytest.mark.browser
 # Only what has ended: a worker would take up what waits.
 SEED = """
 from conversions.pipeline.job import Mode
+from conversions.models import OutputTarget
 from inventory.models import SourceVM
 from tests.demo import make_conversion, make_inspection, make_source, make_vm
 if not SourceVM.objects.filter(name="pages-demo").exists():
     vm = make_vm("pages-demo", source=make_source("pages-demo", nics=2))
     make_inspection(make_conversion(vm, mode=Mode.INSPECT))
     make_conversion(vm, status="failed", result={"message": "No space left on /boot."})
+    OutputTarget.objects.create(
+        name="pages-pool", kind="libvirt", uri="test:///default", pool="default-pool",
+        networks=["default"], bridges=["br0"], format="raw", rate_mib=50,
+    )
     make_vm("pages-other-with-a-rather-long-name-of-forty-seven-letters")
 """
 PLACES = [
@@ -29,6 +34,7 @@ PLACES = [
     "/machines/",
     "/conversions/",
     "/reports/",
+    "/targets/",
     "/accounts/password/",
 ]
 
@@ -171,6 +177,41 @@ def test_the_convert_form_leads_to_the_review_and_back_without_a_script(
     expect(page.get_by_role("button", name="Start conversion")).to_be_visible()
     page.get_by_role("button", name="Change settings").click()
     expect(page.get_by_label("Name on the target")).to_have_value("renamed")
+
+
+def choose_target(page: Page) -> None:
+    """Choose the pool; a worker may have put its free space behind the name meanwhile."""
+    choice = page.locator("select[name=target] option", has_text="pages-pool")
+    page.locator("select[name=target]").select_option(choice.get_attribute("value"))
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_a_target_and_a_saved_map_fill_the_form(
+    demo: Console, open_page: Callable[..., Page], scripts: bool
+) -> None:
+    page = open_page(java_script_enabled=scripts)
+    page.goto(f"{machine_address(page)}convert/")
+    choose_target(page)
+    page.get_by_role("button", name="Start with what the target says").click()
+    expect(page.get_by_label("Disk format")).to_have_value("raw")
+    expect(page.get_by_label("Rate limit (MiB a second)")).to_have_value("50")
+    expect(page.get_by_text("network default, bridge br0")).to_be_visible()
+    name = f"pages-map-{scripts}"
+    for card in ("00:50:56:00:00:01", "00:50:56:00:00:02"):
+        page.get_by_label(f"Kind for {card}").select_option("bridge")
+        page.get_by_label(f"Target for {card}").fill("br0")
+    page.get_by_label("Save these networks as").fill(name)
+    page.get_by_role("button", name="Save the map").click()
+    expect(page.get_by_text(f"The networks are saved as {name}.")).to_be_visible()
+
+    page.goto(f"{machine_address(page)}convert/")
+    page.get_by_label("Saved network map").select_option(label=name)
+    page.get_by_role("button", name="Fill in from the map").click()
+    expect(page.get_by_label("Target for 00:50:56:00:00:02")).to_have_value("br0")
+    choose_target(page)
+    page.get_by_role("button", name="Review").click()
+    expect(page.locator("pre")).to_contain_text('<source bridge="br0"/>')
+    expect(page.locator("pre")).to_contain_text('volume="pages-demo-sda"')
 
 
 def test_every_control_has_a_name_for_a_screen_reader(

@@ -79,6 +79,7 @@ def test_a_target_folder_outside_the_settings_is_refused(operator: Client) -> No
     assert not Conversion.objects.exists()
 
 
+@pytest.mark.rows("4-T91")
 def test_compression_needs_sparse_qcow2(operator: Client) -> None:
     vm = make_vm()
     raw = send(operator, vm, "review", compressed="on", format="raw")
@@ -87,6 +88,7 @@ def test_compression_needs_sparse_qcow2(operator: Client) -> None:
     assert "exclude each other" in full.context["form"].errors["compressed"][0]
 
 
+@pytest.mark.rows("4-T20")
 @pytest.mark.parametrize("file", ["web01.xml", "web01-sda"])
 def test_a_name_that_is_taken_on_the_target_is_refused(
     operator: Client, settings: Settings, file: str
@@ -132,7 +134,7 @@ def test_starting_makes_a_conversion_that_waits_for_a_worker(operator: Client) -
     assert response["Location"] == conversion.get_absolute_url()
     assert conversion.mode == Mode.COPY
     assert conversion.status == Conversion.Status.WAITING
-    assert conversion.created_by.get_username() == "ada"
+    assert str(conversion.created_by) == "ada"
     job = Job.from_dict(conversion.job)
     assert job.source.location == vm.location
     assert job.network_map.macs == {"00:50:56:00:00:01": ("bridge", "br0")}
