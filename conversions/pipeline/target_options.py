@@ -24,9 +24,11 @@ class Once(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        """Store the value.  Ends the program when there is one already."""
-        if getattr(namespace, self.dest) is not None:
+        """Store the value; a second ends the program."""
+        seen = vars(namespace).setdefault("seen", set())
+        if self.dest in seen:
             parser.error(f"{option_string} was given twice")
+        seen.add(self.dest)
         setattr(namespace, self.dest, values)
 
 
