@@ -215,7 +215,9 @@ def page_context(conversion: Conversion) -> dict[str, Any]:
         "phases": phases(steps),
         "steps": steps,
         "disks": [disk_view(disk, number, len(disks)) for number, disk in enumerate(disks, 1)],
-        "copying": conversion.step == Step.COPY and conversion.is_active,
+        # Large disks are copied already while the guest is being converted.
+        "copying": conversion.is_active
+        and (conversion.step == Step.COPY or any(disk.started_at for disk in disks)),
         "inspection": getattr(conversion, "inspection", None),
         "source_check": conversion.reports.get("source_check"),
         "files": conversion.reports.get("files", {}),
@@ -266,9 +268,10 @@ def disk_view(disk: ConversionDisk, index: int, count: int) -> dict[str, Any]:
     """Return one disk's progress: bytes, percent (99 until done), rate, range of time left."""
     total, done = disk.total_bytes, disk.done_bytes
     complete = disk.actual_bytes is not None
+    arrived = not complete and bool(total) and done >= total
     percent = 100 if complete else min(99, 100 * done // total) if total else 0
     left = None
-    if disk.rate and total and disk.started_at and not complete:
+    if disk.rate and total and disk.started_at and not complete and not arrived:
         elapsed = (timezone.now() - disk.started_at).total_seconds()
         if elapsed >= ESTIMATE_AFTER_SECONDS:
             seconds = (total - done) / disk.rate
@@ -279,6 +282,7 @@ def disk_view(disk: ConversionDisk, index: int, count: int) -> dict[str, Any]:
         "count": count,
         "percent": percent,
         "complete": complete,
+        "arrived": arrived,
         "started": disk.started_at is not None,
         "left": left,
         "age": int((timezone.now() - disk.at).total_seconds()) if disk.at else None,

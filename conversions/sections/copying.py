@@ -40,6 +40,20 @@ class CopySection(Section):
         ],
         initial="none",
     )
+    overlap = forms.ChoiceField(
+        label=gettext_lazy("Copy while the guest is being converted"),
+        required=False,
+        choices=[
+            ("auto", gettext_lazy("When the disks are large")),
+            ("always", gettext_lazy("Always, where the result is the same")),
+            ("never", gettext_lazy("Never")),
+        ],
+        initial="auto",
+        help_text=gettext_lazy(
+            "What the conversion changes is added to the copies at the end. Not for compressed or "
+            "preallocated disks, btrfs and RAID."
+        ),
+    )
     digests = forms.BooleanField(
         label=gettext_lazy("Put SHA-256 digests of the files into the report"), required=False
     )
@@ -60,5 +74,6 @@ class CopySection(Section):
                 rate_bytes=rate * MIB if rate else None,
                 verify=values["verify"],
                 digests=values["digests"],
+                overlap=values["overlap"] or "auto",
             ),
         )

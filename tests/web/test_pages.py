@@ -67,6 +67,23 @@ def test_running_conversions_show_their_bytes(operator: Client) -> None:
     assert 'value="25"' in page
 
 
+@pytest.mark.parametrize(
+    ("done", "said"),
+    [(2 * GIB, "2.0 GiB of 8.0 GiB"), (8 * GIB, "copied; what the conversion changes follows")],
+)
+def test_disks_that_are_copied_while_the_guest_is_converted_show_it(
+    operator: Client, done: int, said: str
+) -> None:
+    run = make_conversion(make_vm("web01"), status="running", step="conversion")
+    page = operator.get(run.get_absolute_url()).content.decode()
+    assert "GiB of 8.0 GiB" not in page
+    ConversionDisk.objects.create(
+        conversion=run, index=0, name="sda", done_bytes=done, total_bytes=8 * GIB,
+        started_at=timezone.now(), at=timezone.now(),
+    )  # fmt: skip
+    assert said in operator.get(run.get_absolute_url()).content.decode()
+
+
 def test_a_host_shows_health_and_the_versions_of_its_last_run(
     operator: Client, settings: Settings
 ) -> None:
