@@ -268,7 +268,7 @@ def disk_view(disk: ConversionDisk, index: int, count: int) -> dict[str, Any]:
     """Return one disk's progress: bytes, percent (99 until done), rate, range of time left."""
     total, done = disk.total_bytes, disk.done_bytes
     complete = disk.actual_bytes is not None
-    arrived = not complete and bool(total) and done >= total
+    arrived = not complete and total is not None and 0 < total <= done
     percent = 100 if complete else min(99, 100 * done // total) if total else 0
     left = None
     if disk.rate and total and disk.started_at and not complete and not arrived:
