@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from auditlog.models import LogEntry
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
@@ -131,6 +132,7 @@ def refuse_upload(upload: OvaUpload, error: SourceError) -> None:
         updated_at=timezone.now(),
     )
     if moved:
+        _note(upload, status=Status.REFUSED, message=error.message)
         SourceVM.objects.filter(upload=upload, status=SourceVM.Status.ARRIVING).delete()
         uploads.remove_files(upload)
 
@@ -143,9 +145,16 @@ def cancel_upload(upload: OvaUpload, *, user: Any) -> bool:
         updated_at=timezone.now(),
     )
     if moved:
+        _note(upload, status=Status.CANCELLED)
         SourceVM.objects.filter(upload=upload, status=SourceVM.Status.ARRIVING).delete()
         uploads.remove_files(upload)
     return bool(moved)
+
+
+def _note(row: OvaUpload | SourceVM, **after: str) -> None:
+    """Enter a change into the audit record, which sees no conditional update by itself."""
+    changes = {name: [str(getattr(row, name)), str(value)] for name, value in after.items()}
+    LogEntry.objects.log_create(row, force_log=True, action=LogEntry.Action.UPDATE, changes=changes)
 
 
 def arrived(upload: OvaUpload) -> None:
@@ -270,6 +279,7 @@ def forget_vm(vm: SourceVM, *, user: Any) -> None:
     """Delete a machine's uploaded file and take it off the list; its history stays."""
     with transaction.atomic():
         SourceVM.objects.filter(pk=vm.pk).update(status=SourceVM.Status.GONE)
+        _note(vm, status=SourceVM.Status.GONE)
         upload = vm.upload
         if upload is not None:
             OvaUpload.objects.filter(pk=upload.pk).update(

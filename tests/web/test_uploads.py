@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from auditlog.models import LogEntry
 from django.contrib.auth.models import Group, User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
@@ -154,6 +155,8 @@ def test_forgetting_a_machine_deletes_its_upload_and_keeps_its_row(
     vm.refresh_from_db()
     assert vm.status == "gone"
     assert list(Path(settings.UPLOAD_DIR).iterdir()) == []
+    entry = LogEntry.objects.get_for_object(vm).latest("pk")
+    assert entry.changes_dict["status"] == ["ready", "gone"]
 
 
 def test_an_upload_nobody_continued_for_a_week_is_cancelled(signed_in: Client) -> None:
@@ -165,6 +168,9 @@ def test_an_upload_nobody_continued_for_a_week_is_cancelled(signed_in: Client) -
     assert OvaUpload.objects.get(pk=new.pk).status == "receiving"
     signed_in.post(f"/sources/{new.uuid}/cancel/")
     assert OvaUpload.objects.get(pk=new.pk).status == "cancelled"
+    entry = LogEntry.objects.get_for_object(new).latest("pk")
+    assert entry.changes_dict["status"] == ["receiving", "cancelled"]
+    assert entry.actor is not None
 
 
 def test_viewers_see_sources_without_the_form(client: Client) -> None:
