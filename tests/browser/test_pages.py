@@ -24,7 +24,7 @@ if not SourceVM.objects.filter(name="pages-demo").exists():
     make_conversion(vm, status="failed", result={"message": "No space left on /boot."})
     OutputTarget.objects.create(
         name="pages-pool", kind="libvirt", uri="test:///default", pool="default-pool",
-        networks=["default"], bridges=["br0"], format="raw", rate_mib=50,
+        networks=["default"], bridges=["virbr0"], format="raw", rate_mib=50,
     )
     make_vm("pages-other-with-a-rather-long-name-of-forty-seven-letters")
 """
@@ -195,7 +195,7 @@ def test_a_target_and_a_saved_map_fill_the_form(
     page.get_by_role("button", name="Start with what the target says").click()
     expect(page.get_by_label("Disk format")).to_have_value("raw")
     expect(page.get_by_label("Rate limit (MiB a second)")).to_have_value("50")
-    expect(page.get_by_text("network default, bridge br0")).to_be_visible()
+    expect(page.get_by_text("network default, bridge virbr0")).to_be_visible()
     name = f"pages-map-{scripts}"
     for card in ("00:50:56:00:00:01", "00:50:56:00:00:02"):
         page.get_by_label(f"Kind for {card}").select_option("bridge")
