@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.guests import cache
 
 pytest_plugins = ["tests.row_listing"]
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -20,14 +18,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def repository() -> Path:
     """The checkout."""
     return REPOSITORY
-
-
-@pytest.fixture(scope="session")
-def cache_dir() -> Path:
-    """A folder for what is expensive to build and kept between test runs."""
-    path = REPOSITORY / "var" / "cache"
-    path.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -45,32 +35,6 @@ def direct_backend() -> None:
 
 
 @pytest.fixture(scope="session")
-def build_sample(cache_dir: Path) -> Callable[..., Path]:
-    """Build a sample guest's OVA (minutes), or take it from an earlier run of the same builder.
-
-    Options are those of the builder: build_sample("debian", layout="plain").
-    """
-    folder = REPOSITORY / "tests/guests"
-
-    def key_of(builder: str) -> str:
-        sources = sorted([folder / "common.py", *folder.glob(f"{builder}*"), *folder.glob("el9/*")])
-        return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
-
-    def build(builder: str, **options: str) -> Path:
-        key = key_of(builder)
-        ova = cache_dir / "-".join(["sample", builder, *options.values(), f"{key}.ova"])
-        # Of tests that run side by side one builds; the unpacked system is the same for all OVAs.
-        with (cache_dir / "build.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not ova.exists():
-                arguments = [f"--{name}={value}" for name, value in options.items()]
-                rootfs = cache_dir / f"sample-rootfs-{builder}-{key}.tar"
-                command = [sys.executable, "-m", f"tests.guests.{builder}", ova, "--rootfs", rootfs]
-                subprocess.run([*command, *arguments], cwd=REPOSITORY, check=True)
-        return ova
-
-    keys = {key_of(path.stem) for path in folder.glob("*.py")}
-    for outdated in cache_dir.glob("sample-*"):
-        if not any(key in outdated.name for key in keys):
-            outdated.unlink(missing_ok=True)
-    return build
+def build_sample() -> Callable[..., Path]:
+    """Build a sample guest's OVA (minutes), or take it from an earlier run of the same builder."""
+    return cache.build_sample
