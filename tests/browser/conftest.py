@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.console import Console
 
@@ -19,6 +20,8 @@ CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium; without its sandbox, which root in a container cannot have."""
+    # Two consoles and what they convert share the machine; nothing here measures time.
+    expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
@@ -30,7 +33,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def console(results_dir: Path) -> Iterator[Console]:
     """One console for all browser tests, with a user of each role."""
-    log = results_dir / "server.log"
+    log = results_dir / f"server-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}.log"
     log.unlink(missing_ok=True)
     # Not below pytest's own folder: that may be too long for a Unix socket.
     var = Path(tempfile.mkdtemp(prefix="v2vweb-", dir="/var/tmp"))

@@ -32,19 +32,6 @@ SOURCE = """<domain type='qemu'><name>{name}</name><memory unit='MiB'>1024</memo
 <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{disk}'/>
 <target dev='sda' bus='sata'/></disk><serial type='pty'/></devices></domain>"""
 POOL = """<pool type='dir'><name>{name}</name><target><path>{path}</path></target></pool>"""
-# The form offers folders only; the engine's libvirt target is asked for as the commands do.
-CONVERT = """
-import os
-from conversions.actions import start_conversion
-from conversions.inputs import input_of
-from conversions.pipeline.job import Job, Mode, Target
-from inventory.models import SourceVM
-vm = SourceVM.objects.get(name=os.environ["TEST_NAME"])
-target = Target(kind="libvirt", uri="qemu:///system", storage=os.environ["TEST_POOL"],
-                options={"domain-type": ("qemu",)})
-job = Job(mode=Mode.COPY, source=input_of(vm), target=target, name=os.environ["TEST_RESULT"])
-print(start_conversion(vm, job, user=None).get_absolute_url())
-"""
 
 
 @pytest.fixture
@@ -106,9 +93,8 @@ def test_a_machine_of_a_libvirt_host_boots_once_converted(
         page.goto(machine)
         page.get_by_role("link", name="Read the report").first.click()
         expect(page.locator("main")).to_contain_text("Debian GNU/Linux 12")
-        variables = {"TEST_NAME": name, "TEST_POOL": name, "TEST_RESULT": f"{name}-new"}
-        page.goto(console.manage("shell", "-c", CONVERT, **variables).split()[-1])
-        wait_for_done(page, RUN_SECONDS)
+        add_target(page, shots, name)
+        convert(page, machine, shots, name)
         shots.take("converted")
         assert disk.stat().st_mtime_ns == modified
         pool.refresh()
@@ -144,6 +130,34 @@ def add_host(page: Page, shots: Screenshots, machine: str) -> None:
     expect(row).to_contain_text("Shut off", timeout=60_000)
     expect(page.get_by_text("shows here within seconds")).to_be_visible(timeout=60_000)
     shots.take("host")
+
+
+def add_target(page: Page, shots: Screenshots, pool: str) -> None:
+    """Name the pool of this server as a target."""
+    page.goto("/targets/add/")
+    page.get_by_label("Kind").select_option("libvirt")
+    page.get_by_label("Address of the libvirt host").fill(URI)
+    page.get_by_label("Pool", exact=True).fill(pool)
+    page.get_by_label("Name", exact=True).fill(f"pool {pool}")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("region", name=f"pool {pool}")).to_contain_text("Can be used")
+    shots.take("target")
+
+
+def convert(page: Page, machine: str, shots: Screenshots, name: str) -> None:
+    """Convert the machine into the pool by the form."""
+    page.goto(machine)
+    page.get_by_role("link", name="Convert", exact=True).click()
+    choice = page.locator("select[name=target] option", has_text=f"pool {name}")
+    page.locator("select[name=target]").select_option(choice.get_attribute("value"))
+    page.get_by_role("button", name="Start with what the target says").click()
+    page.get_by_label("Name on the target").fill(f"{name}-new")
+    page.get_by_role("button", name="Review", exact=True).click()
+    expect(page.locator("pre")).to_contain_text(f'volume="{name}-new-sda"')
+    shots.take("review")
+    page.get_by_role("button", name=re.compile("^Start")).click()
+    page.wait_for_url(re.compile(r"/conversions/[0-9a-f-]{36}/"))
+    wait_for_done(page, RUN_SECONDS)
 
 
 def follow_state(page: Page, shots: Screenshots, domain: libvirt.virDomain, name: str) -> None:
