@@ -47,18 +47,17 @@ def verify_copy(disk: TargetDisk, level: str, report: Reporter, siblings: Siblin
 def compare_command(disk: TargetDisk) -> list[str]:
     """Return the command that compares every byte the guest can see.
 
-    A device may be larger than the disk: only as much of it is compared.
+    What existed before may be larger than the disk: only as much of it is compared.
     """
-    command = ["qemu-img", "compare", "-f", "qcow2", "-F", disk.format]
-    target = disk.part_path
-    if disk.place is Place.DEVICE:
-        node = {
-            "driver": "raw",
-            "size": disk.overlay.virtual_size_bytes,
-            "file": {"driver": "host_device", "filename": target},
-        }
-        target = "json:" + json.dumps(node)
-    return [*command, disk.overlay.path, target]
+    command = ["qemu-img", "compare", "-f", "qcow2"]
+    if disk.place is not Place.DEVICE:
+        return [*command, "-F", disk.format, disk.overlay.path, disk.part_path]
+    driver = "host_device" if Path(disk.part_path).is_block_device() else "file"
+    node: dict[str, object] = {"driver": driver, "filename": disk.part_path}
+    if disk.format != "raw":
+        node = {"driver": disk.format, "file": node}
+    part = {"driver": "raw", "size": disk.overlay.virtual_size_bytes, "file": node}
+    return [*command, "-F", "raw", disk.overlay.path, "json:" + json.dumps(part)]
 
 
 def _check_size(disk: TargetDisk) -> None:

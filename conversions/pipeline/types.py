@@ -184,7 +184,10 @@ class Concern:
 
 
 class Place(StrEnum):
-    """What a target disk is: a file that the copy makes, a device that exists, or nothing."""
+    """What a target disk is: a file that the copy makes, nothing, or something that exists.
+
+    DEVICE is a device, or a file that is treated as one: only its content is replaced.
+    """
 
     FILE = "file"
     DEVICE = "device"

@@ -91,32 +91,50 @@ class FolderOutput:
         """Return what will be written, one per overlay."""
         stem = self.name_for(source)
         return tuple(
-            self._disk(self._folder / f"{stem}-{o.sd}", o, estimates.get(o.sd)) for o in overlays
+            self._disk(self.final_path(stem, number, o), o, estimates.get(o.sd))
+            for number, o in enumerate(overlays)
         )
 
+    def final_path(self, stem: str, number: int, overlay: Overlay) -> Path:
+        """Return where a disk of the machine whose files begin with `stem` will be."""
+        return self._folder / f"{stem}-{overlay.sd}"
+
+    def exists(self, final: Path) -> bool:
+        """Tell whether a disk is written where it is, and kept whatever happens."""
+        return final.is_block_device()
+
+    def check_existing(self, disk: TargetDisk) -> None:
+        """Refuse to write to a disk where it is.  Raises TargetError."""
+        check_device(disk, self.target)
+
+    def folders(self, disks: Sequence[TargetDisk]) -> set[Path]:
+        """Return the folders that are written to."""
+        return {self._folder}
+
     def _disk(self, final: Path, overlay: Overlay, estimate: int | None) -> TargetDisk:
-        is_device = final.is_block_device()
+        exists = self.exists(final)
         return TargetDisk(
             overlay=overlay,
             final_path=str(final),
-            part_path=str(final if is_device else part_of(final)),
+            part_path=str(final if exists else part_of(final)),
             format=self.target.format,
             estimated_bytes=estimate,
-            place=Place.DEVICE if is_device else Place.FILE,
+            place=Place.DEVICE if exists else Place.FILE,
         )
 
     @contextmanager
     def prepare(self, source: Source, overlays: Sequence[Overlay]) -> Iterator[FileTargets]:
         """Check folder and names; on the way out remove what was not committed."""
-        if not self._folder.is_dir() or not os.access(self._folder, os.W_OK | os.X_OK):
-            raise TargetError(
-                f"The target folder {self._folder} does not exist or may not be written.",
-                remedy="Create it, or choose another one.",
-            )
         disks = self.target_disks(source, overlays, {})
+        for folder in sorted(self.folders(disks)):
+            if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+                raise TargetError(
+                    f"The target folder {folder} does not exist or may not be written.",
+                    remedy="Create it, or choose another one.",
+                )
         for disk in disks:
             if disk.place is Place.DEVICE:
-                check_device(disk, self.target)
+                self.check_existing(disk)
         targets = FileTargets(disks, [self._metadata_path(source)], self._report)
         targets.refuse_existing(overwrite=self.target.overwrite)
         try:
