@@ -21,7 +21,7 @@ from conversions.forms import ConvertForm, suggested_name
 from conversions.inputs import input_of
 from conversions.models import Concern, Conversion, Inspection
 from conversions.pipeline.job import Job, Mode
-from conversions.pipeline.outputs.libvirt_xml import preview_xml
+from conversions.pipeline.outputs.preview import preview
 from conversions.sections.encryption import EncryptionSection, is_encrypted
 from conversions.space import needs
 from inventory.access import operator_required
@@ -139,7 +139,7 @@ def _show_review(request: HttpRequest, form: ConvertForm) -> HttpResponse:
         "inspection": inspection,
         "changes": form.changes(),
         "hidden": hidden_values(form),
-        "xml": preview_xml(vm.source, reports, job),
+        "preview": preview(vm.source, reports, job),
         "needs": table,
         "too_little": [need for need in table if not need.is_enough],
         "blocking": blocking_concerns(inspection),

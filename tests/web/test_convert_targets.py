@@ -40,7 +40,7 @@ def test_a_pool_reaches_the_job_and_a_retry_keeps_it(operator: Client, pool: Out
     page = review.content.decode()
     assert "kvm lab" in page
     assert "40.0 GiB" in page
-    xml = etree.fromstring(review.context["xml"].encode())
+    xml = etree.fromstring(review.context["preview"].text.encode())
     [disk] = xml.findall("devices/disk[@type='volume']/source")
     assert (disk.get("pool"), disk.get("volume")) == ("images", "web01-sda")
     again = dict(review.context["hidden"])
@@ -68,6 +68,9 @@ def test_a_script_for_qemu_goes_to_its_folder_and_has_no_networks(
     (folder / "web01.sh").touch()
     response = send(operator, vm, "start", target=str(place.uuid))
     assert "is there already" in response.context["form"].errors["name"][0]
+    review = send(operator, vm, "review", target=str(place.uuid), name="web02")
+    assert "(qemu start script)" in review.content.decode()
+    assert "file=./web02-sda,format=qcow2" in review.context["preview"].text
     send(operator, vm, "start", target=str(place.uuid), name="web02")
     target = job_of(Conversion.objects.get()).target
     assert target

@@ -5,20 +5,15 @@ Source: libvirt's formatdomain; every rule that is ours is in the comments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from lxml import etree
 
-from conversions.pipeline.guestcaps import expected_guestcaps, guestcaps_from_dict
-from conversions.pipeline.job import Job, NetworkMap, Target
-from conversions.pipeline.networks import map_nics
 from conversions.pipeline.osinfo import osinfo_id
 from conversions.pipeline.outputs.domain_host import DomainHost, assumed_host
 from conversions.pipeline.outputs.libvirt_devices import Warn, add_devices
-from conversions.pipeline.types import Guestcaps, Machine, TargetBuses, TargetDisk, TargetMeta
-from inventory.sources.types import Firmware, Source, disk_letters
+from conversions.pipeline.types import Machine, TargetMeta
+from inventory.sources.types import Source
 
 _MACHINES = {Machine.I440FX: "pc", Machine.Q35: "q35", Machine.VIRT: "virt"}
 _LIBOSINFO = "http://libosinfo.org/xmlns/libvirt/domain/1.0"
@@ -126,67 +121,3 @@ def _os(domain: etree._Element, meta: TargetMeta, *, secure: bool) -> None:
             etree.SubElement(firmware, "feature", name="enrolled-keys", enabled="yes")
     machine = _MACHINES[meta.guestcaps.machine]
     _text(os_, "type", "hvm", arch=meta.guestcaps.arch, machine=machine)
-
-
-def preview_xml(source: Source, reports: Mapping[str, Any], job: Job) -> str:
-    """Return the XML a job would write, from the reports of an earlier inspection.
-
-    Without one, the capabilities of a current guest are expected.  Paths and names are the job's.
-    """
-    caps = guestcaps_from_dict(reports["guestcaps"]) if "guestcaps" in reports else None
-    caps = caps or expected_guestcaps()
-    target = job.target or Target()
-    name = job.name or source.name
-    disks = tuple(
-        (f"{target.directory.rstrip('/')}/{name.replace('/', '_')}-sd{disk_letters(d.id)}")
-        for d in source.disks
-    )
-    host = assumed_host(caps.arch)
-    if target.kind == "libvirt":
-        volumes = {path: (target.storage, path.lstrip("/")) for path in disks}
-        host = replace(host, volumes=volumes)
-    inspection = reports.get("inspection", {})
-    uefi = source.firmware is Firmware.UEFI or (
-        source.firmware is Firmware.UNKNOWN and bool(inspection.get("uefi_esps"))
-    )
-    return domain_xml(
-        TargetMeta(
-            source=source,
-            name=name,
-            guestcaps=caps,
-            buses=_preview_buses(source, disks, target, caps),
-            nics=map_nics(source.nics, job.network_map or NetworkMap()),
-            uefi=uefi,
-            boot_disk=reports.get("boot_disk"),
-            guest=None,
-            keep_display=target.keep_display,
-        ),
-        host,
-    )
-
-
-def _preview_buses(
-    source: Source, paths: Sequence[str], target: Target, caps: Guestcaps
-) -> TargetBuses:
-    from conversions.pipeline.report import RecordingReporter
-    from conversions.pipeline.target_buses import assign_target_buses
-    from conversions.pipeline.types import Overlay
-
-    disks = [
-        TargetDisk(
-            overlay=Overlay(
-                sd="sd" + disk_letters(disk.id),
-                path="",
-                virtual_size_bytes=disk.virtual_size_bytes or 0,
-                source_uri="",
-                source_format=disk.format,
-                source_controller=disk.controller,
-                source_label=disk.path,
-            ),
-            final_path=path,
-            part_path="",
-            format=target.format,
-        )
-        for disk, path in zip(source.disks, paths, strict=True)
-    ]
-    return assign_target_buses(disks, source.removables, caps, RecordingReporter())

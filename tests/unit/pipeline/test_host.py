@@ -22,8 +22,8 @@ from conversions.pipeline.guestcaps import expected_guestcaps, guestcaps_from_di
 from conversions.pipeline.job import CopyOptions, Input, Job, Mode, NetworkMap, Target
 from conversions.pipeline.networks import map_nics, parse_map
 from conversions.pipeline.outputs.files import safe_name
-from conversions.pipeline.outputs.libvirt_xml import preview_xml
 from conversions.pipeline.outputs.local import LocalOutput
+from conversions.pipeline.outputs.preview import preview
 from conversions.pipeline.overlay import create_overlays
 from conversions.pipeline.report import Level, RecordingReporter
 from conversions.pipeline.sizes import human, short
@@ -111,7 +111,7 @@ def test_the_preview_needs_no_inspection() -> None:
         name="new",
         network_map=NetworkMap(bridges={"br0": "prod"}),
     )
-    root = parsed(preview_xml(make_source(), {}, job))
+    root = parsed(preview(make_source(), {}, job).text)
     assert root.findtext("name") == "new"
     assert root.find("devices/disk/source").get("file") == "/t/new-sda"  # type: ignore[union-attr]
     assert root.find("devices/interface/source").get("bridge") == "prod"  # type: ignore[union-attr]
