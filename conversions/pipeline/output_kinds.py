@@ -66,6 +66,19 @@ KINDS: dict[str, OutputKind] = {
             booleans=frozenset({"compressed", "keep-display"}),
         ),
         OutputKind(
+            name="kubevirt",
+            title="files and a manifest for KubeVirt in a folder",
+            # KubeVirt takes the files of its nodes for raw; qcow2 is for importing them.
+            formats=("raw", "qcow2"),
+            options=_COMPRESSED
+            | {
+                "create": "[=true|false]  false: the disks exist and get new content",
+                "disk": "=PATH  where a disk goes; given once for each disk, in their order",
+            },
+            booleans=frozenset({"compressed", "create"}),
+            repeated=frozenset({"disk"}),
+        ),
+        OutputKind(
             name="libvirt",
             title="volumes in a pool, the machine defined",
             place="storage",
