@@ -18,6 +18,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from conversions.description import description_of
 from conversions.models import Conversion, ConversionDisk, LogLine
 from conversions.pipeline.steps import Step
 
@@ -221,6 +222,7 @@ def page_context(conversion: Conversion) -> dict[str, Any]:
         "inspection": getattr(conversion, "inspection", None),
         "source_check": conversion.reports.get("source_check"),
         "files": conversion.reports.get("files", {}),
+        "description": None if conversion.is_active else description_of(conversion),
         "failed_line": failed_line(conversion),
         "may_force": conversion.status == Conversion.Status.STOPPING
         and asked is not None
@@ -348,4 +350,16 @@ def sentence(conversion: Conversion, key: str, steps: list[Any]) -> str:
             "Converted; %(n)d things to check in the log.",
             conversion.warnings,
         ) % {"n": conversion.warnings}
+    target = conversion.job.get("target") or {}
+    return next_move(target.get("kind", ""))
+
+
+def next_move(kind: str) -> str:
+    """Return what to do with a result of that kind."""
+    if kind == "kubevirt":
+        return _("Converted. Read the manifest, apply it with kubectl and start the machine.")
+    if kind == "qemu":
+        return _("Converted. Start it with the script beside the disks.")
+    if kind == "libvirt":
+        return _("Converted. It is defined on its host and can be started.")
     return _("Converted. Define it with virsh define and start it.")

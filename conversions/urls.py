@@ -20,6 +20,11 @@ urlpatterns = [
     path("conversions/<uuid:uuid>/", views.conversion, name="conversion"),
     path("conversions/<uuid:uuid>/log/", views.conversion_log, name="conversion_log"),
     path("conversions/<uuid:uuid>/log.txt", views.conversion_log_text, name="conversion_log_text"),
+    path(
+        "conversions/<uuid:uuid>/description/",
+        views.conversion_description,
+        name="conversion_description",
+    ),
     path("conversions/<uuid:uuid>/live/", views.conversion_live, name="conversion_live"),
     path("conversions/<uuid:uuid>/stop/", views.conversion_stop, name="conversion_stop"),
     path("conversions/<uuid:uuid>/retry/", views.conversion_retry, name="conversion_retry"),

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
@@ -15,6 +15,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from conversions import live
 from conversions.actions import retry_conversion, stop_conversion, work_dir
+from conversions.description import description_of
 from conversions.live import LogFilter, get_conversion_for
 from conversions.models import Conversion, LogLine
 from conversions.pipeline.job import Mode
@@ -124,6 +125,19 @@ def conversion_log_text(request: HttpRequest, uuid: UUID) -> StreamingHttpRespon
     if "download" in request.GET:
         name = f"v2vweb-{found.pk}.log"
         response["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
+
+
+@require_GET
+@viewer_required
+def conversion_description(request: HttpRequest, uuid: UUID) -> HttpResponse:
+    """Give what describes the machine on its target, as plain text or ?download."""
+    description = description_of(get_conversion_for(request.user, uuid))
+    if description is None:
+        raise Http404(_("The run ended before it could describe the machine."))
+    response = HttpResponse(description.text, content_type="text/plain; charset=utf-8")
+    if "download" in request.GET:
+        response["Content-Disposition"] = f'attachment; filename="{description.file_name}"'
     return response
 
 
