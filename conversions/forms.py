@@ -18,6 +18,11 @@ from conversions.models import Inspection, OutputTarget, SavedMap
 from conversions.network_choice import MapRefusedError, entries_of, kind_of, mapped_values
 from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import Job, Mode, NetworkMap
+from conversions.pipeline.outputs.kubevirt_names import (
+    POD_NETWORK,
+    is_machine_name,
+    is_network_name,
+)
 from conversions.sections import COPY_SECTIONS, sections_for
 from inventory.models import SourceVM
 from inventory.sources.types import VnetType, disk_letters
@@ -26,6 +31,7 @@ from inventory.templatetags.console import size
 # What becomes part of file names and of the domain's name.
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 KINDS = [("network", gettext_lazy("Network")), ("bridge", gettext_lazy("Bridge"))]
+_ENDINGS = {OutputTarget.Kind.QEMU: ".sh", OutputTarget.Kind.KUBEVIRT: ".yaml"}
 ROOTS = [
     ("single", gettext_lazy("The only one (stop when there are several)")),
     ("first", gettext_lazy("The first one found")),
@@ -164,6 +170,8 @@ class ConvertForm(forms.Form):
         place = self.place()
         if place is None:
             return []
+        if place.kind == OutputTarget.Kind.KUBEVIRT:
+            return [(POD_NETWORK, _("pod network"))]
         pairs = [(name, _("network")) for name in place.networks]
         return [*pairs, *((name, _("bridge")) for name in place.bridges)]
 
@@ -283,6 +291,8 @@ class ConvertForm(forms.Form):
                     "size": size(self.vm.disk_bytes),
                 },
             )
+        if place.kind == OutputTarget.Kind.KUBEVIRT:
+            self._check_kubevirt(values)
         if place.kind != OutputTarget.Kind.QEMU:
             return
         for index, nic in enumerate(self.nics):
@@ -297,13 +307,43 @@ class ConvertForm(forms.Form):
                     % {"network": nic.vnet},
                 )
 
+    def _check_kubevirt(self, values: dict[str, Any]) -> None:
+        """Refuse names that Kubernetes does not take, of the machine and of its networks."""
+        name = values.get("name")
+        if name and not is_machine_name(name):
+            self.add_error(
+                "name",
+                _(
+                    "KubeVirt takes lower-case letters and digits, with - and . between them "
+                    "(%(name)s would do)."
+                )
+                % {"name": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:63] or "machine"},
+            )
+        on_pod = 0
+        for index in range(len(self.nics)):
+            field = f"nic{index}_name"
+            chosen = values.get(field)
+            on_pod += (values.get(f"nic{index}_kind"), chosen) == ("network", POD_NETWORK)
+            if chosen and not is_network_name(chosen):
+                self.add_error(
+                    field,
+                    _(
+                        "Type default for the pod network, or what the network attachment is "
+                        "called in the cluster: NAME or NAMESPACE/NAME."
+                    ),
+                )
+            elif chosen == POD_NETWORK and on_pod > 1:
+                self.add_error(
+                    field, _("Only one card can be on the pod network; another one is already.")
+                )
+
     def _check_names(self, place: OutputTarget, values: dict[str, Any]) -> None:
         """Refuse a name whose files are there already, as the engine would much later."""
         if place.kind == OutputTarget.Kind.LIBVIRT:
             return  # only the host can tell; the engine asks it first of all
         folder = Path(place.directory)
         letters = [disk_letters(disk.id) for disk in self.vm.source.disks]
-        end = ".sh" if place.kind == OutputTarget.Kind.QEMU else ".xml"
+        end = _ENDINGS.get(OutputTarget.Kind(place.kind), ".xml")
         for ending in [end, *(f"-sd{letter}" for letter in letters)]:
             taken = folder / (values["name"] + ending)
             if taken.exists():

@@ -308,6 +308,7 @@ class OutputTarget(models.Model):
     class Kind(models.TextChoices):
         LOCAL = "local", _("Folder: disks and libvirt XML")
         QEMU = "qemu", _("Folder: disks and a script for QEMU")
+        KUBEVIRT = "kubevirt", _("Folder: disks and a manifest for KubeVirt")
         LIBVIRT = "libvirt", _("Pool of a libvirt host: the machine is defined there")
 
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)

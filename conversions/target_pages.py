@@ -45,6 +45,7 @@ class TargetForm(forms.ModelForm):  # type: ignore[type-arg]
                 "For a pool: qemu:///system for this server, or qemu+ssh://user@host/system."
             ),
             "pool": gettext_lazy("For a pool: one the host has. Look at the host to see them."),
+            "format": gettext_lazy("KubeVirt starts machines from raw files only."),
             "compressed": gettext_lazy("Smaller files, a slower copy. Only for sparse qcow2."),
             "rate_mib": gettext_lazy("Empty: as fast as it goes."),
             "max_disk_gib": gettext_lazy(
