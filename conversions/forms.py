@@ -323,7 +323,7 @@ class ConvertForm(forms.Form):
         for index in range(len(self.nics)):
             field = f"nic{index}_name"
             chosen = values.get(field)
-            on_pod += (values.get(f"nic{index}_kind"), chosen) == ("network", POD_NETWORK)
+            on_pod += chosen == POD_NETWORK
             if chosen and not is_network_name(chosen):
                 self.add_error(
                     field,

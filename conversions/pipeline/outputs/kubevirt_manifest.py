@@ -22,7 +22,7 @@ from conversions.pipeline.outputs.kubevirt_names import (
 )
 from conversions.pipeline.outputs.libvirt_devices import boot_order
 from conversions.pipeline.types import Machine, NetBus, Slot, TargetMeta
-from inventory.sources.types import Nic, Removable, VnetType
+from inventory.sources.types import Nic, Removable
 
 Warn = Callable[[str], None]
 Node = dict[str, Any]
@@ -257,7 +257,8 @@ class _Machine:
         networks: list[Node] = []
         for number, nic in enumerate(self._meta.nics):
             name = f"net-{number}"
-            is_pod = nic.vnet_type is VnetType.NETWORK and nic.vnet == POD_NETWORK
+            # Of either kind: what a source calls a bridge or a network means nothing to a cluster.
+            is_pod = nic.vnet == POD_NETWORK
             if is_pod and any("pod" in network for network in networks):
                 self._warn(
                     f"Card {number + 1} leads to the pod network as another does, and a machine "

@@ -180,9 +180,11 @@ def test_t35_an_old_linux_on_bios() -> None:
 
 
 @pytest.mark.rows("4-T36")
-def test_t36_a_windows_on_the_default_network() -> None:
+@pytest.mark.parametrize("kind", VnetType)
+def test_t36_a_windows_on_the_default_network(kind: VnetType) -> None:
+    """Whether its source called that a network or a bridge."""
     mac = "52:54:00:12:34:56"
-    machine = meta(guest=WINDOWS, nics=(network("default", mac),))
+    machine = meta(guest=WINDOWS, nics=(Nic(vnet="default", vnet_type=kind, mac=mac),))
     found = domain(machine)
     assert found["clock"] == {
         "timer": {
