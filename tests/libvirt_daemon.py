@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import libvirt
 
 from conversions.pipeline.accelerator import choose_accelerator
+from tests.guests.cache import cache_folder
 
 URI = "qemu:///system"
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,30 +31,37 @@ _HIDE = (
 def running_libvirtd(folder: Path) -> Iterator[libvirt.virConnect]:
     """Connect to the host's libvirtd, started when it does not run; `folder` is for its files.
 
-    Raises PermissionError when it would have to be started by another user than root.
+    One at a time, for whoever has started the daemon ends it.  Raises PermissionError when it would
+    have to be started by another user than root.
     """
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
-    started: list[subprocess.Popen[bytes]] = []
+    with (cache_folder() / "libvirtd.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        connection, started = _connect_or_start(folder)
+        try:
+            yield connection
+        finally:
+            connection.close()
+            for process in reversed(started):
+                process.terminate()
+                process.wait(60)
+
+
+def _connect_or_start(folder: Path) -> tuple[libvirt.virConnect, list[subprocess.Popen[bytes]]]:
     try:
-        connection = libvirt.open(URI)
+        return libvirt.open(URI), []
     except libvirt.libvirtError as error:
         if os.getuid():
             raise PermissionError("libvirtd does not run, and only root can start it") from error
-        for program in ("virtlogd", "libvirtd"):
-            command = [*_without_kvm(folder), sys.executable, "-m", "tests.reaper", program]
-            started.append(
-                subprocess.Popen(
-                    command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT
-                )
+    started = []
+    for program in ("virtlogd", "libvirtd"):
+        command = [*_without_kvm(folder), sys.executable, "-m", "tests.reaper", program]
+        started.append(
+            subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT
             )
-        connection = _connected(time.monotonic() + 60)
-    try:
-        yield connection
-    finally:
-        connection.close()
-        for process in reversed(started):
-            process.terminate()
-            process.wait(60)
+        )
+    return _connected(time.monotonic() + 60), started
 
 
 def _without_kvm(folder: Path) -> list[str]:

@@ -37,8 +37,9 @@ def build_sample(builder: str, **options: str) -> Path:
         if not ova.exists():
             unfinished = ova.with_suffix(".part.ova")
             arguments = [f"--{name}={value}" for name, value in options.items()]
-            command = [sys.executable, "-m", f"tests.guests.{builder}", unfinished]
-            subprocess.run([*command, "--rootfs", rootfs, *arguments], cwd=REPOSITORY, check=True)
+            arguments += ["--rootfs", str(rootfs), str(unfinished)]
+            command = [sys.executable, "-m", f"tests.guests.{builder}", *arguments]
+            subprocess.run(command, cwd=REPOSITORY, check=True)
             unfinished.rename(ova)
         for path in (ova, rootfs):
             path.touch()

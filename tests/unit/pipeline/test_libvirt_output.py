@@ -32,7 +32,7 @@ from tests.unit.pipeline.samples import make_meta, make_source, source_disk
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def libvirtd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[libvirt.virConnect]:
     """A connection to the host's libvirtd, started for the tests when it does not run."""
     try:
