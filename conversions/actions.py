@@ -6,6 +6,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from django.db.models import F
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from conversions.inputs import input_of
 from conversions.models import (
     Concern,
     Conversion,
@@ -80,10 +82,15 @@ def _send_to_worker(conversion: Conversion) -> None:
 
 
 def retry_conversion(conversion: Conversion, *, user: Any) -> Conversion:
-    """Ask for the same once more, with the same settings.  Raises ValueError without a machine."""
-    if conversion.vm is None or conversion.vm.status != SourceVM.Status.READY:
+    """Ask for the same once more, with the same settings.  Raises ValueError without a machine.
+
+    The machine is read as its host is reached now, which may have another address and password.
+    """
+    vm = conversion.vm
+    if vm is None or vm.status != SourceVM.Status.READY:
         raise ValueError("the machine is gone")
-    return start_conversion(conversion.vm, job_of(conversion), user=user, retry_of=conversion)
+    job = replace(job_of(conversion), source=input_of(vm))
+    return start_conversion(vm, job, user=user, retry_of=conversion)
 
 
 def job_of(conversion: Conversion) -> Job:

@@ -23,8 +23,6 @@ from inventory.access import in_place_required
 from inventory.machines import get_vm_for
 from inventory.models import SourceVM
 
-KINDS = ("disk", "libvirt")
-
 
 class InPlaceForm(forms.Form):
     """What a person may choose, and the name they type to confirm."""
@@ -98,7 +96,7 @@ class InPlaceForm(forms.Form):
 def convert_in_place(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Show which disks would change and how it is safe; start when the name was typed."""
     vm = get_vm_for(request.user, uuid)
-    if vm.kind not in KINDS:
+    if not vm.may_change_in_place:
         raise Http404(_("Only disks of this server and of libvirt hosts convert in place."))
     if vm.refusal:
         return not_ready(request, vm)

@@ -97,7 +97,7 @@ def target_manager_required(view: View[P]) -> View[P]:
 
 
 def host_manager_required(view: View[P]) -> View[P]:
-    """Let only those in who may add and remove hosts."""
+    """Let only those in who may add, change and remove hosts."""
     return _requires(MANAGE_HOSTS, view)
 
 

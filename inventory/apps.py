@@ -24,7 +24,13 @@ class InventoryConfig(AppConfig):
             exclude_fields=["received_bytes", "checked_bytes", "updated_at", "digests"],
         )
         auditlog.register(SourceVM, exclude_fields=["record", "changes", "seen_at"])
-        auditlog.register(LibvirtHost, include_fields=["name", "uri"])
+        # Of a password only the time, which tells that it became another.
+        auditlog.register(
+            LibvirtHost,
+            include_fields=[
+                "name", "uri", "password_set_at", "thumbprint", "transport", "vddk_folder",
+            ],
+        )  # fmt: skip
         auditlog.register(
             User, mask_fields=["password"], exclude_fields=["last_login"], m2m_fields={"groups"}
         )

@@ -26,6 +26,7 @@ from inventory.host_store import store_change, store_end
 from inventory.hosts import request_refresh
 from inventory.models import LibvirtHost
 from inventory.sources.errors import SourceError
+from inventory.sources.host_access import HostAccess
 from inventory.sources.libvirt_child import follow_host
 from inventory.sources.libvirt_events import BEAT_SECONDS
 from inventory.sources.libvirt_listing import ListedDomain
@@ -48,15 +49,16 @@ _STARTS_A_TURN = 2
 # The XML of a domain is shorter; what is longer comes from no libvirt.
 _MAX_LINE_BYTES = 16 << 20
 
-Start = Callable[[str], "subprocess.Popen[bytes]"]
+Start = Callable[[HostAccess], "subprocess.Popen[bytes]"]
 
 
 class Followed:
     """One host and the process that tells of it; times are of the monotonic clock, in seconds."""
 
-    def __init__(self, pk: int, uri: str) -> None:
-        self.pk = pk
-        self.uri = uri
+    def __init__(self, row: LibvirtHost) -> None:
+        self.pk = row.pk
+        self.uri = row.uri
+        self.row = row
         self.process: subprocess.Popen[bytes] | None = None
         self.rest = b""
         self.ready_since: float | None = None
@@ -68,6 +70,11 @@ class Followed:
     def is_due(self) -> bool:
         """Tell whether its process is to be started."""
         return self.process is None and time.monotonic() >= self.start_at
+
+    def is_reached_as(self, row: LibvirtHost) -> bool:
+        """Tell whether what is known of how to reach it is what it was."""
+        before = self.row
+        return (before.uri, before.sealed_password) == (row.uri, row.sealed_password)
 
     def is_silent(self) -> bool:
         """Tell whether its process has said nothing for too long."""
@@ -113,18 +120,20 @@ class Follower:
             LibvirtHost.objects.filter(pk__in=ready).update(followed_at=timezone.now())
 
     def _match(self) -> None:
-        """Follow what is in the inventory and nothing else."""
-        wanted = dict(LibvirtHost.objects.values_list("pk", "uri"))
+        """Follow what is in the inventory and nothing else; VMware's servers tell nothing."""
+        rows = LibvirtHost.objects.only("pk", "name", "uri", "sealed_password", "thumbprint")
+        wanted = {row.pk: row for row in rows if not row.is_vmware}
         for host in list(self._hosts.values()):
-            if wanted.get(host.pk) != host.uri:
+            row = wanted.get(host.pk)
+            if row is None or not host.is_reached_as(row):
                 self._end(host)
                 del self._hosts[host.pk]
-        for pk, uri in wanted.items():
-            self._hosts.setdefault(pk, Followed(pk, uri))
+        for pk, row in wanted.items():
+            self._hosts.setdefault(pk, Followed(row))
 
     def _begin(self, host: Followed) -> None:
         try:
-            host.process = self._start(host.uri)
+            host.process = self._start(host.row.access())
         except (SourceError, OSError) as error:
             self._lose(host, str(error))
             return

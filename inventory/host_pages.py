@@ -1,4 +1,4 @@
-"""Libvirt hosts on the Sources place: add, look at, read again, remove."""
+"""Libvirt hosts on the Sources place: add, change, look at, read again, remove."""
 
 from __future__ import annotations
 
@@ -68,20 +68,39 @@ def host_list(request: HttpRequest) -> HttpResponse:
 def host_add(request: HttpRequest) -> HttpResponse:
     """Show the form, test the connection, or add the host; the button pressed says which."""
     form = HostForm(request.POST or None)
-    context: dict[str, Any] = {"form": form}
-    if request.method == "POST" and form.is_valid():
-        values = form.cleaned_data
-        if request.POST.get("action") != "test":
-            host = hosts.add_host(values["name"], values["uri"], user=request.user)
-            messages.success(request, _("%(name)s is added and being read.") % {"name": host.name})
-            return redirect(host)
+    if request.method == "POST" and form.is_valid() and request.POST.get("action") != "test":
+        added = hosts.add_host(form.values(), form.new_password() or "", user=request.user)
+        messages.success(request, _("%(name)s is added and being read.") % {"name": added.name})
+        return redirect(added)
+    return _show_form(request, form)
+
+
+@require_http_methods(["GET", "POST"])
+@host_manager_required
+def host_change(request: HttpRequest, uuid: UUID) -> HttpResponse:
+    """Show the form of a host, test the connection, or change the host."""
+    found = get_host_for(request.user, uuid)
+    form = HostForm(request.POST or None, host=found)
+    if request.method == "POST" and form.is_valid() and request.POST.get("action") != "test":
+        hosts.change_host(found, form.values(), form.new_password())
+        messages.success(
+            request, _("%(name)s is changed and being read again.") % {"name": found.name}
+        )
+        return redirect(found)
+    return _show_form(request, form)
+
+
+def _show_form(request: HttpRequest, form: HostForm) -> HttpResponse:
+    """Show the form; one that was sent and is right is shown with what the host answers."""
+    context: dict[str, Any] = {"form": form, "host": form.host}
+    if form.is_bound and form.is_valid():
         try:
             context["answer"] = read_host(
-                values["uri"], with_domains=False, seconds=settings.HOST_TEST_SECONDS
+                form.access(), with_domains=False, seconds=settings.HOST_TEST_SECONDS
             )
         except SourceError as error:
             context["error"] = error
-    return render(request, "inventory/host_add.html", context)
+    return render(request, "inventory/host_edit.html", context)
 
 
 @require_GET

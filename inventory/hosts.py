@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.utils.translation import gettext as _
 
 from inventory.host_store import store_domains
 from inventory.models import LibvirtHost, SourceVM
+from inventory.sealing import seal
 from inventory.sources.errors import SourceError
 from inventory.sources.libvirt_child import read_host
 from v2vweb.celery import send
@@ -21,12 +23,39 @@ from v2vweb.celery import send
 logger = logging.getLogger(__name__)
 
 
-def add_host(name: str, uri: str, *, user: Any) -> LibvirtHost:
-    """Take a host into the inventory; its machines follow as soon as a worker has read it."""
+def add_host(values: Mapping[str, str], password: str, *, user: Any) -> LibvirtHost:
+    """Take a host into the inventory; its machines follow as soon as a worker has read it.
+
+    `values` are fields of the model, the password is "" for none.
+    """
     with transaction.atomic():
-        host = LibvirtHost.objects.create(name=name, uri=uri, created_by=user)
+        host = LibvirtHost(**values, created_by=user)
+        _seal_password(host, password)
+        host.save()
         request_refresh(host)
     return host
+
+
+def change_host(host: LibvirtHost, values: Mapping[str, str], password: str | None) -> None:
+    """Change what is known of a host and have it read anew; None leaves the password as it is.
+
+    A reading that is under way asks what the host was before, so its result does not count.
+    """
+    names = [*values, "refreshing_since"]
+    for name, value in values.items():
+        setattr(host, name, value)
+    host.refreshing_since = None
+    if password is not None:
+        _seal_password(host, password)
+        names += ["sealed_password", "password_set_at"]
+    with transaction.atomic():
+        host.save(update_fields=names)
+        request_refresh(host)
+
+
+def _seal_password(host: LibvirtHost, password: str) -> None:
+    host.sealed_password = seal(password) if password else ""
+    host.password_set_at = timezone.now() if password else None
 
 
 def request_refresh(host: LibvirtHost) -> None:
@@ -76,7 +105,7 @@ def refresh(host: LibvirtHost) -> bool:
         return False
     started = timezone.now()
     try:
-        listing = read_host(host.uri, with_domains=True, seconds=settings.HOST_READ_SECONDS)
+        listing = read_host(host.access(), with_domains=True, seconds=settings.HOST_READ_SECONDS)
     except SourceError as error:
         logger.warning("The host %s cannot be read: %s", host.name, error.message)
         _release(host, error.code, f"{error.message} {error.remedy}".strip())

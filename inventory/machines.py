@@ -169,7 +169,7 @@ def machine(request: HttpRequest, uuid: UUID) -> HttpResponse:
         "is_ready": not vm.refusal,
         "changes": shown_changes(vm),
         "may_operate": request.user.has_perm(OPERATE),
-        "may_change_disks": vm.kind in ("disk", "libvirt") and request.user.has_perm(IN_PLACE),
+        "may_change_disks": vm.may_change_in_place and request.user.has_perm(IN_PLACE),
         "needs_key": newest is not None and newest.result.get("code") == "E-ENCRYPTED",
     }
     return render(request, "inventory/machine.html", context)

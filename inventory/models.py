@@ -11,6 +11,9 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from inventory.sealing import unseal
+from inventory.sources.errors import SourceError
+from inventory.sources.host_access import VMWARE, HostAccess, scheme_of
 from inventory.sources.power import BUSY, Power
 from inventory.sources.types import Source
 
@@ -81,6 +84,10 @@ class LibvirtHost(models.Model):
     `wanted_at` is set while somebody waits for a reading, `refreshing_since` while a worker reads.
     """
 
+    class Transport(models.TextChoices):
+        HTTPS = "https", _("https, which needs nothing else")
+        VDDK = "vddk", _("VDDK, VMware's library: faster, must be installed on this server")
+
     class State(models.TextChoices):
         NEVER = "never", _("Not read yet")
         FRESH = "fresh", _("Read")
@@ -89,6 +96,14 @@ class LibvirtHost(models.Model):
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
     name = models.CharField(max_length=100, unique=True)
     uri = models.CharField(_("address"), max_length=500, unique=True)
+    # See sealing.py; "" for none.
+    sealed_password = models.TextField(blank=True, editable=False)
+    password_set_at = models.DateTimeField(_("password set"), null=True)
+    # Only for VMware: which certificate is trusted, and how disks are read.
+    thumbprint = models.CharField(max_length=95, blank=True)
+    transport = models.CharField(max_length=10, choices=Transport.choices, default=Transport.HTTPS)
+    # A folder below VDDK_DIR; "" for what is installed.
+    vddk_folder = models.CharField(max_length=255, blank=True)
     state = models.CharField(max_length=10, choices=State.choices, default=State.NEVER)
     # What the host says it is: "QEMU 7.2.22 on kvm1".
     description = models.CharField(max_length=300, blank=True)
@@ -117,6 +132,39 @@ class LibvirtHost(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("host", args=[self.uuid])
+
+    @property
+    def scheme(self) -> str:
+        """The driver and the way of its address, such as qemu+ssh."""
+        return scheme_of(self.uri)
+
+    @property
+    def is_vmware(self) -> bool:
+        """Tell whether it is an ESXi host or a vCenter."""
+        return self.scheme in VMWARE
+
+    def access(self) -> HostAccess:
+        """How it is reached, with the password in clear.  Raises SourceError."""
+        password = ""
+        if self.sealed_password:
+            try:
+                password = unseal(self.sealed_password)
+            except ValueError as error:
+                raise SourceError(
+                    "E-LV-SEALED",
+                    f"The password of the host {self.name} cannot be read: {error}",
+                    remedy="An administrator can type it again on the page of the host.",
+                ) from error
+        return HostAccess(uri=self.uri, password=password, thumbprint=self.thumbprint)
+
+    @property
+    def access_problem(self) -> str:
+        """Why it cannot be reached with what is known of it, in sentences; empty when it can."""
+        try:
+            self.access()
+        except SourceError as error:
+            return f"{error.message} {error.remedy}"
+        return ""
 
     @property
     def is_awaited(self) -> bool:
@@ -227,6 +275,13 @@ class SourceVM(models.Model):
         return self.kind == "libvirt"
 
     @property
+    def may_change_in_place(self) -> bool:
+        """Tell whether its disks are where this server can write to them."""
+        if self.host is not None and (self.host.is_vmware or self.host.scheme == "xen+ssh"):
+            return False
+        return self.kind in ("disk", "libvirt")
+
+    @property
     def shown_state(self) -> str:
         """The one state that matters most to a reader: a key of the states' look."""
         if self.is_domain and self.status == self.Status.GONE:
@@ -268,6 +323,8 @@ class SourceVM(models.Model):
                 "written yet. Start it on %(host)s, shut it down from inside, then read the host "
                 "again."
             )
+        elif self.host is not None and (why := self.host.access_problem):
+            return why
         else:
             return ""
         return str(text) % {

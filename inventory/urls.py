@@ -16,6 +16,7 @@ urlpatterns = [
     path("sources/hosts/<uuid:uuid>/", host_pages.host, name="host"),
     path("sources/hosts/<uuid:uuid>/state/", host_pages.host_state, name="host_state"),
     path("sources/hosts/<uuid:uuid>/refresh/", host_pages.host_refresh, name="host_refresh"),
+    path("sources/hosts/<uuid:uuid>/change/", host_pages.host_change, name="host_change"),
     path("sources/hosts/<uuid:uuid>/remove/", host_pages.host_remove, name="host_remove"),
     path("machines/", machines.machines, name="machines"),
     path("machines/<uuid:uuid>/", machines.machine, name="machine"),

@@ -10,6 +10,7 @@ import re
 import secrets
 import ssl
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -80,10 +81,21 @@ def make_certificate(folder: Path, *names: str) -> tuple[Path, str]:
 
 
 class HttpsServer:
-    """Serves files by their raw request path on a port of localhost; a context manager."""
+    """Serves files by their raw request path on a port of localhost; a context manager.
 
-    def __init__(self, files: dict[str, Path], certificate: Path, mood: Mood | None = None) -> None:
+    `post` answers POST requests: it gets their body and cookies, and gives a status, a body and a
+    cookie to set or "".
+    """
+
+    def __init__(
+        self,
+        files: dict[str, Path],
+        certificate: Path,
+        mood: Mood | None = None,
+        post: Callable[[bytes, str], tuple[int, bytes, str]] | None = None,
+    ) -> None:
         self.files = files
+        self.post = post
         self.mood = mood or Mood()
         outer = self
 
@@ -135,6 +147,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._answer(body=True)
+
+    def do_POST(self) -> None:
+        given = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server_side.post is None:
+            return self._empty(405)
+        status, answer, cookie = self.server_side.post(given, self.headers.get("Cookie", ""))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(answer)))
+        if cookie:
+            self.send_header("Set-Cookie", f"{cookie}; Path=/; HttpOnly; Secure")
+        self.end_headers()
+        self.wfile.write(answer)
+        return None
 
     def _answer(self, *, body: bool) -> None:
         mood = self.server_side.mood

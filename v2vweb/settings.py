@@ -25,6 +25,8 @@ UPLOAD_DIR = Path(env.str("V2VWEB_UPLOADS", default=str(VAR_DIR / "uploads")))
 WORK_DIR = Path(env.str("V2VWEB_WORK", default=str(VAR_DIR / "work")))
 # ISO images and folders with drivers for Windows guests, and virt-tools/ with programs for them.
 DRIVERS_DIR = Path(env.str("V2VWEB_DRIVERS", default=str(VAR_DIR / "drivers")))
+# VMware's VDDK, unpacked: the only place from where a host's disks may be read with it.
+VDDK_DIR = Path(env.str("V2VWEB_VDDK", default=str(VAR_DIR / "vddk")))
 IMPORT_DIR = Path(env.str("V2VWEB_IMPORT", default=str(VAR_DIR / "import")))
 # Target folders an operator may choose from; the first is the default.  Named targets that are
 # folders lie in them or below.

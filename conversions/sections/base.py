@@ -10,8 +10,8 @@ from django.utils.translation import gettext as _
 
 from conversions.models import Inspection
 from conversions.pipeline.job import Job
-from conversions.secrets import SealedField, seal
 from inventory.models import SourceVM
+from inventory.sealing import SealedField, seal
 
 
 class Section(forms.Form):

@@ -10,9 +10,9 @@ from django.utils.translation import gettext_lazy
 
 from conversions.models import Conversion, Inspection
 from conversions.pipeline.job import Job, Key
-from conversions.secrets import SealedField
 from conversions.sections.base import Section
 from inventory.models import SourceVM
+from inventory.sealing import SealedField
 
 CODE = "E-ENCRYPTED"
 

@@ -14,9 +14,9 @@ from conversions.models import Inspection
 from conversions.pipeline.errors import ConversionError, JobError
 from conversions.pipeline.job import Customize, Job
 from conversions.pipeline.passwords import crypted
-from conversions.secrets import SealedField
 from conversions.sections.base import Section
 from inventory.models import SourceVM
+from inventory.sealing import SealedField
 
 MAX_SCRIPT_CHARACTERS = 64 << 10
 

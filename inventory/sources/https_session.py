@@ -22,13 +22,14 @@ from inventory.sources.errors import SourceError
 
 _RENEW_SECONDS = 1500  # VMware's sessions end after 1800
 _TIMEOUT_SECONDS = 120
+_CERTIFICATE_SECONDS = 30
 # A new connection does not wait for a new session, so what is forgotten is to be seen early.
 _LOOK_SECONDS = 60
 _PAUSE_SECONDS = 0.25
 _MAX_REFUSED = 3  # servers lock accounts after some wrong passwords
 _REFUSED = (401, 403)
 _COOKIE = re.compile(r"[!#-+\--:<-~]+=[!-+\--:<-~]*")
-_DIGESTS = {40: "sha1", 64: "sha256"}
+DIGESTS = {40: "sha1", 64: "sha256"}
 
 
 class SessionError(SourceError):
@@ -54,13 +55,40 @@ class Login:
 def plain_thumbprint(text: str) -> str:
     """Return a thumbprint as lower-case hex digits.  Raises SessionError."""
     plain = text.replace(":", "").lower()
-    if len(plain) not in _DIGESTS or not re.fullmatch("[0-9a-f]+", plain):
+    if len(plain) not in DIGESTS or not re.fullmatch("[0-9a-f]+", plain):
         raise SessionError(
             "E-VC-THUMBPRINT",
             f"{text[:100]!r} is no thumbprint: {len(plain)} hex digits, 40 or 64 are needed.",
             remedy="Write the SHA-1 or SHA-256 fingerprint of the server's certificate.",
         )
     return plain
+
+
+def shown_certificate(host: str, port: int) -> str:
+    """Return the certificate that a server shows now, as PEM.  Raises OSError."""
+    return ssl.get_server_certificate((host, port), timeout=_CERTIFICATE_SECONDS)
+
+
+def refuse_thumbprint(host: str, shown: str, wanted: str) -> SessionError:
+    """Return the error of a server that shows another certificate than the one that is trusted."""
+    return SessionError(
+        "E-VC-THUMBPRINT",
+        f"The certificate of {host} has the thumbprint {shown}, not {wanted}.",
+        remedy="Compare it on the server itself: somebody may be between.",
+    )
+
+
+def unreachable(host: str, port: int, error: Exception) -> SessionError:
+    """Return the error of a server that cannot be asked."""
+    why = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error)
+    bad_certificate = isinstance(error, ssl.SSLCertVerificationError)
+    return SessionError(
+        "E-VC-CERTIFICATE" if bad_certificate else "E-VC-CONNECT",
+        f"{host}:{port} cannot be asked: {why}.",
+        remedy="State the thumbprint of its certificate, or add ?no_verify=1 to the address."
+        if bad_certificate
+        else "Check the name of the server and that its port answers.",
+    )
 
 
 class HttpsSession:
@@ -95,31 +123,19 @@ class HttpsSession:
     def _pin(self, file: Path) -> None:
         wanted = plain_thumbprint(self._login.thumbprint)
         try:
-            pem = ssl.get_server_certificate((self._login.host, self._login.port), timeout=60)
+            pem = shown_certificate(self._login.host, self._login.port)
         except OSError as error:
             raise self._unreachable(error) from error
-        digest = hashlib.new(_DIGESTS[len(wanted)], ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
+        digest = hashlib.new(DIGESTS[len(wanted)], ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
         if digest != wanted:
-            raise SessionError(
-                "E-VC-THUMBPRINT",
-                f"The certificate of {self._login.host} has the thumbprint {digest}, not {wanted}.",
-                remedy="Compare it on the server itself: somebody may be between.",
-            )
+            raise refuse_thumbprint(self._login.host, digest, wanted)
         file.write_text(pem)
         self.ca_file = file
         self._context = ssl.create_default_context(cadata=pem)
         self._context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
 
     def _unreachable(self, error: Exception) -> SessionError:
-        why = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error)
-        bad_certificate = isinstance(error, ssl.SSLCertVerificationError)
-        return SessionError(
-            "E-VC-CERTIFICATE" if bad_certificate else "E-VC-CONNECT",
-            f"{self._login.host}:{self._login.port} cannot be asked: {why}.",
-            remedy="State the thumbprint of its certificate, or add ?no_verify=1 to the address."
-            if bad_certificate
-            else "Check the name of the server and that its port answers.",
-        )
+        return unreachable(self._login.host, self._login.port, error)
 
     def log_in(self, url_path: str) -> int:
         """Ask for a file with the credentials; keep the cookie when it is there.

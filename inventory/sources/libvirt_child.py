@@ -11,10 +11,12 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from inventory.sources.errors import SourceError
+from inventory.sources.host_access import HostAccess
 from inventory.sources.libvirt_listing import HostListing
 from inventory.sources.uris import checked_uri
 
@@ -34,12 +36,13 @@ class ChildError(SourceError):
     """The process that reads a host gave no answer that can be used."""
 
 
-def read_host(uri: str, *, with_domains: bool, seconds: int) -> HostListing:
+def read_host(access: HostAccess, *, with_domains: bool, seconds: int) -> HostListing:
     """Return what a host has, within so many seconds.  Raises SourceError.
 
     The address is checked first; whatever the child started is gone when this returns.
     """
-    request = {"uri": checked_uri(uri), "domains": with_domains, "seconds": seconds}
+    checked_uri(access.uri)
+    request = {**access.to_dict(), "domains": with_domains, "seconds": seconds}
     answer = _ask(request, _PROGRAM)
     if "error" in answer:
         error = answer["error"]
@@ -47,20 +50,24 @@ def read_host(uri: str, *, with_domains: bool, seconds: int) -> HostListing:
     return HostListing.from_dict(answer["listing"])
 
 
-def follow_host(uri: str) -> subprocess.Popen[bytes]:
+def follow_host(access: HostAccess) -> subprocess.Popen[bytes]:
     """Start a process that prints what changes on a host; see libvirt_events for its lines.
 
     It leads a group of its own.  Raises SourceError for an address that is refused.
     """
-    return subprocess.Popen(
-        [*_WRAPPER, *_FOLLOW, checked_uri(uri)],
-        stdin=subprocess.DEVNULL,
+    checked_uri(access.uri)
+    process = subprocess.Popen(
+        [*_WRAPPER, *_FOLLOW],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # what matters is on a line
         cwd=_HOME,
         env=_environment(),
         start_new_session=True,
     )
+    with cast(IO[bytes], process.stdin) as stdin, suppress(BrokenPipeError):
+        stdin.write(json.dumps(access.to_dict()).encode())
+    return process
 
 
 def _environment() -> dict[str, str]:

@@ -1,11 +1,9 @@
 """Telling what changes on a libvirt host, as it happens; runs as a program of its own.
 
-    python -m inventory.sources.libvirt_events URI
-
-Prints lines of JSON: {"ready": true} as soon as changes are told, {"domain": ...} (a ListedDomain)
-after each change of a domain, {"gone": UUID} when the host no longer has it, {"beat": true} when
-there was nothing to say for a while.  The last line before it ends with 1 is {"error": {"code",
-"message", "remedy"}}.  libvirt_child.py starts it.
+It takes a HostAccess as JSON on its input and prints lines of JSON: {"ready": true} as soon as
+changes are told, {"domain": ...} (a ListedDomain) after each change of a domain, {"gone": UUID}
+when the host no longer has it, {"beat": true} when there was nothing to say for a while.  The last
+line before it ends with 1 is {"error": {"code", "message", "remedy"}}.  libvirt_child.py starts it.
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ from typing import Any
 import libvirt
 
 from inventory.sources.errors import SourceError
+from inventory.sources.host_access import HostAccess
 from inventory.sources.libvirt_host import LibvirtError, connection
 from inventory.sources.libvirt_listing import MAX_MEMORY_BYTES, list_domain
 
@@ -37,7 +36,7 @@ _LOST = ""
 Say = Callable[[dict[str, Any]], None]
 
 
-def follow(uri: str, say: Say) -> None:
+def follow(access: HostAccess, say: Say) -> None:
     """Tell what changes on a host until the connection is lost.
 
     Raises LibvirtError then, or when there is none, or when the host tells no changes.
@@ -45,7 +44,8 @@ def follow(uri: str, say: Say) -> None:
     libvirt.virEventRegisterDefaultImpl()
     threading.Thread(target=_run_events, daemon=True).start()
     changed: SimpleQueue[str] = SimpleQueue()
-    with connection(uri) as link:
+    password = access.password or None
+    with connection(access.uri, password=password, thumbprint=access.thumbprint) as link:
         listen(link, changed)
         say({"ready": True})
         tell_changes(link, changed, say)
@@ -100,8 +100,9 @@ def tell_changes(link: libvirt.virConnect, changed: SimpleQueue[str], say: Say) 
             say({"domain": listed.to_dict()} if listed else {"gone": uuid})
 
 
-def main(uri: str) -> int:
+def main() -> int:
     """Print the lines."""
+    access = HostAccess.from_dict(json.load(sys.stdin))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
 
     def say(line: dict[str, Any]) -> None:
@@ -110,15 +111,15 @@ def main(uri: str) -> int:
 
     error: SourceError
     try:
-        follow(uri, say)
+        follow(access, say)
     except SourceError as caught:
         error = caught
     except libvirt.libvirtError as caught:
-        error = LibvirtError("E-LV-LOST", f"The host {uri} stopped answering: {caught}.")
+        error = LibvirtError("E-LV-LOST", f"The host {access.uri} stopped answering: {caught}.")
     said = {"code": error.code, "message": error.message, "remedy": error.remedy}
     say({"error": said})
     return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -14,7 +14,9 @@ from inventory.sources.base import Warn
 from inventory.sources.domain_xml import Volume, parse_domain
 from inventory.sources.errors import SourceError
 from inventory.sources.https_disk import serve_https
+from inventory.sources.libvirt_errors import why_no_connection
 from inventory.sources.nbdkit import Servers
+from inventory.sources.pinned import pinned_address
 from inventory.sources.power import BUSY, Power
 from inventory.sources.types import Source
 from inventory.sources.uris import checked_uri
@@ -36,31 +38,36 @@ class LibvirtError(SourceError):
 
 @contextmanager
 def connection(
-    uri: str, *, read_only: bool = True, password: str | None = None
+    uri: str, *, read_only: bool = True, password: str | None = None, thumbprint: str = ""
 ) -> Iterator[libvirt.virConnect]:
     """Connect to a host; a password answers what asks for one.
 
-    Raises LibvirtError for a refused address and for a host without answer.
+    With a thumbprint only the VMware server with that certificate is spoken with.  Raises
+    LibvirtError for a refused address and for a host without answer, SessionError for another
+    certificate.
     """
     plain = checked_uri(uri)
+    with ExitStack() as stack:
+        address = plain
+        if thumbprint:
+            address = stack.enter_context(pinned_address(plain, thumbprint))
+        link = _open(plain, address, read_only=read_only, password=password)
+        stack.callback(link.close)
+        yield link
+
+
+def _open(plain: str, address: str, *, read_only: bool, password: str | None) -> libvirt.virConnect:
+    """Connect to a checked address, by the way that leads there.  Raises LibvirtError."""
     # The library prints every error by itself otherwise.
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     try:
         if password is None:
-            link = (libvirt.openReadOnly if read_only else libvirt.open)(plain)
-        else:
-            flags = libvirt.VIR_CONNECT_RO if read_only else 0
-            link = libvirt.openAuth(plain, _answers(plain, password), flags)
+            return (libvirt.openReadOnly if read_only else libvirt.open)(address)
+        flags = libvirt.VIR_CONNECT_RO if read_only else 0
+        return libvirt.openAuth(address, _answers(address, password), flags)
     except libvirt.libvirtError as error:
-        raise LibvirtError(
-            "E-LV-CONNECT",
-            f"There is no connection to {plain}: {error}.",
-            remedy="Check that libvirt runs there, and that this user may connect to it.",
-        ) from error
-    try:
-        yield link
-    finally:
-        link.close()
+        reason = why_no_connection(plain, error)
+        raise LibvirtError(reason.code, reason.message, remedy=reason.remedy) from error
 
 
 def _answers(uri: str, password: str) -> list[object]:
@@ -83,13 +90,18 @@ def _answers(uri: str, password: str) -> list[object]:
 
 
 def domain_xml(
-    uri: str, domain: str, password: str | None, *, running: Warn | None = None
+    uri: str,
+    domain: str,
+    password: str | None,
+    *,
+    running: Warn | None = None,
+    thumbprint: str = "",
 ) -> bytes:
-    """Return the XML of a domain that is shut off.  Raises LibvirtError.
+    """Return the XML of a domain that is shut off.  Raises SourceError.
 
-    With `running` a busy one is taken as well, with that warning.
+    With `running` a busy one is taken as well, with that warning.  `thumbprint` as in `connection`.
     """
-    with connection(uri, password=password) as link:
+    with connection(uri, password=password, thumbprint=thumbprint) as link:
         found = find_domain(link, domain)
         check_idle(found, running)
         try:

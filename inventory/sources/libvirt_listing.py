@@ -1,7 +1,8 @@
 """Everything a libvirt host has, read at once; also a program, since libvirt may hang.
 
-As a program it takes one request as JSON on its input, {"uri", "domains", "seconds"}, and prints
-one answer: {"listing": ...} or {"error": {"code", "message", "remedy"}}.  libvirt_child.py runs it.
+As a program it takes one request as JSON on its input, a HostAccess with {"domains", "seconds"},
+and prints one answer: {"listing": ...} or {"error": {"code", "message", "remedy"}}.
+libvirt_child.py runs it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import libvirt
 
 from inventory.sources.domain_xml import Volume, parse_domain
 from inventory.sources.errors import SourceError
+from inventory.sources.host_access import HostAccess
 from inventory.sources.libvirt_host import connection, has_saved_memory, power_of, volume_of
 from inventory.sources.power import Power
 from inventory.sources.types import Source, SourceDisk
 
 MAX_MEMORY_BYTES = 2 << 30
+_VMWARE = "ESX"  # what libvirt calls the driver for all of their servers
 # Gives the pool and the capacity in bytes of the volume with that path.
 _FindVolume = Callable[[str], tuple[str, int] | None]
 _LISTS = {
@@ -91,9 +94,10 @@ class HostListing:
         return cls(description=data["description"], count=data["count"], domains=domains)
 
 
-def list_host(uri: str, *, with_domains: bool = True) -> HostListing:
-    """Connect to a host and return what it has.  Raises LibvirtError; may never return."""
-    with connection(uri) as link:
+def list_host(access: HostAccess, *, with_domains: bool = True) -> HostListing:
+    """Connect to a host and return what it has.  Raises SourceError; may never return."""
+    password = access.password or None
+    with connection(access.uri, password=password, thumbprint=access.thumbprint) as link:
         count = link.numOfDomains() + link.numOfDefinedDomains()
         domains = list_domains(link) if with_domains else ()
         return HostListing(description=_describe(link), count=count, domains=domains)
@@ -111,7 +115,8 @@ def list_domains(link: libvirt.virConnect) -> tuple[ListedDomain, ...]:
     }
     with_snapshots = _listed(link, libvirt.VIR_CONNECT_LIST_DOMAINS_HAS_SNAPSHOT)
     saved = _listed(link, libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)
-    volumes = _volumes(link)
+    # VMware would search every datastore for them, which takes minutes.
+    volumes = {} if link.getType() == _VMWARE else _volumes(link)
     found = []
     for domain in domains:
         uuid = domain.UUIDString()
@@ -261,7 +266,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     answer: dict[str, Any]
     try:
-        listing = list_host(request["uri"], with_domains=request["domains"])
+        access = HostAccess.from_dict(request)
+        listing = list_host(access, with_domains=request["domains"])
         answer = {"listing": listing.to_dict()}
     except SourceError as error:
         answer = {

@@ -54,7 +54,11 @@ def remote_reader(
         def vmware_xml() -> bytes:
             # libvirt's driver would go through them.
             forget_proxies()
-            return domain_xml(connection, location, password, running=running)
+            keys = ("https-thumbprint", "vddk-thumbprint")
+            thumbprint = next((options[key][0] for key in keys if options.get(key)), "")
+            return domain_xml(
+                connection, location, password, running=running, thumbprint=thumbprint
+            )
 
         if transport == "ssh":
             raise _unfit(

@@ -70,7 +70,7 @@ def _check_driver(uri: str, scheme: str, host: str | None, netloc: str, path: st
     if host is None:
         raise _refused(uri, "it names no host")
     if driver == "vpx" and not transport:
-        segments = path.strip("/").split("/")
+        segments = path[1:].removesuffix("/").split("/")
         if not path.startswith("/") or not all(_SEGMENT.fullmatch(s) for s in segments):
             raise _refused(uri, "its path is not that of a datacenter and a host")
         return

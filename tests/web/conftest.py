@@ -20,7 +20,7 @@ def no_broker() -> None:
 @pytest.fixture(autouse=True)
 def own_state(settings: Settings, tmp_path: Path) -> None:
     """Point every folder below the test's own and keep messages in memory."""
-    for name in ("UPLOAD_DIR", "WORK_DIR", "IMPORT_DIR", "STATIC_ROOT"):
+    for name in ("UPLOAD_DIR", "WORK_DIR", "IMPORT_DIR", "VDDK_DIR", "STATIC_ROOT"):
         folder = tmp_path / name.lower()
         folder.mkdir()
         setattr(settings, name, folder)

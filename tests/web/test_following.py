@@ -87,7 +87,7 @@ def test_what_a_host_tells_becomes_rows(
     lines: list[dict[str, Any]] = [
         {"ready": True}, {"domain": two.to_dict()}, {"gone": one.uuid}, {"gone": "unknown"},
     ]  # fmt: skip
-    follower = Follower(lambda _uri: popen(talker(*lines)))
+    follower = Follower(lambda _access: popen(talker(*lines)))
     start(follower)
     turn_until(follower, lambda: SourceVM.objects.filter(status="gone").exists())
     first, second = SourceVM.objects.order_by("name")
@@ -151,7 +151,7 @@ def test_a_host_that_hangs_or_babbles_holds_up_no_other(
         make_host("floods").uri: ["sh", "-c", "exec cat /dev/zero"],
         make_host("works").uri: talker({"ready": True}),
     }
-    follower = Follower(lambda uri: popen(programs[uri]))
+    follower = Follower(lambda access: popen(programs[access.uri]))
     start(follower)
     begun = time.monotonic()
     turn_until(follower, lambda: LibvirtHost.objects.get(name="works").is_followed)
@@ -193,7 +193,7 @@ def test_a_host_that_cannot_tell_is_asked_again_much_later(
 ) -> None:
     host = make_host()
     error = {"code": "E-LV-NOEVENTS", "message": "It does not tell.", "remedy": ""}
-    follower = Follower(lambda _uri: popen(talker({"error": error}, then="pass")))
+    follower = Follower(lambda _access: popen(talker({"error": error}, then="pass")))
     start(follower)
     turn_until(follower, lambda: bool(follower._hosts) and follower._hosts[host.pk].is_told)
     assert follower._hosts[host.pk].start_at - time.monotonic() > 3000

@@ -26,6 +26,7 @@ from inventory.following import store_news
 from inventory.host_store import store_domains
 from inventory.models import LibvirtHost, SourceDisk, SourceNic, SourceVM
 from inventory.sources.errors import SourceError
+from inventory.sources.host_access import HostAccess
 from inventory.sources.libvirt_listing import HostListing, list_domains
 from tests.demo import make_conversion, make_user, make_vm
 from tests.libvirt_samples import domain, host_file
@@ -56,7 +57,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Serve:
     def serve_domains(*domains: str, name: str = "kvm1") -> LibvirtHost:
         address = host_file(tmp_path / "host.xml", domains)
 
-        def read(_uri: str, *, with_domains: bool, seconds: int) -> HostListing:
+        def read(_access: HostAccess, *, with_domains: bool, seconds: int) -> HostListing:
             link = libvirt.open(address)
             found = list_domains(link)
             link.close()
@@ -276,7 +277,7 @@ def test_one_bad_domain_is_shown_with_its_reason_and_spoils_nothing(
 def test_numbers_beyond_every_column_are_cut(serve: Serve) -> None:
     host = serve(domain(0))
     read: Read = vars(hosts)["read_host"]  # what `serve` has put there
-    found = read("", with_domains=True, seconds=1).domains[0]
+    found = read(HostAccess(uri=""), with_domains=True, seconds=1).domains[0]
     assert found.source
     huge = replace(found.source, memory_bytes=10**30, vcpus=10**12)
     now = timezone.now()
@@ -359,7 +360,7 @@ def test_a_host_removed_while_it_is_read_leaves_nothing(
     host = serve(domain(0))
     original: Read = vars(hosts)["read_host"]
 
-    def read(*arguments: str, **options: bool | int) -> HostListing:
+    def read(*arguments: HostAccess, **options: bool | int) -> HostListing:
         hosts.remove_host(LibvirtHost.objects.get(), user="root")
         return original(*arguments, **options)
 

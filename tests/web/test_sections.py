@@ -12,8 +12,8 @@ from conversions import actions
 from conversions.forms import ConvertForm
 from conversions.models import Conversion
 from conversions.pipeline.job import Job, Key, Mode
-from conversions.secrets import seal, unseal
 from inventory.models import SourceVM
+from inventory.sealing import seal, unseal
 from tests.demo import make_conversion, make_inspection, make_user, make_vm
 
 pytestmark = pytest.mark.django_db

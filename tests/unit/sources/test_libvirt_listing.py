@@ -13,6 +13,7 @@ import libvirt
 import pytest
 
 from inventory.sources.errors import SourceError
+from inventory.sources.host_access import HostAccess
 from inventory.sources.libvirt_child import _ask, read_host
 from inventory.sources.libvirt_listing import HostListing, ListedDomain, list_domains
 from inventory.sources.power import Power
@@ -69,9 +70,9 @@ def test_a_listing_survives_its_way_as_json(tmp_path: Path) -> None:
 
 
 def test_a_host_is_read_in_a_process_of_its_own() -> None:
-    listing = read_host("test:///default", with_domains=True, seconds=30)
+    listing = read_host(HostAccess(uri="test:///default"), with_domains=True, seconds=30)
     assert [(d.name, d.power) for d in listing.domains] == [("test", Power.RUNNING)]
-    short = read_host("test:///default", with_domains=False, seconds=30)
+    short = read_host(HostAccess(uri="test:///default"), with_domains=False, seconds=30)
     assert (short.count, short.domains) == (1, ())
     assert short.description.startswith("TEST")
 
@@ -115,9 +116,11 @@ import inventory.sources.libvirt_listing as listing, time
 listing.list_host = lambda *a, **k: time.sleep(60)
 listing.main()
 """
+    access = HostAccess(uri="qemu:///system")
+    request = {**access.to_dict(), "domains": True, "seconds": -4}
     done = subprocess.run(
         [sys.executable, "-c", program],
-        input=json.dumps({"uri": "qemu:///system", "domains": True, "seconds": -4}).encode(),
+        input=json.dumps(request).encode(),
         timeout=20,
     )
     assert done.returncode < 0
@@ -136,13 +139,13 @@ def test_the_child_is_not_told_the_consoles_secrets(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("uri", ["qemu+ext:///system?command=/bin/sh", "test:///tmp/evil.xml"])
 def test_no_process_starts_for_an_address_that_is_refused(uri: str) -> None:
     with pytest.raises(SourceError) as caught:
-        read_host(uri, with_domains=True, seconds=1)
+        read_host(HostAccess(uri=uri), with_domains=True, seconds=1)
     assert caught.value.code == "E-LV-URI"
 
 
 def test_a_host_that_refuses_names_itself_and_the_next_move() -> None:
     with pytest.raises(SourceError) as caught:
-        read_host("qemu+tls://127.0.0.1:1/system", with_domains=True, seconds=20)
+        read_host(HostAccess(uri="qemu+tls://127.0.0.1:1/system"), with_domains=True, seconds=20)
     assert caught.value.code == "E-LV-CONNECT"
     assert "qemu+tls://127.0.0.1:1/system" in caught.value.message
     assert caught.value.remedy

@@ -56,8 +56,8 @@ def test_who_reads_what(
 def test_libvirt_asks_vmware_through_no_proxy(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def domain_xml(*words: str, running: object) -> bytes:
-        assert running is None
+    def domain_xml(*words: str, running: object, thumbprint: str) -> bytes:
+        assert (running, thumbprint) == (None, "")
         assert words == (ESX, "vm", "pass")
         raise KeyError(os.environ.get(name, "no proxy"))
 
@@ -70,7 +70,7 @@ def test_libvirt_asks_vmware_through_no_proxy(
         reader.read()
 
 
-@pytest.mark.parametrize(("password", "code"), [("right", "E-LV-NODOM"), ("wrong", "E-LV-CONNECT")])
+@pytest.mark.parametrize(("password", "code"), [("right", "E-LV-NODOM"), ("wrong", "E-LV-AUTH")])
 def test_libvirt_is_given_the_password_it_asks_for(
     password: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

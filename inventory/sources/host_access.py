@@ -1,0 +1,40 @@
+"""How a libvirt host is reached: its address and what it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+VMWARE = ("esx", "vpx")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostAccess:
+    """An address, the password there, "" for none, and the thumbprint of the server's certificate.
+
+    With a thumbprint, which only VMware's servers take, the certificate counts and not who signed
+    it.  The address is checked by who connects.
+    """
+
+    uri: str
+    password: str = field(default="", repr=False)
+    thumbprint: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the JSON form, which holds the password."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> HostAccess:
+        """Build one from `to_dict()`'s form; other keys are passed over.  Raises KeyError."""
+        return cls(**{name: data[name] for name in ("uri", "password", "thumbprint")})
+
+
+def scheme_of(uri: str) -> str:
+    """Return the driver of an address, with how it is reached: "qemu+ssh"; "" for no address."""
+    try:
+        return urlsplit(uri).scheme
+    except ValueError:
+        return ""
