@@ -214,13 +214,19 @@ class Writer:
         except FileNotFoundError as error:
             raise TusError(410, _("The file of this upload is gone; start it again.")) from error
         try:
+            self._check_turn()
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def _check_turn(self) -> None:
+        """Take the file's lock, and let the body only continue where the file ends."""
+        try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            os.close(self._file)
             raise TusError(423, _("Another connection is sending this file.")) from error
         expected = self._upload.offset()
         if self._offset != expected:
-            os.close(self._file)
             raise TusError(
                 409,
                 _("%(have)d bytes are stored; the browser continued at %(sent)d.")
@@ -240,8 +246,10 @@ class Writer:
         except OSError as error:
             raise TusError(507, _("The file cannot be stored: %s.") % error.strerror) from error
         try:
-            is_news = self._upload.look()
-            if is_news or time.monotonic() - self._synced_at >= SYNC_SECONDS:
+            is_due = self._upload.look() or time.monotonic() - self._synced_at >= SYNC_SECONDS
+            # All of it is noted only once it has been taken: else a crash between the two would
+            # leave a file that a browser thinks is done and nobody checks.
+            if is_due and self._offset < self._upload.size_bytes:
                 os.fsync(self._file)
                 self._synced_at = time.monotonic()
                 self._upload.note(self._offset)

@@ -54,10 +54,24 @@ def test_windows_gets_its_drivers(
     tools = tools_folder(tmp_path / "tools", ("rhsrvany.exe",))
     (tools / "rhsrvany.exe").write_bytes(b"MZ" + bytes(2000))
     page.goto("/drivers/")
+    # Padded, so that it is still on its way when it is paused.
+    with iso.open("ab") as stream:
+        stream.truncate(300 << 20)
     page.locator("input[type=file]").set_input_files([iso, tools / "rhsrvany.exe"])
-    page.get_by_role("button", name="Add").click()
-    expect(page.get_by_text("virtio-win.iso is added.")).to_be_visible()
-    expect(page.get_by_role("heading", name="virtio-win.iso")).to_be_visible()
+    sent = page.locator("#transfers li").filter(has_text="virtio-win.iso")
+    sent.get_by_role("button", name="Pause").click()
+    expect(sent).to_contain_text("Paused")
+    expect(page.locator("#drivers")).to_contain_text("sent by administrator")
+    shots.take("paused")
+    # A closed browser: the page is another, the file is chosen again, and goes on where it was.
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.reload()
+    noted = int(page.locator("#drivers progress").get_attribute("value") or 0)
+    page.locator("input[type=file]").set_input_files(iso)
+    expect(page.get_by_text("labelled virtio-win-0.1.285")).to_be_visible(timeout=60_000)
+    expect(page.locator("#drivers")).to_contain_text("rhsrvany.exe")
+    assert noted > 0
+    assert (console.var / "drivers/virtio-win.iso").stat().st_size == iso.stat().st_size
     shots.take("drivers")
 
     page.goto(machine)

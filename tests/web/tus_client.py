@@ -47,7 +47,7 @@ class Client:
             + [(k.encode(), v.encode()) for k, v in named.items()],
             "user": self.user,
         }
-        pieces = list(body or [b""])
+        pieces = [b""] if body is None else body
         messages: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, Any]:
