@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from uuid import uuid4
 
 from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.utils.translation import gettext as _
 
-from conversions.drivers import described, target_of, tool_problem
+from conversions.drivers import arriving_folder, described, target_of, tool_problem
 from conversions.pipeline.windows.collection import TOOLS
 from conversions.pipeline.windows.iso9660 import HEAD_BYTES, starts_like_iso
 from inventory.incoming import UploadRefusedError
@@ -60,10 +61,11 @@ def keep_drivers(path: Path, name: str) -> None:
     Takes a name of checked_name().  Raises UploadRefusedError; nothing is left behind then.
     """
     target = target_of(name)
-    part = target.with_name(f".{name}.part")
+    part = arriving_folder() / f"{uuid4()}.part"
     try:
         checked_name(name, path.stat().st_size)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        part.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target.parent.mkdir(exist_ok=True)
         shutil.move(path, part)
         if name in TOOLS:
             problem = tool_problem(part)

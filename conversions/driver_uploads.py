@@ -15,19 +15,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from django.conf import settings
 from django.utils.translation import gettext as _
 
 from conversions.driver_intake import check_head, checked_name, keep_drivers
+from conversions.drivers import arriving_folder
 from conversions.pipeline.windows.iso9660 import HEAD_BYTES
 from inventory.access import MANAGE_DRIVERS
 from inventory.incoming import UploadEndedError, UploadRefusedError, check_room
 from inventory.templatetags.console import size
-
-
-def arriving_folder() -> Path:
-    """Return the folder of what is not complete yet."""
-    return Path(settings.DRIVERS_DIR) / ".arriving"
 
 
 @dataclass(kw_only=True)

@@ -98,6 +98,11 @@ def list_tools() -> list[Tool]:
     ]
 
 
+def arriving_folder() -> Path:
+    """Return the folder of what is not complete or not looked at yet, on the same file system."""
+    return Path(settings.DRIVERS_DIR) / ".arriving"
+
+
 def target_of(name: str) -> Path:
     """Return where a collection or a program of that name lies."""
     top = Path(settings.DRIVERS_DIR)

@@ -70,7 +70,8 @@ def test_an_iso_is_added_listed_and_removed(admin: Client, iso: bytes, folder: P
     assert "labelled virtio-win-0.1.285" in page
     assert "QEMU guest agent for i386, x86_64" in page
     admin.post("/drivers/remove/?name=virtio-win-0.1.262.iso")
-    assert not list(folder.iterdir())
+    assert not [p for p in folder.rglob("*") if p.is_file()]
+    assert "No drivers yet" in admin.get("/drivers/").content.decode()
 
 
 @pytest.mark.parametrize(
