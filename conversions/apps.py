@@ -1,4 +1,4 @@
-"""Start-up of the conversions: roles, audit, and the worker's sign of life."""
+"""Start-up of the conversions: roles, audit, uploads, and the worker's sign of life."""
 
 from django.apps import AppConfig
 from django.db.models.signals import post_migrate
@@ -19,9 +19,12 @@ class ConversionsConfig(AppConfig):
             checks,  # noqa: F401  registers the start-up checks
             health,  # noqa: F401  a worker reports from its start on
         )
+        from conversions.driver_uploads import DriverUploads
         from conversions.models import Conversion, OutputTarget, SavedMap
+        from inventory import incoming
         from inventory.access import create_roles
 
+        incoming.register(DriverUploads())
         # This app comes last, so the permissions of all others exist by then.
         post_migrate.connect(create_roles, sender=self, dispatch_uid="create_roles")
         # Who asked for it, who stopped it, who purged it; the run itself is in its own rows.

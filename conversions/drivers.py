@@ -12,18 +12,15 @@ from functools import lru_cache
 from pathlib import Path
 
 from django.conf import settings
-from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.utils.translation import gettext as _
 
 from conversions.pipeline.errors import HostError
 from conversions.pipeline.job import WindowsOptions
 from conversions.pipeline.windows.collection import TOOLS, open_collection
-from conversions.pipeline.windows.driver_match import coverage
-from inventory.uploads import safe_filename
+from conversions.pipeline.windows.driver_match import AGENT_NAMES, choose_agents, coverage
+from conversions.pipeline.windows.driver_versions import DriverVersion, read_driver_versions
 
 TOOLS_FOLDER = "virt-tools"
-MAX_TOOL_BYTES = 64 << 20
-
 
 # The folders of virtio-win, as people call these systems.
 SYSTEMS = {
@@ -35,25 +32,30 @@ SYSTEMS = {
 }  # fmt: skip
 
 
-class DriversRefusedError(Exception):
-    """What was sent is of no use; the message is for the person at the page."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drivers:
-    """One collection; `covers` maps a version folder such as w10 to its architectures."""
+    """One collection; `covers` maps a version folder such as w10 to its architectures.
+
+    `versions` has the block driver's version for such folders, `agents` the architectures that
+    there is a guest agent for, `label` the name that an ISO gives itself.
+    """
 
     name: str
     path: Path
     is_iso: bool
     size_bytes: int | None
+    label: str = ""
     covers: dict[str, list[str]]
+    versions: dict[str, DriverVersion]
+    agents: list[str]
     problem: str = ""
 
     @property
-    def systems(self) -> list[tuple[str, list[str]]]:
-        """What it covers, in words people use."""
-        return [(SYSTEMS.get(v, v), arches) for v, arches in self.covers.items()]
+    def systems(self) -> list[tuple[str, list[str], DriverVersion | None]]:
+        """What it covers, in words people use, and the version of the block driver."""
+        return [
+            (SYSTEMS.get(v, v), arches, self.versions.get(v)) for v, arches in self.covers.items()
+        ]
 
 
 def list_drivers() -> list[Drivers]:
@@ -64,26 +66,73 @@ def list_drivers() -> list[Drivers]:
     found = [
         path
         for path in top.iterdir()
-        if (path.is_dir() and path.name != TOOLS_FOLDER) or path.suffix.lower() == ".iso"
+        if (path.is_dir() or path.suffix.lower() == ".iso")
+        and path.name != TOOLS_FOLDER
+        and not path.name.startswith(".")
     ]
     found.sort(key=lambda path: (-path.stat().st_mtime, path.name))
-    return [_described(path, path.stat().st_mtime_ns) for path in found]
+    return [described(path, path.stat().st_mtime_ns) for path in found]
 
 
-def list_tools() -> list[Path]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A program of the first start."""
+
+    path: Path
+    size_bytes: int
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name by which the engine knows it."""
+        return self.path.name
+
+
+def list_tools() -> list[Tool]:
     """Return the first-start programs in the folder."""
-    folder = Path(settings.DRIVERS_DIR) / TOOLS_FOLDER
-    return [folder / name for name in TOOLS if (folder / name).is_file()]
+    paths = [target_of(name) for name in TOOLS]
+    return [
+        Tool(path=path, size_bytes=path.stat().st_size, problem=tool_problem(path))
+        for path in paths
+        if path.is_file()
+    ]
+
+
+def arriving_folder() -> Path:
+    """Return the folder of what is not complete or not looked at yet, on the same file system."""
+    return Path(settings.DRIVERS_DIR) / ".arriving"
+
+
+def target_of(name: str) -> Path:
+    """Return where a collection or a program of that name lies."""
+    top = Path(settings.DRIVERS_DIR)
+    return top / TOOLS_FOLDER / name if name in TOOLS else top / name
+
+
+def tool_problem(path: Path) -> str:
+    """Say what keeps a file from being a program for Windows, "" when nothing does."""
+    try:
+        with path.open("rb") as stream:
+            is_program = stream.read(2) == b"MZ"
+    except OSError as error:
+        return _("it cannot be read: %(reason)s.") % {"reason": error.strerror or error}
+    return "" if is_program else _("it is no Windows program.")
 
 
 @lru_cache(maxsize=32)
-def _described(path: Path, _mtime_ns: int) -> Drivers:
+def described(path: Path, _mtime_ns: int) -> Drivers:
     """Look into a collection; its time of change makes the answer a new one."""
     covers: dict[str, list[str]] = {}
-    problem = ""
+    versions: dict[str, DriverVersion] = {}
+    agents: list[str] = []
+    label = problem = ""
     try:
         collection = open_collection(path, named=True)
-        covers = coverage(collection.paths()) if collection else {}
+        if collection is not None:
+            names = collection.paths()
+            label, covers = collection.label(), coverage(names)
+            versions = read_driver_versions(collection)
+            agents = [arch for arch in AGENT_NAMES if choose_agents(names, arch=arch)]
     except HostError as error:
         problem = f"{error.message} {error.remedy}".strip()
     if not covers and not problem:
@@ -94,7 +143,10 @@ def _described(path: Path, _mtime_ns: int) -> Drivers:
         path=path,
         is_iso=is_iso,
         size_bytes=path.stat().st_size if is_iso else None,
+        label=label,
         covers=covers,
+        versions=versions,
+        agents=agents,
         problem=problem,
     )
 
@@ -109,54 +161,6 @@ def default_windows_options() -> WindowsOptions:
     return WindowsOptions(virtio_win=default_drivers())
 
 
-def take_drivers(file: TemporaryUploadedFile) -> str:
-    """Keep an ISO of drivers or a first-start program; return its name.
-
-    Raises DriversRefusedError; nothing is left behind then.
-    """
-    name = safe_filename(file.name or "")
-    top = Path(settings.DRIVERS_DIR)
-    if name.lower() in TOOLS:
-        return _take_tool(file, name.lower(), top / TOOLS_FOLDER)
-    if not name.lower().endswith(".iso"):
-        raise DriversRefusedError(
-            _("%(name)s is neither an ISO image nor one of the programs %(tools)s.")
-            % {"name": name, "tools": ", ".join(TOOLS)}
-        )
-    target = top / name
-    if target.exists():
-        raise DriversRefusedError(
-            _("%(name)s is there already. Remove it first, or give this one another name.")
-            % {"name": name}
-        )
-    top.mkdir(parents=True, exist_ok=True)
-    part = top / f".{name}.part"
-    try:
-        shutil.move(file.temporary_file_path(), part)
-        seen = _described(part, part.stat().st_mtime_ns)
-        if seen.problem:
-            raise DriversRefusedError(
-                _("%(name)s was not kept: %(problem)s") % {"name": name, "problem": seen.problem}
-            )
-        part.chmod(0o644)
-        part.rename(target)
-    finally:
-        part.unlink(missing_ok=True)
-    return name
-
-
-def _take_tool(file: TemporaryUploadedFile, name: str, folder: Path) -> str:
-    if (file.size or 0) > MAX_TOOL_BYTES or file.read(2) != b"MZ":
-        raise DriversRefusedError(
-            _("%(name)s was not kept: it is no Windows program.") % {"name": name}
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / name
-    shutil.move(file.temporary_file_path(), target)
-    target.chmod(0o644)
-    return name
-
-
 def remove_drivers(name: str) -> bool:
     """Delete a collection or a program by its name; tell whether it was there."""
     for drivers in list_drivers():
@@ -165,6 +169,6 @@ def remove_drivers(name: str) -> bool:
             return True
     for tool in list_tools():
         if tool.name == name:
-            tool.unlink()
+            tool.path.unlink()
             return True
     return False

@@ -17,21 +17,17 @@ from django.utils.translation import gettext as _
 
 from inventory import uploads
 from inventory.imports import kind_of
+from inventory.incoming import UploadRefusedError, check_room
 from inventory.machine_rows import columns_of, store_parts
 from inventory.models import OvaUpload, SourceVM
 from inventory.sources.base import SourceReader, reader_for
 from inventory.sources.errors import SourceError
 from inventory.sources.ova import OvaReader
 from inventory.sources.types import Source
-from inventory.templatetags.console import size
 from v2vweb.celery import send
 
 Status = OvaUpload.Status
 OPEN = (Status.RECEIVING, Status.CHECKING)
-
-
-class UploadRefusedError(Exception):
-    """An upload cannot be taken; the message is for the person at the page."""
 
 
 def create_upload(filename: str, size_bytes: int, *, user: Any) -> OvaUpload:
@@ -42,15 +38,7 @@ def create_upload(filename: str, size_bytes: int, *, user: Any) -> OvaUpload:
             _("%(name)s has %(bytes)d bytes; an OVA has more. Nothing was stored.")
             % {"name": name, "bytes": size_bytes}
         )
-    free = uploads.free_bytes()
-    if size_bytes > free:
-        raise UploadRefusedError(
-            _(
-                "%(name)s needs %(need)s in the upload folder; %(free)s are free. "
-                "Nothing was stored."
-            )
-            % {"name": name, "need": size(size_bytes), "free": size(free)}
-        )
+    check_room(name, size_bytes, Path(settings.UPLOAD_DIR))
     upload = OvaUpload.objects.create(
         filename=name, size_bytes=size_bytes, created_by=user, origin=OvaUpload.Origin.BROWSER
     )
@@ -157,13 +145,18 @@ def _note(row: OvaUpload | SourceVM, **after: str) -> None:
     LogEntry.objects.log_create(row, force_log=True, action=LogEntry.Action.UPDATE, changes=changes)
 
 
+def begin_check(upload: OvaUpload) -> bool:
+    """Take note that the last byte has arrived; tell whether it was still wanted."""
+    moved = OvaUpload.objects.filter(pk=upload.pk, status=Status.RECEIVING).update(
+        status=Status.CHECKING, received_bytes=upload.size_bytes, updated_at=timezone.now()
+    )
+    return bool(moved)
+
+
 def arrived(upload: OvaUpload) -> None:
     """Take note that the last byte has arrived; the check follows on a worker."""
     with transaction.atomic():
-        moved = OvaUpload.objects.filter(pk=upload.pk, status=Status.RECEIVING).update(
-            status=Status.CHECKING, received_bytes=upload.size_bytes, updated_at=timezone.now()
-        )
-        if moved:
+        if begin_check(upload):
             _check_later(upload)
 
 

@@ -1,4 +1,4 @@
-"""Start-up of the inventory: what is audited."""
+"""Start-up of the inventory: what is audited, and what may be uploaded."""
 
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
@@ -15,9 +15,14 @@ class InventoryConfig(AppConfig):
         from auditlog.registry import auditlog
         from django.contrib.auth.models import Group, User
 
-        from inventory import checks  # noqa: F401  registers the start-up checks
+        from inventory import (
+            checks,  # noqa: F401  registers the start-up checks
+            incoming,
+        )
         from inventory.models import LibvirtHost, OvaUpload, SourceVM
+        from inventory.ova_uploads import OvaUploads
 
+        incoming.register(OvaUploads())
         # Progress fields change all the time and are no decision of anyone.
         auditlog.register(
             OvaUpload,

@@ -7,7 +7,7 @@ from datetime import timedelta
 from celery import shared_task
 from django.utils import timezone
 
-from inventory import actions, hosts
+from inventory import actions, hosts, incoming
 from inventory.models import LibvirtHost, OvaUpload
 
 EXPIRE_AFTER = timedelta(days=7)
@@ -48,10 +48,8 @@ def refresh_hosts() -> None:
 def tidy_uploads() -> None:
     """Cancel uploads that nobody continued for a week; check again what a crash left unchecked."""
     now = timezone.now()
-    for upload in OvaUpload.objects.filter(
-        status=OvaUpload.Status.RECEIVING, updated_at__lt=now - EXPIRE_AFTER
-    ):
-        actions.cancel_upload(upload, user="v2vweb, unfinished for a week")
+    for kind in incoming.kinds():
+        kind.tidy(now - EXPIRE_AFTER)
     for upload in OvaUpload.objects.filter(
         status=OvaUpload.Status.CHECKING, updated_at__lt=now - STALE_CHECK
     ):

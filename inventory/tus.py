@@ -1,7 +1,8 @@
 """Resumable uploads: tus 1.0 (core, creation, termination) as an ASGI application.
 
 It stands beside Django because Django spools a request's whole body before a view sees it; here
-every chunk goes once, straight to its place in its file.  Source: tus.io protocol 1.0.0.
+every chunk goes once, straight to its place in its file.  What a file is for, incoming.py's kinds
+know.  Source: tus.io protocol 1.0.0.
 """
 
 from __future__ import annotations
@@ -24,17 +25,19 @@ from django.http import HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.translation import gettext as _
 
-from inventory import actions, uploads
-from inventory.access import OPERATE
-from inventory.models import OvaUpload
-from inventory.sources.errors import SourceError
+from inventory.access import missing_role
+from inventory.incoming import (
+    Incoming,
+    Kind,
+    NoRoomError,
+    UploadEndedError,
+    UploadRefusedError,
+    kind_at,
+)
 
-PREFIX = "/sources/tus/"
 VERSION = "1.0.0"
 # Written and followed in pieces of this size; it bounds the memory of a request.
 PIECE_BYTES = 8 << 20
-# A follower that has to catch up after a restart reads faster than the upload writes.
-CATCH_UP_BYTES = 4 * PIECE_BYTES
 SYNC_SECONDS = 1.0
 
 Scope = Mapping[str, Any]
@@ -58,7 +61,7 @@ class TusError(Exception):
 
 
 class TusApp:
-    """Answers everything below /sources/tus/.  Needs `user` and cookies in the scope."""
+    """Answers below the prefix of every kind of upload.  Needs `user` and cookies in the scope."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -67,6 +70,10 @@ class TusApp:
             status, answer, text = await self._answer(scope, headers, receive)
         except TusError as error:
             status, answer, text = error.status, {}, error.text
+        except UploadRefusedError as error:
+            status, answer, text = 413 if isinstance(error, NoRoomError) else 422, {}, str(error)
+        except UploadEndedError as error:
+            status, answer, text = 410, {}, str(error)
         answer |= {
             "Tus-Resumable": VERSION,
             "Cache-Control": "no-store",
@@ -85,22 +92,25 @@ class TusApp:
         method = headers.get("x-http-method-override", scope["method"]).upper()
         if method == "OPTIONS":
             return 204, {"Tus-Version": VERSION, "Tus-Extension": "creation,termination"}, ""
-        user = await database_sync_to_async(allowed_user)(scope)
+        kind = kind_at(scope["path"])
+        if kind is None:
+            raise TusError(404, _("Nothing is uploaded to this address."))
+        user = await database_sync_to_async(allowed_user)(scope, kind)
         if method != "HEAD":
             await database_sync_to_async(check_csrf)(scope)
         if headers.get("tus-resumable") != VERSION:
             raise TusError(412, _("This upload protocol is not tus %(v)s.") % {"v": VERSION})
-        rest = scope["path"].removeprefix(PREFIX).strip("/")
+        rest = scope["path"].removeprefix(kind.prefix).strip("/")
         if method == "POST" and not rest:
-            upload = await database_sync_to_async(create)(headers, user)
-            return 201, {"Location": f"{PREFIX}{upload.uuid}", "Upload-Offset": "0"}, ""
-        upload = await database_sync_to_async(find)(rest, user)
+            upload = await database_sync_to_async(create)(kind, headers, user)
+            return 201, {"Location": f"{kind.prefix}{upload.uuid}", "Upload-Offset": "0"}, ""
+        upload = await database_sync_to_async(find)(kind, rest, user)
         if method == "HEAD":
-            offset = await database_sync_to_async(offset_of)(upload)
+            offset = await database_sync_to_async(upload.offset)()
             sizes = {"Upload-Offset": str(offset), "Upload-Length": str(upload.size_bytes)}
             return 200, sizes, ""
         if method == "DELETE":
-            await database_sync_to_async(actions.cancel_upload)(upload, user=user)
+            await database_sync_to_async(upload.cancel)(user=user)
             return 204, {}, ""
         if method == "PATCH":
             if headers.get("content-type") != "application/offset+octet-stream":
@@ -110,13 +120,13 @@ class TusApp:
         raise TusError(405, _("This method is not known here."))
 
 
-def allowed_user(scope: Scope) -> Any:
-    """Return the signed-in operator.  Raises TusError."""
+def allowed_user(scope: Scope, kind: Kind) -> Any:
+    """Return the signed-in user, who may send files of that kind.  Raises TusError."""
     user = scope["user"]
     if not user.is_authenticated:
         raise TusError(401, _("You are signed out. Sign in and choose the file again."))
-    if not user.has_perm(OPERATE):
-        raise TusError(403, _("Uploading needs the role Operators."))
+    if not user.has_perm(kind.permission):
+        raise TusError(403, missing_role(kind.permission))
     return user
 
 
@@ -136,9 +146,9 @@ def _number(headers: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
-def create(headers: Mapping[str, str], user: Any) -> OvaUpload:
-    """Create the upload a POST describes.  Raises TusError."""
-    name = "machine.ova"
+def create(kind: Kind, headers: Mapping[str, str], user: Any) -> Incoming:
+    """Create the upload a POST describes.  Raises TusError, UploadRefusedError."""
+    name = ""
     for pair in headers.get("upload-metadata", "").split(","):
         key, _space, value = pair.strip().partition(" ")
         if key in ("filename", "name"):
@@ -146,48 +156,34 @@ def create(headers: Mapping[str, str], user: Any) -> OvaUpload:
                 name = base64.b64decode(value, validate=True).decode("utf-8", "replace")
             except binascii.Error as error:
                 raise TusError(400, _("The file name is not base64.")) from error
-    try:
-        return actions.create_upload(name, _number(headers, "upload-length"), user=user)
-    except actions.UploadRefusedError as error:
-        raise TusError(413, str(error)) from error
+    return kind.create(name, _number(headers, "upload-length"), user=user)
 
 
-def find(text: str, user: Any) -> OvaUpload:
-    """Return the unfinished upload of that address and that user.  Raises TusError."""
+def find(kind: Kind, text: str, user: Any) -> Incoming:
+    """Return the upload of that address and that user.  Raises TusError, UploadEndedError."""
     try:
-        upload = OvaUpload.objects.filter(
-            uuid=UUID(text), created_by=user, origin=OvaUpload.Origin.BROWSER
-        ).first()
+        upload = kind.find(UUID(text), user=user)
     except ValueError:
         upload = None
     if upload is None:
         raise TusError(404, _("There is no such upload."))
-    if upload.status in (OvaUpload.Status.REFUSED, OvaUpload.Status.CANCELLED):
-        raise TusError(410, upload.message)
     return upload
-
-
-def offset_of(upload: OvaUpload) -> int:
-    """Return how many bytes are on disk for sure: what the row says, if the file has them."""
-    if upload.status != OvaUpload.Status.RECEIVING:
-        return upload.size_bytes
-    try:
-        return min(upload.received_bytes, uploads.part_path(upload).stat().st_size)
-    except FileNotFoundError:
-        return 0
 
 
 class Writer:
     """Writes the body of one PATCH to its place; one at a time for an upload."""
 
-    def __init__(self, upload: OvaUpload, offset: int) -> None:
+    def __init__(self, upload: Incoming, offset: int) -> None:
         self._upload = upload
         self._offset = offset
+        self._is_over = False
         self._synced_at = time.monotonic()
         self._file = -1
 
     async def take(self, receive: Receive) -> int:
-        """Store the body as it arrives and return the new offset.  Raises TusError.
+        """Store the body as it arrives and return the new offset.
+
+        Raises TusError, UploadRefusedError, UploadEndedError.
 
         What has been written when the connection breaks is kept.
         """
@@ -211,21 +207,26 @@ class Writer:
         return self._offset
 
     def _open(self) -> None:
-        if self._upload.status != OvaUpload.Status.RECEIVING:
+        if not self._upload.is_receiving:
             raise TusError(409, _("This upload is complete already."))
         try:
-            self._file = os.open(uploads.part_path(self._upload), os.O_WRONLY)
+            self._file = os.open(self._upload.part_path(), os.O_WRONLY)
         except FileNotFoundError as error:
             raise TusError(410, _("The file of this upload is gone; start it again.")) from error
         try:
+            self._check_turn()
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def _check_turn(self) -> None:
+        """Take the file's lock, and let the body only continue where the file ends."""
+        try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            os.close(self._file)
             raise TusError(423, _("Another connection is sending this file.")) from error
-        self._upload.refresh_from_db()
-        expected = offset_of(self._upload)
+        expected = self._upload.offset()
         if self._offset != expected:
-            os.close(self._file)
             raise TusError(
                 409,
                 _("%(have)d bytes are stored; the browser continued at %(sent)d.")
@@ -233,9 +234,8 @@ class Writer:
             )
 
     def _store(self, data: bytes) -> None:
-        """Write a piece, let the follower look at it, and note what is safe once a second."""
-        upload = self._upload
-        if self._offset + len(data) > upload.size_bytes:
+        """Write a piece, let it be looked at, and note what is safe once a second."""
+        if self._offset + len(data) > self._upload.size_bytes:
             raise TusError(413, _("The browser sent more bytes than it announced."))
         view = memoryview(data)
         try:
@@ -245,42 +245,28 @@ class Writer:
                 view = view[written:]
         except OSError as error:
             raise TusError(507, _("The file cannot be stored: %s.") % error.strerror) from error
-        follower = uploads.follower_of(upload)
         try:
-            known = follower.source is not None
-            follower.advance(limit_bytes=CATCH_UP_BYTES)
-            if time.monotonic() - self._synced_at >= SYNC_SECONDS or (
-                follower.source is not None and not known
-            ):
-                self._sync()
-        except SourceError as error:
-            actions.refuse_upload(upload, error)
-            raise TusError(422, f"{error.message} {error.remedy}".strip()) from error
-
-    def _sync(self) -> None:
-        os.fsync(self._file)
-        self._synced_at = time.monotonic()
-        actions.received(self._upload, self._offset)
-        actions.store_findings(self._upload)
-        state = OvaUpload.objects.filter(pk=self._upload.pk).values_list("status", flat=True).get()
-        if state != OvaUpload.Status.RECEIVING:
-            raise TusError(410, _("This upload was cancelled."))
+            is_due = self._upload.look() or time.monotonic() - self._synced_at >= SYNC_SECONDS
+            # All of it is noted only once it has been taken: else a crash between the two would
+            # leave a file that a browser thinks is done and nobody checks.
+            if is_due and self._offset < self._upload.size_bytes:
+                os.fsync(self._file)
+                self._synced_at = time.monotonic()
+                self._upload.note(self._offset)
+        except (UploadRefusedError, UploadEndedError):
+            self._is_over = True
+            raise
 
     def _close(self) -> None:
-        """Note what has arrived; hand a complete file to its check."""
+        """Note what has arrived, or take the file when that is all of it."""
         close_old_connections()
-        upload = self._upload
         try:
             os.fsync(self._file)
+            if self._is_over:
+                return
+            if self._offset == self._upload.size_bytes:
+                self._upload.complete()
+            else:
+                self._upload.note(self._offset)
         finally:
             os.close(self._file)
-        if not OvaUpload.objects.filter(pk=upload.pk, status=OvaUpload.Status.RECEIVING).exists():
-            return
-        actions.received(upload, self._offset)
-        if self._offset == upload.size_bytes:
-            if uploads.follower_of(upload).position >= upload.size_bytes - CATCH_UP_BYTES:
-                OvaUpload.objects.filter(pk=upload.pk).update(status=OvaUpload.Status.CHECKING)
-                actions.check_received(upload)
-            else:
-                uploads.forget_follower(upload)
-                actions.arrived(upload)

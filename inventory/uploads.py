@@ -12,7 +12,6 @@ from django.conf import settings
 from inventory.models import OvaUpload
 from inventory.sources.follow import OvaFollower
 
-RESERVE_BYTES = 1 << 30
 _MAX_NAME_BYTES = 200
 
 
@@ -47,16 +46,6 @@ def remove_files(upload: OvaUpload) -> None:
     forget_follower(upload)
     if upload.origin == OvaUpload.Origin.BROWSER:
         shutil.rmtree(folder_of(upload), ignore_errors=True)
-
-
-def free_bytes() -> int:
-    """Return how much may still be promised: free space less reserve and less what is due."""
-    free = shutil.disk_usage(settings.UPLOAD_DIR).free - RESERVE_BYTES
-    receiving = OvaUpload.objects.filter(
-        status=OvaUpload.Status.RECEIVING, origin=OvaUpload.Origin.BROWSER
-    )
-    due = sum(u.size_bytes - u.received_bytes for u in receiving)
-    return max(0, free - due)
 
 
 _followers: dict[int, OvaFollower] = {}

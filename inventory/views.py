@@ -18,8 +18,9 @@ from django.views.decorators.http import require_GET, require_POST
 from inventory import actions, imports, uploads
 from inventory.access import OPERATE, operator_required, viewer_required
 from inventory.host_pages import host_context
+from inventory.incoming import UploadRefusedError, free_bytes
 from inventory.models import OvaUpload
-from inventory.tus import PREFIX
+from inventory.ova_uploads import OvaUploads
 
 SHOWN = 50
 
@@ -32,8 +33,8 @@ def sources(request: HttpRequest) -> HttpResponse:
         upload_context(request)
         | host_context(request)
         | {
-            "tus_url": PREFIX,
-            "free_bytes": uploads.free_bytes(),
+            "tus_url": OvaUploads.prefix,
+            "free_bytes": free_bytes(Path(settings.UPLOAD_DIR)),
             "import_dir": settings.IMPORT_DIR,
             "importable": import_entries(),
         }
@@ -101,7 +102,7 @@ def upload_plain(request: HttpRequest) -> HttpResponse:
         assert isinstance(file, TemporaryUploadedFile)  # noqa: S101  the only handler that is set
         try:
             upload = actions.create_upload(file.name or "", file.size or 0, user=request.user)
-        except actions.UploadRefusedError as error:
+        except UploadRefusedError as error:
             messages.error(request, str(error))
             continue
         Path(file.temporary_file_path()).rename(uploads.part_path(upload))
@@ -116,7 +117,7 @@ def import_register(request: HttpRequest) -> HttpResponse:
     """Register a file of the import folder."""
     try:
         upload = actions.register_import(request.POST.get("name", ""), user=request.user)
-    except actions.UploadRefusedError as error:
+    except UploadRefusedError as error:
         messages.error(request, str(error))
     else:
         messages.success(

@@ -17,7 +17,8 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 
 from conversions.routing import websocket_urlpatterns  # noqa: E402
-from inventory.tus import PREFIX, TusApp  # noqa: E402
+from inventory.incoming import kind_at  # noqa: E402
+from inventory.tus import TusApp  # noqa: E402
 
 uploads = AuthMiddlewareStack(TusApp())
 
@@ -28,7 +29,7 @@ async def http(
     send: Callable[[Any], Awaitable[None]],
 ) -> None:
     """Send uploads past Django, which would store every body twice."""
-    application = uploads if scope["path"].startswith(PREFIX) else django_application
+    application = uploads if kind_at(scope["path"]) else django_application
     await application(scope, receive, send)
 
 

@@ -28,10 +28,10 @@ def iso(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return make_iso(driver_iso_tree(folder / "tree"), folder / "virtio-win.iso").read_bytes()
 
 
-@pytest.fixture(autouse=True)
-def folder(settings: Settings, tmp_path: Path) -> Path:
-    settings.DRIVERS_DIR = tmp_path / "drivers"
-    return tmp_path / "drivers"
+@pytest.fixture
+def folder(settings: Settings) -> Path:
+    """The folder of drivers, which is not there until something is added."""
+    return Path(settings.DRIVERS_DIR)
 
 
 @pytest.fixture
@@ -67,13 +67,17 @@ def test_an_iso_is_added_listed_and_removed(admin: Client, iso: bytes, folder: P
     assert "Windows Server 2019" in page
     [drivers] = list_drivers()
     assert "x86_64" in drivers.covers["2k19"]
+    assert "labelled virtio-win-0.1.285" in page
+    assert "QEMU guest agent for i386, x86_64" in page
     admin.post("/drivers/remove/?name=virtio-win-0.1.262.iso")
-    assert not list(folder.iterdir())
+    assert not [p for p in folder.rglob("*") if p.is_file()]
+    assert "No drivers yet" in admin.get("/drivers/").content.decode()
 
 
 @pytest.mark.parametrize(
     ("name", "keep", "words"),
     [("virtio-win.iso", 0.0, "was not kept"), ("virtio-win.iso", 0.3, "was not kept"),
+     ("virtio-win.iso", 0.003, "an ISO image has more"),
      ("virtio-win.zip", 1.0, "neither an ISO image"), ("rhsrvany.exe", 1.0, "no Windows program")],
 )  # fmt: skip
 def test_what_is_no_use_is_refused_and_not_kept(
@@ -96,6 +100,24 @@ def test_a_program_of_the_first_start_is_kept_beside_the_drivers(
     assert "is added" in add(admin, "RHSRVANY.EXE", b"MZ" + bytes(1000))
     assert (folder / "virt-tools" / "rhsrvany.exe").exists()
     assert "rhsrvany.exe" in admin.get("/drivers/").content.decode()
+    assert "is there already" in add(admin, "rhsrvany.exe", b"MZ" + bytes(1000))
+
+
+def test_a_program_that_is_none_is_marked(admin: Client, folder: Path) -> None:
+    (folder / "virt-tools").mkdir(parents=True)
+    (folder / "virt-tools/rhsrvany.exe").write_bytes(b"#!/bin/sh")
+    assert "it is no Windows program" in admin.get("/drivers/").content.decode()
+
+
+def test_the_block_driver_tells_its_version(admin: Client, folder: Path) -> None:
+    inf = "[Version]\r\nDriverVer = 7/21/2023,100.93.104.24000\r\n"
+    for name, data in (("viostor.inf", inf.encode("utf-16")), ("viostor.sys", b"x")):
+        path = folder / "unpacked/viostor/w10/amd64" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    page = admin.get("/drivers/").content.decode()
+    assert "100.93.104.24000 of 2023-07-21" in page
+    assert "No QEMU guest agent" in page
 
 
 def test_operators_look_but_do_not_add(client: Client, iso: bytes, folder: Path) -> None:

@@ -31,6 +31,10 @@ class Collection(Protocol):
         """Return where it is, for messages."""
         ...
 
+    def label(self) -> str:
+        """Return the name it bears itself, "" when it has none."""
+        ...
+
     def paths(self) -> Sequence[str]:
         """Return every file, sorted, relative to the top."""
         ...
@@ -56,6 +60,10 @@ class FolderCollection:
         """Return the folder."""
         return f"folder {self._folder}"
 
+    def label(self) -> str:
+        """Return nothing: a folder is called what somebody called it."""
+        return ""
+
     def paths(self) -> Sequence[str]:
         """Return every file, sorted."""
         return sorted(self._sizes)
@@ -79,6 +87,10 @@ class IsoCollection:
     def describe(self) -> str:
         """Return the path."""
         return f"ISO {self._image.path}"
+
+    def label(self) -> str:
+        """Return the volume's name, which is "virtio-win-0.1.285" or the like."""
+        return self._image.label
 
     def paths(self) -> Sequence[str]:
         """Return every file, sorted."""

@@ -15,6 +15,8 @@ from typing import BinaryIO
 from conversions.pipeline.errors import HostError
 
 SECTOR = 2048
+# So much of an image tells whether it is one: the system area and the first descriptor.
+HEAD_BYTES = 17 * SECTOR
 MAX_FILES = 100_000
 MAX_DEPTH = 16
 MAX_FOLDER_BYTES = 4 << 20
@@ -37,12 +39,20 @@ class _Record:
     flags: int
 
 
+def starts_like_iso(path: Path) -> bool:
+    """Tell whether the first HEAD_BYTES of a file can be those of an image.  Raises OSError."""
+    with path.open("rb") as stream:
+        stream.seek(16 * SECTOR + 1)
+        return stream.read(5) == b"CD001"
+
+
 class IsoImage:
-    """The files of an image, in a list made when it is opened."""
+    """The files of an image, in a list made when it is opened; `label` is the volume's name."""
 
     def __init__(self, path: Path) -> None:
         """Read all names.  Raises IsoError."""
         self.path = path
+        self.label = ""
         try:
             with path.open("rb") as stream:
                 self._bytes = stream.seek(0, 2)
@@ -85,6 +95,7 @@ class IsoImage:
             if len(sector) < SECTOR or sector[1:6] != b"CD001" or sector[0] == 255:
                 break
             if sector[0] == 1 and primary is None:
+                self.label = sector[40:72].decode("ascii", "replace").strip(" \0")
                 primary = self._record(sector[156:190], joliet=False)
             elif sector[0] == 2 and sector[88:91] in _JOLIET:
                 return True, self._record(sector[156:190], joliet=True)

@@ -66,6 +66,7 @@ def test_an_iso_holds_what_was_packed(tree: Path, tmp_path: Path, options: tuple
     image = IsoImage(virtio_win.make_iso(tree, tmp_path / "x.iso", *options))
     expected = sorted(str(p.relative_to(tree)) for p in tree.rglob("*") if p.is_file())
     assert image.paths() == expected
+    assert image.label == "virtio-win-0.1.285"
     path = "NetKVM/2k12R2/amd64/netkvmco.dll"
     assert image.read(path) == b"netkvmco.dll\n"
     assert image.size_bytes(path) == 13
