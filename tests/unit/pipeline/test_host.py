@@ -202,6 +202,7 @@ def test_sizes_for_people() -> None:
     assert [short(n) for n in (12, 21474836480, 5 << 40)] == ["12", "20.0G", "5120.0G"]
 
 
+@pytest.mark.rows("4-T93")
 def test_progress_is_read_in_any_chunks_and_never_falls() -> None:
     stream = b"    (0.00/100%)\r    (40.00/100%)\r    (39.00/100%)\r    (100.00/100%)\r"
     for size in (1, 3, 7, 100):
@@ -316,6 +317,7 @@ def test_a_failed_copy_leaves_nothing(tmp_path: Path) -> None:
     assert report.data("files")["removed"] == [str(folder / "web_01-sda.part")]
 
 
+@pytest.mark.rows("4-T21")
 def test_too_little_room_names_both_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

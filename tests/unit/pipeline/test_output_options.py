@@ -33,11 +33,13 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return captured.err + captured.out
 
 
+@pytest.mark.rows("4-T02")
 @pytest.mark.parametrize(("alias", "name"), [("local", "local"), ("disk", "local")])
 def test_t02_spellings(alias: str, name: str) -> None:
     assert kind_of(alias).name == name
 
 
+@pytest.mark.rows("4-T03", "4-T04", "4-T06", "4-T08", "4-T11", "4-T12", "4-T24", "4-T91")
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -75,6 +77,7 @@ def test_refused_before_the_source_is_opened(
     assert "such.ova" not in text
 
 
+@pytest.mark.rows("4-T10")
 @pytest.mark.parametrize("name", KINDS)
 def test_t10_an_unknown_key_names_the_kind(name: str) -> None:
     with pytest.raises(JobError, match=f"colour is not an option of output {name}"):
@@ -99,6 +102,7 @@ def Target_of(name: str, **values: object) -> Job:  # noqa: N802  reads like the
     return job(Target(**(base | values)))  # type: ignore[arg-type]
 
 
+@pytest.mark.rows("4-T07")
 @pytest.mark.parametrize("name", [n for n, k in KINDS.items() if not k.password_required])
 def test_t07_a_password_that_nobody_asks_for(name: str) -> None:
     with pytest.raises(JobError, match="takes no password"):
@@ -110,10 +114,12 @@ def test_every_kind_can_be_had(name: str) -> None:
     assert output_for(Target_of(name), Path("/w"), RecordingReporter()).describe()
 
 
+@pytest.mark.rows("4-T05")
 def test_t05_the_format_is_qcow2_and_recorded() -> None:
     assert job(Target(directory="/t")).to_dict()["target"]["format"] == "qcow2"
 
 
+@pytest.mark.rows("4-T06")
 def test_t06_a_folder_that_is_not_one(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
@@ -126,6 +132,7 @@ def test_t06_a_folder_that_is_not_one(tmp_path: Path) -> None:
             raise AssertionError("not reached")
 
 
+@pytest.mark.rows("4-T13")
 @pytest.mark.parametrize("name", KINDS)
 def test_t13_help_for_the_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-o", name, "-oo", "?"]) == 0
@@ -134,6 +141,7 @@ def test_t13_help_for_the_options(name: str, capsys: pytest.CaptureFixture[str])
     assert name in text
 
 
+@pytest.mark.rows("4-T14", "4-T15", "4-T16")
 @pytest.mark.parametrize(
     ("name", "renamed", "stem"),
     [("windows", None, "windows"), ("windows", "app-7", "app-7"), ("a/b", None, "a_b")],
@@ -156,6 +164,7 @@ def test_names_of_files(
     assert names[25:] == [f"{stem}-sdz", f"{stem}-sdaa", f"{stem}-sdab"]
 
 
+@pytest.mark.rows("4-T109")
 def test_t109_the_capabilities(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--machine-readable"]) == 0
     lines = capsys.readouterr().out.split("\n")
