@@ -193,16 +193,21 @@ class StaticIp:
             raise JobError(
                 f"{self.mac[:80]!r} is no MAC address.", remedy="Write it as 00:11:22:33:44:55."
             )
-        version = 0
+        versions = {}
         for text in (self.address, *filter(None, [self.gateway]), *self.name_servers):
             try:
-                address = ip_address(text)
+                versions[text] = ip_address(text).version
             except ValueError as error:
                 raise JobError(
                     f"{text[:80]!r}, given for {self.mac}, is no IP address.",
                     remedy="Write an IPv4 or IPv6 address.",
                 ) from error
-            version = version or address.version
+        version = versions[self.address]
+        if self.gateway and versions[self.gateway] != version:
+            raise JobError(
+                f"{self.address} of {self.mac} and its gateway {self.gateway} are not of one kind.",
+                remedy="Give an IPv4 address an IPv4 gateway, and IPv6 one of IPv6.",
+            )
         bits = 32 if version == 4 else 128
         if self.prefix is not None and not 0 <= self.prefix <= bits:
             raise JobError(

@@ -15,7 +15,7 @@ from conversions.pipeline.firmware import detect_boot_disk, is_uefi_target
 from conversions.pipeline.fsck import check_filesystems, has_old_counters
 from conversions.pipeline.inspection import inspect_guest, mount_guest
 from conversions.pipeline.job import Job, Mode
-from conversions.pipeline.networks import map_nics
+from conversions.pipeline.networks import map_nics, warn_of_unused
 from conversions.pipeline.outputs import output_for
 from conversions.pipeline.overlay import create_overlays
 from conversions.pipeline.report import Level, Reporter
@@ -93,6 +93,7 @@ def convert(job: Job, report: Reporter) -> None:
                 closed=closed,
             )  # fmt: skip
             collect_concerns(context, stats)
+            warn_of_unused(job, source.nics, guest, report)
             guestcaps = pick_converter(guest).convert(context)
             boot_disk = detect_boot_disk(g, guest, overlays)
             report.report("boot_disk", boot_disk)
