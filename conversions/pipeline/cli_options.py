@@ -123,7 +123,11 @@ def options_parser() -> argparse.ArgumentParser:
         )
     add("--job", metavar="FILE", help="read the job as JSON from a file, - for standard input")
     add("--events", action="store_true", help="write events as JSON lines")
-    add("--machine-readable", action="store_true", help="print the capabilities")
+    add(
+        "--machine-readable",
+        action="store_true",
+        help="without a source print what this program can do; with one, progress as lines N/100",
+    )
     add("-q", "--quiet", action="store_true", help="only warnings and errors")
     add("-v", "--verbose", action="store_true", help="also debug messages")
     add("-x", dest="trace", action="store_true", help="also libguestfs' calls and messages")

@@ -214,8 +214,8 @@ def _nothing_found(g: GuestFS, filesystems: Filesystems) -> InspectionError:
     seen = ", ".join(f"{dev} ({kind})" for dev, kind in sorted(filesystems)) or "none"
     return InspectionError(
         f"No operating system was found on the disks. Filesystems: {seen}.",
-        remedy="The disks may be blank or damaged; start the machine on its source to see whether "
-        "it boots.",
+        remedy="The disks may be blank, damaged, or encrypted in a way that is not known here; "
+        "start the machine on its source to see whether it boots.",
         code="E-NO-ROOT",
     )
 

@@ -110,7 +110,7 @@ def failing(tmp_path: Path) -> Path:
     return disk
 
 
-@pytest.mark.rows("2-T139")
+@pytest.mark.rows("2-T139", "4-T104")
 def test_a_failure_leaves_the_disk_as_it_was(
     failing: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:

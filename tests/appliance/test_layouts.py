@@ -198,12 +198,13 @@ def test_a_machine_that_lost_its_power(disks: Disks, rehearse: Rehearse) -> None
     ]  # fmt: skip
 
 
-@pytest.mark.rows("1-T257", "2-T8")
+@pytest.mark.rows("1-T257", "2-T8", "4-T107")
 def test_a_blank_disk_alone_is_no_guest(disks: Disks, rehearse: Rehearse) -> None:
     """T8."""
     status, events = rehearse(disks["blank"])
     assert status == 1
     assert events[-1]["code"] == "E-NO-ROOT"
+    assert "blank, damaged, or encrypted" in events[-1]["remedy"]
 
 
 @pytest.mark.rows("2-T23")
@@ -217,7 +218,7 @@ def test_a_damaged_filesystem_is_found_before_anything_is_changed(
     assert "/dev/sda1" in events[-1]["message"]
 
 
-@pytest.mark.rows("2-T2", "2-T5", "2-T6")
+@pytest.mark.rows("2-T2", "2-T5", "2-T6", "4-T110")
 def test_two_systems_need_a_choice(disks: Disks, rehearse: Rehearse) -> None:
     """T2, T6, T5."""
     for options in ([], ["--root", "/dev/sdz9"]):

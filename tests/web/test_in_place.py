@@ -62,6 +62,7 @@ def test_without_an_overlay_only_when_it_is_ticked(
     assert actions.job_of(Conversion.objects.get()).direct is direct
 
 
+@pytest.mark.rows("4-T104")
 @pytest.mark.parametrize(
     ("status", "commit", "said"),
     [

@@ -72,6 +72,7 @@ def test_the_adjustments_reach_the_job(operator: Client) -> None:
     assert (job.guest_agent, job.keep_nic_names, job.fsck) == (False, True, True)
 
 
+@pytest.mark.rows("4-T116")
 def test_neither_a_password_nor_its_hash_is_stored_in_clear(operator: Client) -> None:
     send(operator, make_vm(), "start", **{"guest-root_password": PASSPHRASE})
     stored = everything_stored()

@@ -192,14 +192,24 @@ def test_t22_a_killed_copy_names_its_signal_and_leaves_nothing(tmp_path: Path) -
     assert progress["done_bytes"] < progress["total_bytes"]
 
 
-def test_t23_the_other_copies_end_with_the_one_that_fails(tmp_path: Path) -> None:
+@pytest.mark.rows("4-T23")
+def test_t23_the_other_copies_end_with_the_one_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The siblings run at a rate that would take hours."""
     source, overlays, report = make_disks(tmp_path, 3, data=8 * MIB)
-    broken = replace(overlays[1], path=str(tmp_path / "missing.qcow2"))
+
+    def broken_sdb(disk: TargetDisk, target: Target, rate: int | None) -> list[str]:
+        command = convert_command(disk, target, rate)
+        missing = str(tmp_path / "missing.qcow2")
+        return [missing if disk.overlay.sd == "sdb" and w == disk.overlay.path else w
+                for w in command]  # fmt: skip
+
+    monkeypatch.setattr(disk_copy, "convert_command", broken_sdb)
     output = local(tmp_path / "t", report)
     with (
         pytest.raises(CommandError, match="missing"),
-        output.prepare(source, [overlays[0], broken, overlays[2]]) as targets,
+        output.prepare(source, overlays) as targets,
     ):
         copy_disks(
             targets,

@@ -178,6 +178,7 @@ def test_t43_the_clock() -> None:
     ("boot", "orders"), [(1, ["2", "1", "4"]), (None, ["1", "2", "3"])], ids=["known", "unknown"]
 )
 def test_t44_the_boot_order(boot: int | None, orders: list[str]) -> None:
+    """Differs for Windows, whose boot disk is looked for too: that of its ESP or of C:."""
     disks = tuple(target_disk(n) for n in range(3))
     root = tree(make_meta(buses=TargetBuses(virtio_blk=disks), boot_disk=boot))
     assert [e.get("order") for e in root.iterfind("devices/disk/boot")] == orders

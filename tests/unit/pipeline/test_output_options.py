@@ -12,7 +12,7 @@ from conversions.pipeline.job import CopyOptions, Input, Job, Mode, Target
 from conversions.pipeline.output_kinds import KINDS, kind_of
 from conversions.pipeline.outputs import output_for
 from conversions.pipeline.report import RecordingReporter
-from tests.unit.pipeline.samples import make_source, target_disk
+from tests.unit.pipeline.samples import make_meta, make_source, target_disk
 
 FOLDER_KINDS = [name for name, kind in KINDS.items() if kind.place == "directory"]
 
@@ -34,9 +34,28 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 @pytest.mark.rows("4-T02")
-@pytest.mark.parametrize(("alias", "name"), [("local", "local"), ("disk", "local")])
-def test_t02_spellings(alias: str, name: str) -> None:
-    assert kind_of(alias).name == name
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("local", "disk"),
+        ("openstack", "osp", "rhosp"),
+        ("ovirt", "rhv", "rhev"),
+        ("ovirt-upload", "ovirt_upload", "rhv-upload", "rhv_upload"),
+    ],
+)
+def test_t02_spellings(names: tuple[str, ...]) -> None:
+    """Each group is one kind, or not to be had under any of its names."""
+    found = {meaning(name) for name in names}
+    assert len(found) == 1, found
+
+
+def meaning(name: str) -> str | None:
+    """Return the kind of a name, None for one that is refused by its name."""
+    try:
+        return kind_of(name).name
+    except JobError as error:
+        assert repr(name) in error.message
+        return None
 
 
 @pytest.mark.rows("4-T03", "4-T04", "4-T06", "4-T08", "4-T11", "4-T12", "4-T24", "4-T91")
@@ -44,6 +63,7 @@ def test_t02_spellings(alias: str, name: str) -> None:
     ("words", "expected"),
     [
         (("-o", "json"), "'json'"),
+        (("-o", "nonsense"), "'nonsense'"),
         (("-o", "local", "-os", "/tmp", "-of", "vmdk"), "vmdk"),
         (("-o", "local", "-os", "/tmp", "-oa", "sparse", "-oa", "sparse"), "given twice"),
         (("-o", "local", "-os", "/tmp", "-oa", "thin"), "thin"),
@@ -64,7 +84,7 @@ def test_t02_spellings(alias: str, name: str) -> None:
         (("-o", "qemu", "-os", "/tmp", "-oo", "qemu-boot=perhaps"), "perhaps"),
     ],
     ids=[
-        "T03-kind", "T03-format", "T04-twice", "T04-value", "T06", "T08-format",
+        "T03-json", "T03-kind", "T03-format", "T04-twice", "T04-value", "T06", "T08-format",
         "T08-allocation", "T08-folder", "T08-option", "T08-connection", "T11", "T12", "T91",
         "T24", "T24-negative", "T12-qemu",
     ],
@@ -162,14 +182,34 @@ def test_names_of_files(
     names = [Path(d.final_path).name for d in disks]
     assert names[0] == f"{stem}-sda"
     assert names[25:] == [f"{stem}-sdz", f"{stem}-sdaa", f"{stem}-sdab"]
+    meta = make_meta(source=make_source(name=name), name=output.name_for(make_source(name=name)))
+    with output.prepare(meta.source, overlays[:1]) as targets:
+        Path(targets.disks[0].part_path).touch()
+        output.write_metadata(targets, meta)
+        targets.commit()
+    suffix = {"local": ".xml", "qemu": ".sh"}[kind]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [f"{stem}-sda", f"{stem}{suffix}"]
+    )
+    text = (tmp_path / f"{stem}{suffix}").read_text()
+    assert (f"<name>{stem}</name>" if kind == "local" else f"-name guest={stem} ") in text
 
 
 @pytest.mark.rows("4-T109")
 def test_t109_the_capabilities(capsys: pytest.CaptureFixture[str]) -> None:
+    """The name is ours; the words after it are virt-v2v's.  With a source it is an option."""
     assert main(["--machine-readable"]) == 0
-    lines = capsys.readouterr().out.split("\n")
-    assert "output:disk" in lines
-    assert {f"output:{name}" for name in KINDS} < set(lines)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["v2vweb", "virt-v2v-2.0", "libguestfs-rewrite"]
+    assert len(set(lines)) == len(lines)
+    wanted = {f"input:{name}" for name in ("disk", "libvirt", "libvirtxml", "ova", "vmx")}
+    wanted |= {"output:disk", "output:local", "convert:linux", "convert:windows"}
+    wanted |= {f"output:{name}" for name in KINDS}
+    assert wanted <= set(lines)
+    assert main(["--machine-readable", "/no/such.ova", "--inspect"]) == 1
+    said = capsys.readouterr()
+    assert "such.ova" in said.err
+    assert "libguestfs-rewrite" not in said.out
 
 
 def test_copy_options_survive_json() -> None:
