@@ -44,6 +44,10 @@ def inspect_guest(
     if not found:
         raise _nothing_found(g, filesystems)
     found = without_snapshots(found)
+    report.report(
+        "roots",
+        [{"device": r.device, "product_name": r.product_name, "type": r.type} for r in found],
+    )
     device = choose_root([(r.device, r.product_name) for r in found], root)
     chosen = next(r for r in found if r.device == device)
     if len(found) > 1:

@@ -236,6 +236,10 @@ class WindowsOptions:
     static_ips: tuple[StaticIp, ...] = ()
 
 
+# A device, or a subvolume of btrfs as libguestfs calls it.
+_ROOTS = ("/dev/", "btrfsvol:/dev/")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One conversion, rehearsal or inspection.
@@ -276,7 +280,7 @@ class Job:
         """Refuse what can be refused without looking at anything.  Raises JobError."""
         if self.mode is Mode.COPY and self.target is None:
             raise JobError("Copy mode needs a target.", remedy="Give one with -o and -os.")
-        if self.root not in ("single", "first") and not self.root.startswith("/dev/"):
+        if self.root not in ("single", "first") and not self.root.startswith(_ROOTS):
             raise JobError(
                 f"Root choice {self.root!r} is not known.",
                 remedy="Use single, first or a device of the guest such as /dev/sda2.",

@@ -228,6 +228,11 @@ def test_two_systems_need_a_choice(disks: Disks, rehearse: Rehearse) -> None:
         assert events[-1]["step"] == "inspection"
         assert "/dev/sda1" in events[-1]["message"]
         assert "btrfsvol:/dev/sdb1/@" in events[-1]["message"]
+        roots = [root["device"] for root in reports(events)["roots"]]
+        assert roots == ["/dev/sda1", "btrfsvol:/dev/sdb1/@"]
+    status, events = rehearse(disks["plain"], disks["btrfs"], "--root", roots[1])
+    assert status == 0, events[-1]
+    assert reports(events)["inspection"]["root"] == roots[1]
 
 
 @pytest.mark.rows("2-T145")

@@ -177,6 +177,7 @@ def test_bad_maps_are_refused(networks: list[str], macs: list[str]) -> None:
         parse_map(networks, [], macs)
 
 
+@pytest.mark.rows("4-T110")
 def test_a_job_survives_json_and_refuses_what_it_does_not_know() -> None:
     job = Job(
         mode=Mode.COPY,
@@ -190,6 +191,7 @@ def test_a_job_survives_json_and_refuses_what_it_does_not_know() -> None:
         ("colour", 1),
         ("trim", "yes"),
         ("root", "sda"),
+        ("root", "btrfsvol:sda"),
         ("memory_mib", True),
         ("target", {"format": "vhd"}),
         ("target", {"format": "raw", "compressed": True}),
