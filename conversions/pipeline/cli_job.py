@@ -60,6 +60,8 @@ def job_from(options: argparse.Namespace) -> Job:
         windows=_windows(options),
         customize=_customize(options),
         keys=tuple(_key(value) for value in options.key),
+        collect=tuple(options.collect),
+        collect_output=options.collect_output or "",
         fsck=not options.no_fsck,
         guest_agent=not options.no_guest_agent,
         keep_nic_names=not options.no_keep_nic_names,

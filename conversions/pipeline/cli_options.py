@@ -108,6 +108,14 @@ def options_parser() -> argparse.ArgumentParser:
         default=[],
         help="opens an encrypted device; ID is all, /dev/sda2 or a UUID",
     )
+    add(
+        "--collect",
+        metavar="GUESTPATH[:DIR]",
+        action="append",
+        default=[],
+        help="pack a file or folder of the guest before it is changed; DIR: where in the archive",
+    )
+    add("--collect-output", action=Once, metavar="FILE", help="the .tar.xz they are packed into")
     add("--no-fsck", action="store_true", help="check no filesystem before and after")
     add("--no-guest-agent", action="store_true", help="arrange no QEMU guest agent")
     add("--no-keep-nic-names", action="store_true", help="let names of network cards change")

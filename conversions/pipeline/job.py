@@ -10,6 +10,7 @@ from enum import StrEnum
 from ipaddress import ip_address
 from typing import Any, Literal
 
+from conversions.pipeline.collect import check_collection
 from conversions.pipeline.errors import JobError
 from conversions.pipeline.output_kinds import BOOLEANS, check_target
 
@@ -251,7 +252,8 @@ class Job:
     network cards keep the names they are configured by.  `direct` converts in place without an
     overlay, where there is no room for one: nothing can undo it.  `define` gives a domain converted
     in place its new definition on its host.  `keys` open encrypted devices; they belong in no file
-    and no log.  `fsck` checks filesystems before and after.
+    and no log.  `fsck` checks filesystems before and after.  `collect` are files and folders of the
+    guest, GUESTPATH[:DIR], packed into the file `collect_output` before anything is changed.
     """
 
     mode: Mode
@@ -264,6 +266,8 @@ class Job:
     customize: Customize = field(default_factory=Customize)
     windows: WindowsOptions = field(default_factory=WindowsOptions)
     keys: tuple[Key, ...] = field(default=(), repr=False)
+    collect: tuple[str, ...] = ()
+    collect_output: str = ""
     fsck: bool = True
     define: bool = False
     direct: bool = False
@@ -287,6 +291,7 @@ class Job:
             )
         if self.target is not None:
             check_target(self.target)
+        check_collection(self.collect, self.collect_output)
         if self.mode is Mode.IN_PLACE:
             self._check_in_place()
         elif self.direct:
@@ -344,6 +349,7 @@ class Job:
             target = _strict(Target, values["target"], "target")
             target["options"] = {k: tuple(v) for k, v in target.get("options", {}).items()}
             values["target"] = Target(**target)
+        values["collect"] = tuple(values.get("collect", ()))
         if "copy" in values:
             values["copy"] = CopyOptions(**_strict(CopyOptions, values["copy"], "copy"))
         if "network_map" in values:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 
 from conversions.pipeline.appliance import Appliance
+from conversions.pipeline.collect import collect_files
 from conversions.pipeline.concerns import collect_concerns
 from conversions.pipeline.context import Context
 from conversions.pipeline.convert import pick_converter
@@ -92,6 +94,8 @@ def convert(job: Job, report: Reporter) -> None:
                 g=g, guest=guest, source=source, job=job, report=report, work=work, change=changing,
                 closed=closed,
             )  # fmt: skip
+            if job.collect:
+                collect_files(g, job.collect, Path(job.collect_output), work, report)
             collect_concerns(context, stats)
             warn_of_unused(job, source.nics, guest, report)
             guestcaps = pick_converter(guest).convert(context)
