@@ -96,6 +96,7 @@ def _customize(options: argparse.Namespace) -> Customize:
         timezone=options.timezone or "",
         root_password_hash=password,
         ssh_keys=keys,
+        update=options.update,
         install=tuple(name for value in options.install for name in value.split(",")),
         uninstall=tuple(name for value in options.uninstall for name in value.split(",")),
         firstboot=(*scripts, *options.firstboot_command),

@@ -147,6 +147,7 @@ def _add_wishes(parser: argparse.ArgumentParser) -> None:
     add("--hostname", help="its host name")
     add("--timezone", metavar="AREA/PLACE", help="its time zone")
     add("--root-password", metavar="password:TEXT|file:PATH|locked|disabled", help="of root")
+    add("--update", action="store_true", help="update all packages at the first start")
     for option, metavar, text in (
         ("--ssh-inject", "root:file:PATH|root:string:KEY", "a key that lets root in"),
         ("--install", "PACKAGE,...", "install at the first start"),

@@ -143,14 +143,16 @@ _CRYPTED = re.compile(r"[!*]|\$[0-9a-z]+\$[^:\n]+")
 class Customize:
     """Wishes for the guest: "" and empty mean no change.
 
-    `root_password_hash` is in the form of crypt(3), never the password itself.  `install` happens
-    at the first start, `uninstall` at once.  `firstboot` are scripts of the first start.
+    `root_password_hash` is in the form of crypt(3), never the password itself.  `install` and
+    `update`, of all packages, happen at the first start, `uninstall` at once.  `firstboot` are
+    scripts of the first start.
     """
 
     hostname: str = ""
     timezone: str = ""
     root_password_hash: str = ""
     ssh_keys: tuple[str, ...] = ()
+    update: bool = False
     install: tuple[str, ...] = ()
     uninstall: tuple[str, ...] = ()
     firstboot: tuple[str, ...] = ()

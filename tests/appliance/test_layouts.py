@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,3 +250,56 @@ def test_deleted_data_is_not_copied(disks: Disks, repository: Path, tmp_path: Pa
     assert before > DELETED_BYTES
     copied = (tmp_path / "copy-sda").stat().st_blocks * 512
     assert copied < before - DELETED_BYTES + 300_000_000
+
+
+@pytest.fixture
+def convert(repository: Path, tmp_path: Path) -> Callable[..., str]:
+    """Convert a disk with options; return the text that it prints.  Its work folder is empty."""
+
+    def run(disk: str, *options: str) -> str:
+        work = tmp_path / "work"
+        work.mkdir()
+        command = [sys.executable, "-m", "conversions.pipeline", "-i", "disk", "-if", "raw", disk]
+        done = subprocess.run(
+            [*command, *options], cwd=repository, capture_output=True, text=True, timeout=900,
+            env=os.environ | {"VIRT_V2V_TMPDIR": str(work)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+        assert [p.name for p in work.iterdir() if "copies" not in p.name] == []
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.rows("4-T09")
+def test_a_whole_conversion_into_nothing(
+    disks: Disks, convert: Callable[..., str], tmp_path: Path
+) -> None:
+    text = convert(disks["plain"], "-o", "null", "--machine-readable")
+    figures = [line for line in text.splitlines() if line.endswith("/100")]
+    assert (figures[0], figures[-1]) == ("0/100", "100/100")
+    assert "qemu-img convert" in text
+    assert [p.name for p in tmp_path.iterdir()] == ["work"]
+
+
+@pytest.mark.rows("4-T112", "4-T113")
+def test_without_trimming_the_copy_is_right_too(
+    disks: Disks, convert: Callable[..., str], tmp_path: Path
+) -> None:
+    """Files of the guest are packed as they were before they were changed."""
+    archive, target = tmp_path / "old.tar.xz", tmp_path / "target"
+    target.mkdir()
+    text = convert(
+        disks["plain"], "-o", "local", "-os", str(target), "--no-fstrim", "--verify", "full",
+        "--collect", "/etc/fstab", "--collect", "/missing", "--collect", "/boot:old",
+        "--collect-output", str(archive),
+    )  # fmt: skip
+    assert "Skipped: Trimming the filesystems (turned off)" in text
+    assert "full check of the copy passed" in text
+    assert "Not in the guest, so not packed: /missing" in text
+    assert {p.name for p in target.iterdir()} == {"plain-sda", "plain.xml"}
+    with tarfile.open(archive) as packed:
+        member = packed.extractfile("etc/fstab")
+        assert member
+        assert member.read().decode() == FSTAB
+        assert any(name.startswith("old/vmlinuz") for name in packed.getnames())
