@@ -23,6 +23,7 @@ from conversions.models import Concern, Conversion, Inspection
 from conversions.pipeline.job import Job, Mode
 from conversions.pipeline.outputs.libvirt_xml import preview_xml
 from conversions.sections import sections_for
+from conversions.sections.damage import DamageSection, damaging_run
 from conversions.sections.encryption import EncryptionSection
 from conversions.sections.system import SystemSection
 from conversions.space import needs
@@ -176,14 +177,15 @@ def inspect(request: HttpRequest, uuid: UUID) -> HttpResponse:
         messages.info(request, _("An inspection of this machine is under way already."))
         return redirect(running)
     job = quick_job(vm, Mode.INSPECT)
-    kinds = (EncryptionSection, SystemSection)
-    sections = sections_for(request.POST or None, vm, latest_inspection(vm), kinds)
-    if request.method == "GET":
-        context = {"vm": vm, "sections": sections}
-        return render(request, "conversions/inspect.html", context) if sections else redirect(vm)
+    kinds = (DamageSection, EncryptionSection, SystemSection)
+    sent = request.POST if request.method == "POST" else None
+    sections = sections_for(sent, vm, latest_inspection(vm), kinds)
+    if sent is None and not sections:
+        return redirect(vm)
+    if sent is None or not all(section.is_valid() for section in sections):
+        return render(request, "conversions/inspect.html", {"vm": vm, "sections": sections})
     for section in sections:
-        if section.is_valid():
-            job = section.apply(job)
+        job = section.apply(job)
     return redirect(start_conversion(vm, job, user=request.user))
 
 
@@ -194,6 +196,8 @@ def rehearse(request: HttpRequest, uuid: UUID) -> HttpResponse:
     vm = get_vm_for(request.user, uuid)
     if vm.refusal:
         return not_ready(request, vm)
+    if damaging_run(vm):
+        return redirect("inspect", vm.uuid)
     return redirect(start_conversion(vm, quick_job(vm, Mode.REHEARSE), user=request.user))
 
 
