@@ -254,6 +254,9 @@ def _record_report(conversion: Conversion, name: str, data: Any) -> None:
     elif name == "estimate":
         for sd, size in data["disks"].items():
             conversion.disks.filter(name=sd).update(estimated_bytes=size)
+    elif name == "copy_plan":
+        for sd, size in data.items():
+            conversion.disks.filter(name=sd, total_bytes=None).update(total_bytes=size)
     elif name == "copy":
         for disk in data:
             conversion.disks.filter(name=disk["disk"]).update(
@@ -292,7 +295,10 @@ def _record_report(conversion: Conversion, name: str, data: Any) -> None:
 
 
 def _record_progress(conversion: Conversion, event: dict[str, Any]) -> None:
-    """Overwrite a disk's progress; the bytes never fall, the rate is the mean since its start."""
+    """Overwrite a disk's progress; the bytes never fall.
+
+    The rate is the one of lately that the engine tells, else the mean since the start.
+    """
     disk = conversion.disks.filter(name=event["disk"]).first()
     if disk is None:
         disk = ConversionDisk(
@@ -305,7 +311,8 @@ def _record_progress(conversion: Conversion, event: dict[str, Any]) -> None:
         disk.at = at
         disk.done_bytes = event["done_bytes"]
     seconds = (at - disk.started_at).total_seconds()
-    disk.rate = disk.done_bytes / seconds if seconds > 0 else None
+    mean = disk.done_bytes / seconds if seconds > 0 else None
+    disk.rate = event.get("rate", mean)
     disk.save()
 
 

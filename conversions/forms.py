@@ -24,6 +24,7 @@ from conversions.pipeline.outputs.kubevirt_names import (
     is_network_name,
 )
 from conversions.sections import COPY_SECTIONS, sections_for
+from conversions.sections.system import known_roots
 from inventory.models import SourceVM
 from inventory.sources.types import VnetType, disk_letters
 from inventory.templatetags.console import size
@@ -141,7 +142,7 @@ class ConvertForm(forms.Form):
             "format": "qcow2",
             "allocation": "sparse",
             "compressed": False,
-            "root": "single",
+            "root": self._root(),
             "trim": True,
             "verify_digests": self._has_digests(),
             "memory_mib": settings.APPLIANCE_MEMORY_MIB,
@@ -416,8 +417,10 @@ class ConvertForm(forms.Form):
         return NetworkMap(networks=networks, bridges=bridges, macs=macs)
 
     def _roots(self) -> list[tuple[str, str]]:
-        """Return the devices an inspection saw that could hold a root."""
-        if self.inspection is None:
+        """Return the systems that were found; before there was a list of them, what could be."""
+        if (known := known_roots(self.vm)) or self.inspection is None:
+            return known
+        if "roots" in self.inspection.conversion.reports:
             return []
         report = self.inspection.conversion.reports.get("inspection", {})
         return [
@@ -425,6 +428,11 @@ class ConvertForm(forms.Form):
             for device, kind in report.get("filesystems", [])
             if kind not in ("swap", "unknown", "vfat", "") and str(device).startswith("/dev/")
         ]
+
+    def _root(self) -> str:
+        """Return the system that was looked into when there are several."""
+        looked = str(self.inspection.conversion.job.get("root")) if self.inspection else ""
+        return looked if looked in dict(self._roots()) else "single"
 
     def _has_digests(self) -> bool:
         upload = self.vm.upload

@@ -19,6 +19,7 @@ from conversions.launch import blocking_concerns, latest_inspection, not_ready, 
 from conversions.models import Inspection
 from conversions.pipeline.job import Job, Mode
 from conversions.sections import sections_for
+from conversions.sections.system import known_roots
 from inventory.access import in_place_required
 from inventory.machines import get_vm_for
 from inventory.models import SourceVM
@@ -55,6 +56,9 @@ class InPlaceForm(forms.Form):
         self.vm = vm
         self.sections = sections_for(data, vm, inspection)
         super().__init__(data)
+        root = self.fields["root"]
+        assert isinstance(root, forms.ChoiceField)  # noqa: S101  declared so above
+        root.choices = [*ROOTS, *known_roots(vm)]
         for name in ("define", "direct"):
             self.fields[name].widget.attrs["class"] = "pf-v6-c-check__input"
         self.fields["confirm"].widget.attrs["autocomplete"] = "off"

@@ -22,7 +22,10 @@ from conversions.inputs import input_of
 from conversions.models import Concern, Conversion, Inspection
 from conversions.pipeline.job import Job, Mode
 from conversions.pipeline.outputs.preview import preview
-from conversions.sections.encryption import EncryptionSection, is_encrypted
+from conversions.sections import sections_for
+from conversions.sections.damage import DamageSection, damaging_run
+from conversions.sections.encryption import EncryptionSection
+from conversions.sections.system import SystemSection
 from conversions.space import needs
 from inventory.access import operator_required
 from inventory.machines import get_vm_for
@@ -162,7 +165,10 @@ def hidden_values(form: ConvertForm) -> list[tuple[str, str]]:
 @require_http_methods(["GET", "POST"])
 @operator_required
 def inspect(request: HttpRequest, uuid: UUID) -> HttpResponse:
-    """Start an inspection, or lead to the one that is under way; GET asks for passphrases first."""
+    """Start an inspection, or lead to the one that is under way.
+
+    GET asks first for what only a person can say: passphrases, which of several systems.
+    """
     vm = get_vm_for(request.user, uuid)
     if vm.refusal:
         return not_ready(request, vm)
@@ -171,13 +177,14 @@ def inspect(request: HttpRequest, uuid: UUID) -> HttpResponse:
         messages.info(request, _("An inspection of this machine is under way already."))
         return redirect(running)
     job = quick_job(vm, Mode.INSPECT)
-    inspection = latest_inspection(vm)
-    if request.method == "GET" and not is_encrypted(vm, inspection):
+    kinds = (DamageSection, EncryptionSection, SystemSection)
+    sent = request.POST if request.method == "POST" else None
+    sections = sections_for(sent, vm, latest_inspection(vm), kinds)
+    if sent is None and not sections:
         return redirect(vm)
-    section = EncryptionSection(request.POST or None, vm=vm, inspection=inspection)
-    if request.method == "GET":
-        return render(request, "conversions/inspect.html", {"vm": vm, "section": section})
-    if section.is_valid():
+    if sent is None or not all(section.is_valid() for section in sections):
+        return render(request, "conversions/inspect.html", {"vm": vm, "sections": sections})
+    for section in sections:
         job = section.apply(job)
     return redirect(start_conversion(vm, job, user=request.user))
 
@@ -189,6 +196,8 @@ def rehearse(request: HttpRequest, uuid: UUID) -> HttpResponse:
     vm = get_vm_for(request.user, uuid)
     if vm.refusal:
         return not_ready(request, vm)
+    if damaging_run(vm):
+        return redirect("inspect", vm.uuid)
     return redirect(start_conversion(vm, quick_job(vm, Mode.REHEARSE), user=request.user))
 
 

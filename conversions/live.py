@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -191,14 +191,24 @@ def page_title(conversion: Conversion) -> str:
 
 def shown_state(conversion: Conversion) -> tuple[str, str]:
     """Return the state as key and word; one that says nothing is quiet, without a worker lost."""
-    last = conversion.last_output_at or timezone.now()
     beat = conversion.heartbeat_at or timezone.now()
     held = conversion.status in (Conversion.Status.RUNNING, Conversion.Status.STOPPING)
     if held and timezone.now() - beat > timedelta(seconds=settings.LOST_AFTER_SECONDS):
         return "lost", _("Lost")
-    if conversion.status == Conversion.Status.RUNNING and timezone.now() - last > QUIET_AFTER:
+    if conversion.status == Conversion.Status.RUNNING and silence(conversion) > QUIET_AFTER:
         return "quiet", _("Quiet")
     return conversion.status, str(conversion.get_status_display())
+
+
+def silence(conversion: Conversion) -> timedelta:
+    """Return for how long nothing came: no byte while disks are copied, else no output."""
+    now = timezone.now()
+    last = conversion.last_output_at or now
+    if conversion.step == Step.COPY:
+        views = [disk_view(disk, 0, 0) for disk in conversion.disks.all()]
+        moved = [view["disk"].at or view["disk"].started_at for view in views if view["busy"]]
+        last = min(last, max(moved, default=last))
+    return now - last
 
 
 def page_context(conversion: Conversion) -> dict[str, Any]:
@@ -208,6 +218,7 @@ def page_context(conversion: Conversion) -> dict[str, Any]:
     disks = list(conversion.disks.all())
     now = timezone.now()
     asked = conversion.stop_requested_at
+    views = [disk_view(disk, number, len(disks)) for number, disk in enumerate(disks, 1)]
     return {
         "conversion": conversion,
         "state_key": key,
@@ -215,11 +226,13 @@ def page_context(conversion: Conversion) -> dict[str, Any]:
         "sentence": sentence(conversion, key, steps),
         "phases": phases(steps),
         "steps": steps,
-        "disks": [disk_view(disk, number, len(disks)) for number, disk in enumerate(disks, 1)],
+        "disks": views,
+        "together": together(views),
         # Large disks are copied already while the guest is being converted.
         "copying": conversion.is_active
         and (conversion.step == Step.COPY or any(disk.started_at for disk in disks)),
         "inspection": getattr(conversion, "inspection", None),
+        "copies": conversion.reports.get("copy", []),
         "source_check": conversion.reports.get("source_check"),
         "files": conversion.reports.get("files", {}),
         "description": None if conversion.is_active else description_of(conversion),
@@ -267,28 +280,72 @@ def phase_status(states: list[str]) -> str:
 
 
 def disk_view(disk: ConversionDisk, index: int, count: int) -> dict[str, Any]:
-    """Return one disk's progress: bytes, percent (99 until done), rate, range of time left."""
-    total, done = disk.total_bytes, disk.done_bytes
+    """Return one disk's progress: bytes, percent (99 until done), rate, range of time left.
+
+    `silent` is how it stands when no byte comes: "" for bytes that do, "scanning" while that is
+    ordinary, "stalled" when it has lasted; `age` are the seconds since the last one.
+    """
+    total, done, now = disk.total_bytes, disk.done_bytes, timezone.now()
     complete = disk.actual_bytes is not None
     arrived = not complete and total is not None and 0 < total <= done
-    percent = 100 if complete else min(99, 100 * done // total) if total else 0
-    left = None
-    if disk.rate and total and disk.started_at and not complete and not arrived:
-        elapsed = (timezone.now() - disk.started_at).total_seconds()
-        if elapsed >= ESTIMATE_AFTER_SECONDS:
-            seconds = (total - done) / disk.rate
-            left = (minutes(seconds * 0.8), minutes(seconds * 1.5))
+    busy = disk.started_at is not None and not complete and not arrived
+    moved = disk.at or disk.started_at
+    age = int((now - moved).total_seconds()) if moved else None
+    silent = ""
+    if busy and age is not None and age >= QUIET_AFTER.seconds:
+        silent = "stalled"
+    elif busy and disk.rate == 0:
+        silent = "scanning"
     return {
         "disk": disk,
         "index": index,
         "count": count,
-        "percent": percent,
+        "percent": 100 if complete else percent_of(done, total),
         "complete": complete,
         "arrived": arrived,
+        "busy": busy,
         "started": disk.started_at is not None,
-        "left": left,
-        "age": int((timezone.now() - disk.at).total_seconds()) if disk.at else None,
+        "silent": silent,
+        "left": time_left(disk.started_at, disk.rate, total, done) if busy else None,
+        "age": age,
     }
+
+
+def together(views: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the figure over all disks, weighted by bytes; None for one disk or before the plan."""
+    disks = [view["disk"] for view in views]
+    if len(disks) < 2 or any(disk.total_bytes is None for disk in disks):
+        return None
+    total = sum(disk.total_bytes for disk in disks)
+    done = sum(min(disk.done_bytes, disk.total_bytes) for disk in disks)
+    busy = [view["disk"] for view in views if view["busy"]]
+    rate = sum(disk.rate or 0 for disk in busy)
+    begun = min((disk.started_at for disk in disks if disk.started_at), default=None)
+    complete = all(view["complete"] for view in views)
+    return {
+        "done": done,
+        "total": total,
+        "rate": rate,
+        "percent": 100 if complete else percent_of(done, total),
+        "left": time_left(begun, rate, total, done) if busy else None,
+    }
+
+
+def percent_of(done: int, total: int | None) -> int:
+    """Return whole percent, 99 at most: only an end that was told is 100."""
+    return min(99, 100 * done // total) if total else 0
+
+
+def time_left(
+    begun: datetime | None, rate: float | None, total: int | None, done: int
+) -> tuple[int, int] | None:
+    """Return the least and the most minutes that are left; None while that is still measured."""
+    if not rate or not total or begun is None:
+        return None
+    if (timezone.now() - begun).total_seconds() < ESTIMATE_AFTER_SECONDS:
+        return None
+    seconds = (total - done) / rate
+    return minutes(seconds * 0.8), minutes(seconds * 1.5)
 
 
 def minutes(seconds: float) -> int:
@@ -317,10 +374,10 @@ def sentence(conversion: Conversion, key: str, steps: list[Any]) -> str:
             ahead,
         ) % {"n": ahead, "limit": settings.CONVERSIONS_AT_ONCE}
     if key == "quiet":
-        silent = timezone.now() - (conversion.last_output_at or timezone.now())
-        return _("No output for %(n)d min; the worker is alive. Wait, or stop it.") % {
-            "n": int(silent.total_seconds() // 60)
-        }
+        words = {"n": int(silence(conversion).total_seconds() // 60)}
+        if conversion.step == Step.COPY:
+            return _("No byte for %(n)d min; the worker is alive. Wait, or stop it.") % words
+        return _("No output for %(n)d min; the worker is alive. Wait, or stop it.") % words
     if key == status.RUNNING:
         return _("Nothing to do. You can close this page.")
     if key == status.STOPPING:

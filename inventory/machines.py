@@ -170,7 +170,7 @@ def machine(request: HttpRequest, uuid: UUID) -> HttpResponse:
         "changes": shown_changes(vm),
         "may_operate": request.user.has_perm(OPERATE),
         "may_change_disks": vm.may_change_in_place and request.user.has_perm(IN_PLACE),
-        "needs_key": newest is not None and newest.result.get("code") == "E-ENCRYPTED",
+        "ended_with": newest.result.get("code", "") if newest is not None else "",
     }
     return render(request, "inventory/machine.html", context)
 

@@ -16,35 +16,28 @@ from pathlib import Path
 from typing import Any
 
 from conversions.pipeline import stop
+from conversions.pipeline.capabilities import capabilities
 from conversions.pipeline.cli_job import job_from
 from conversions.pipeline.cli_options import options_parser
 from conversions.pipeline.errors import ConversionError, JobError
 from conversions.pipeline.job import Job, Mode
-from conversions.pipeline.output_kinds import KINDS
 from conversions.pipeline.report import EventReporter, Level, json_lines
 from conversions.pipeline.source import reader_of
 from conversions.pipeline.target_options import option_help, wants_option_help
 from conversions.pipeline.text_log import text_lines
 from conversions.pipeline.work import work_folder
 from inventory.sources.errors import SourceError
-from inventory.sources.input_options import HTTPS_OPTIONS, SSH_OPTIONS, TRANSPORTS, VDDK_OPTIONS
+from inventory.sources.input_options import HTTPS_OPTIONS, SSH_OPTIONS, VDDK_OPTIONS
 
 EXIT_ERROR = 1
 EXIT_STOPPED = 143
-_CAPABILITIES = (
-    "v2vweb", "libguestfs-rewrite", "io/oo", "mac-option", "parallel-option", "in-place",
-    "input:ova", "input:vmx", "input:disk", "input:libvirt", "input:libvirtxml",
-    *(f"input-transport:{name}" for name in ("https", *TRANSPORTS)),
-    *(f"output:{name}" for kind in KINDS.values() for name in (kind.name, *kind.aliases)),
-    "convert:linux", "convert:windows", "block-driver-option",
-)  # fmt: skip
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line and return the exit status."""
     options = options_parser().parse_args(argv)
     if options.machine_readable and not options.source and not options.job:
-        print("\n".join(_CAPABILITIES))
+        print(capabilities())
         return 0
     events = _event_stream() if options.events else None
     reports: dict[str, Any] = {}
@@ -57,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
             quiet=options.quiet,
             verbose=options.verbose,
             trace=options.trace,
+            machine_readable=options.machine_readable,
         )
     )
     reporter = EventReporter(emit if options.O is None else _keeping(reports, emit))

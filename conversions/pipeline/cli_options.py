@@ -108,6 +108,14 @@ def options_parser() -> argparse.ArgumentParser:
         default=[],
         help="opens an encrypted device; ID is all, /dev/sda2 or a UUID",
     )
+    add(
+        "--collect",
+        metavar="GUESTPATH[:DIR]",
+        action="append",
+        default=[],
+        help="pack a file or folder of the guest before it is changed; DIR: where in the archive",
+    )
+    add("--collect-output", action=Once, metavar="FILE", help="the .tar.xz they are packed into")
     add("--no-fsck", action="store_true", help="check no filesystem before and after")
     add("--no-guest-agent", action="store_true", help="arrange no QEMU guest agent")
     add("--no-keep-nic-names", action="store_true", help="let names of network cards change")
@@ -123,7 +131,11 @@ def options_parser() -> argparse.ArgumentParser:
         )
     add("--job", metavar="FILE", help="read the job as JSON from a file, - for standard input")
     add("--events", action="store_true", help="write events as JSON lines")
-    add("--machine-readable", action="store_true", help="print the capabilities")
+    add(
+        "--machine-readable",
+        action="store_true",
+        help="without a source print what this program can do; with one, progress as lines N/100",
+    )
     add("-q", "--quiet", action="store_true", help="only warnings and errors")
     add("-v", "--verbose", action="store_true", help="also debug messages")
     add("-x", dest="trace", action="store_true", help="also libguestfs' calls and messages")
@@ -135,6 +147,7 @@ def _add_wishes(parser: argparse.ArgumentParser) -> None:
     add("--hostname", help="its host name")
     add("--timezone", metavar="AREA/PLACE", help="its time zone")
     add("--root-password", metavar="password:TEXT|file:PATH|locked|disabled", help="of root")
+    add("--update", action="store_true", help="update all packages at the first start")
     for option, metavar, text in (
         ("--ssh-inject", "root:file:PATH|root:string:KEY", "a key that lets root in"),
         ("--install", "PACKAGE,...", "install at the first start"),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-import time
+import subprocess
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from conversions.pipeline.commands import Siblings, run
+from conversions.pipeline.copy_progress import CopyProgress, looking_at
 from conversions.pipeline.copy_slots import copy_slot
 from conversions.pipeline.copy_verify import digest, verify_copy
 from conversions.pipeline.errors import TargetError
@@ -22,29 +22,6 @@ from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
 from conversions.pipeline.stop import check_stop
 from conversions.pipeline.types import Place, TargetDisk
-
-_PERCENT = re.compile(rb"\((\d+\.\d+)/100%\)")
-# qemu-img's percentage runs ahead of what is on disk: 100 only after exit 0 and fsync.
-_CAP = 0.999
-_MIN_SECONDS = 0.25
-
-
-class ProgressParser:
-    """Turns qemu-img's `-p` output, in chunks of any size, into bytes that never fall."""
-
-    def __init__(self, total_bytes: int) -> None:
-        self.total = max(1, total_bytes)
-        self.done = 0
-        self._rest = b""
-
-    def feed(self, chunk: bytes) -> int:
-        """Take output and return the bytes done so far."""
-        self._rest += chunk
-        for match in _PERCENT.finditer(self._rest):
-            share = min(float(match[1]) / 100, _CAP)
-            self.done = max(self.done, int(share * self.total))
-        self._rest = self._rest[-32:]
-        return self.done
 
 
 def convert_command(disk: TargetDisk, target: Target, rate_bytes: int | None = None) -> list[str]:
@@ -88,45 +65,6 @@ def data_bytes(overlay: str, report: Reporter, *, max_depth: int | None = None) 
     )
 
 
-class CopyProgress:
-    """Reports how much of one disk is done, from what qemu-img prints, and how fast it went."""
-
-    def __init__(self, sd: str, total_bytes: int, report: Reporter) -> None:
-        self._parser = ProgressParser(total_bytes)
-        self._sd = sd
-        self._report = report
-        self._begun = self._last = time.monotonic()
-        report.progress(sd, 0, self._parser.total)
-
-    def feed(self, chunk: bytes) -> None:
-        """Take output of qemu-img; report four times a second at most."""
-        done = self._parser.feed(chunk)
-        if time.monotonic() - self._last >= _MIN_SECONDS:
-            self._last = time.monotonic()
-            self._report.progress(self._sd, done, self._parser.total)
-
-    def result(self, disk: TargetDisk, total_bytes: int, size: int) -> dict[str, Any]:
-        """Say that all is written, `size` bytes of it allocated; return the report's record."""
-        seconds = time.monotonic() - self._begun
-        self._report.progress(self._sd, self._parser.total, self._parser.total)
-        rate = total_bytes / seconds if seconds else 0.0
-        self._report.log(
-            Level.INFO,
-            f"Disk {self._sd}: {human(total_bytes)} of data written in {seconds:.1f} s "
-            f"({human(rate)}/s), {human(size)} allocated.",
-        )
-        return {
-            "disk": self._sd,
-            "path": disk.final_path,
-            "format": disk.format,
-            "virtual_bytes": disk.overlay.virtual_size_bytes,
-            "data_bytes": total_bytes,
-            "allocated_bytes": size,
-            "seconds": round(seconds, 1),
-            "rate": round(rate),
-        }
-
-
 def copy_disks(
     targets: Targets,
     disks: Sequence[TargetDisk],
@@ -142,6 +80,7 @@ def copy_disks(
     at_once = min(options.parallel, len(disks))
     rate = options.rate_bytes and max(1, options.rate_bytes // at_once)
     copier = DiskCopier(targets, target, replace(options, rate_bytes=rate), len(disks), report)
+    copier.plan(disks)
     with ThreadPoolExecutor(at_once, thread_name_prefix="copy") as pool:
         futures = [pool.submit(copier.copy, n, disk) for n, disk in enumerate(disks, 1)]
         done, _running = wait(futures, return_when=FIRST_EXCEPTION)
@@ -171,6 +110,14 @@ class DiskCopier:
         self._options = options
         self._count = count
         self._report = report
+        self._totals: dict[str, int] = {}
+
+    def plan(self, disks: Sequence[TargetDisk]) -> None:
+        """Find out and report how much there is to copy of each disk, for a figure over all."""
+        for overlay in (disk.overlay for disk in disks if disk.overlay.early is None):
+            self._totals[overlay.sd] = data_bytes(overlay.path, self._report)
+        if self._totals:
+            self._report.report("copy_plan", dict(self._totals))
 
     def copy(self, number: int, disk: TargetDisk) -> dict[str, Any]:
         """Copy, check and hand over one disk; return its record."""
@@ -208,14 +155,21 @@ class DiskCopier:
             return opened, self._fill(opened)
 
     def _fill(self, disk: TargetDisk) -> dict[str, Any]:
-        total = data_bytes(disk.overlay.path, self._report)
-        progress = CopyProgress(disk.overlay.sd, total, self._report)
-        run(
-            convert_command(disk, self._target, self._options.rate_bytes),
-            self._report,
-            on_output=progress.feed,
-            on_start=self.siblings.started,
-        )
+        overlay = disk.overlay
+        total = self._totals.get(overlay.sd) or data_bytes(overlay.path, self._report)
+        progress = CopyProgress(overlay.sd, total, self._report)
+        with looking_at(progress) as looked_at:
+
+            def started(process: subprocess.Popen[bytes]) -> None:
+                self.siblings.started(process)
+                looked_at(process)
+
+            run(
+                convert_command(disk, self._target, self._options.rate_bytes),
+                self._report,
+                on_output=progress.feed,
+                on_start=started,
+            )
         size = self._settle(disk)
         return progress.result(disk, total, size)
 

@@ -110,6 +110,7 @@ def copying_early(
         Level.INFO, "The disks are copied while the guest is converted; its changes follow them."
     )
     with ThreadPoolExecutor(job.copy.parallel, thread_name_prefix="copy") as pool:
+        pool.submit(copier.plan, disks)
         copies = [
             EarlyCopy(disk.overlay, pool.submit(copier.copy_base, number, disk))
             for number, disk in enumerate(disks, 1)

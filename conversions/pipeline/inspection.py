@@ -44,6 +44,10 @@ def inspect_guest(
     if not found:
         raise _nothing_found(g, filesystems)
     found = without_snapshots(found)
+    report.report(
+        "roots",
+        [{"device": r.device, "product_name": r.product_name, "type": r.type} for r in found],
+    )
     device = choose_root([(r.device, r.product_name) for r in found], root)
     chosen = next(r for r in found if r.device == device)
     if len(found) > 1:
@@ -214,8 +218,8 @@ def _nothing_found(g: GuestFS, filesystems: Filesystems) -> InspectionError:
     seen = ", ".join(f"{dev} ({kind})" for dev, kind in sorted(filesystems)) or "none"
     return InspectionError(
         f"No operating system was found on the disks. Filesystems: {seen}.",
-        remedy="The disks may be blank or damaged; start the machine on its source to see whether "
-        "it boots.",
+        remedy="The disks may be blank, damaged, or encrypted in a way that is not known here; "
+        "start the machine on its source to see whether it boots.",
         code="E-NO-ROOT",
     )
 

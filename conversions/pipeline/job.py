@@ -10,6 +10,7 @@ from enum import StrEnum
 from ipaddress import ip_address
 from typing import Any, Literal
 
+from conversions.pipeline.collect import check_collection
 from conversions.pipeline.errors import JobError
 from conversions.pipeline.output_kinds import BOOLEANS, check_target
 
@@ -142,14 +143,16 @@ _CRYPTED = re.compile(r"[!*]|\$[0-9a-z]+\$[^:\n]+")
 class Customize:
     """Wishes for the guest: "" and empty mean no change.
 
-    `root_password_hash` is in the form of crypt(3), never the password itself.  `install` happens
-    at the first start, `uninstall` at once.  `firstboot` are scripts of the first start.
+    `root_password_hash` is in the form of crypt(3), never the password itself.  `install` and
+    `update`, of all packages, happen at the first start, `uninstall` at once.  `firstboot` are
+    scripts of the first start.
     """
 
     hostname: str = ""
     timezone: str = ""
     root_password_hash: str = ""
     ssh_keys: tuple[str, ...] = ()
+    update: bool = False
     install: tuple[str, ...] = ()
     uninstall: tuple[str, ...] = ()
     firstboot: tuple[str, ...] = ()
@@ -193,16 +196,21 @@ class StaticIp:
             raise JobError(
                 f"{self.mac[:80]!r} is no MAC address.", remedy="Write it as 00:11:22:33:44:55."
             )
-        version = 0
+        versions = {}
         for text in (self.address, *filter(None, [self.gateway]), *self.name_servers):
             try:
-                address = ip_address(text)
+                versions[text] = ip_address(text).version
             except ValueError as error:
                 raise JobError(
                     f"{text[:80]!r}, given for {self.mac}, is no IP address.",
                     remedy="Write an IPv4 or IPv6 address.",
                 ) from error
-            version = version or address.version
+        version = versions[self.address]
+        if self.gateway and versions[self.gateway] != version:
+            raise JobError(
+                f"{self.address} of {self.mac} and its gateway {self.gateway} are not of one kind.",
+                remedy="Give an IPv4 address an IPv4 gateway, and IPv6 one of IPv6.",
+            )
         bits = 32 if version == 4 else 128
         if self.prefix is not None and not 0 <= self.prefix <= bits:
             raise JobError(
@@ -231,6 +239,10 @@ class WindowsOptions:
     static_ips: tuple[StaticIp, ...] = ()
 
 
+# A device, or a subvolume of btrfs as libguestfs calls it.
+_ROOTS = ("/dev/", "btrfsvol:/dev/")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One conversion, rehearsal or inspection.
@@ -242,7 +254,8 @@ class Job:
     network cards keep the names they are configured by.  `direct` converts in place without an
     overlay, where there is no room for one: nothing can undo it.  `define` gives a domain converted
     in place its new definition on its host.  `keys` open encrypted devices; they belong in no file
-    and no log.  `fsck` checks filesystems before and after.
+    and no log.  `fsck` checks filesystems before and after.  `collect` are files and folders of the
+    guest, GUESTPATH[:DIR], packed into the file `collect_output` before anything is changed.
     """
 
     mode: Mode
@@ -255,6 +268,8 @@ class Job:
     customize: Customize = field(default_factory=Customize)
     windows: WindowsOptions = field(default_factory=WindowsOptions)
     keys: tuple[Key, ...] = field(default=(), repr=False)
+    collect: tuple[str, ...] = ()
+    collect_output: str = ""
     fsck: bool = True
     define: bool = False
     direct: bool = False
@@ -271,13 +286,14 @@ class Job:
         """Refuse what can be refused without looking at anything.  Raises JobError."""
         if self.mode is Mode.COPY and self.target is None:
             raise JobError("Copy mode needs a target.", remedy="Give one with -o and -os.")
-        if self.root not in ("single", "first") and not self.root.startswith("/dev/"):
+        if self.root not in ("single", "first") and not self.root.startswith(_ROOTS):
             raise JobError(
                 f"Root choice {self.root!r} is not known.",
                 remedy="Use single, first or a device of the guest such as /dev/sda2.",
             )
         if self.target is not None:
             check_target(self.target)
+        check_collection(self.collect, self.collect_output)
         if self.mode is Mode.IN_PLACE:
             self._check_in_place()
         elif self.direct:
@@ -335,6 +351,7 @@ class Job:
             target = _strict(Target, values["target"], "target")
             target["options"] = {k: tuple(v) for k, v in target.get("options", {}).items()}
             values["target"] = Target(**target)
+        values["collect"] = tuple(values.get("collect", ()))
         if "copy" in values:
             values["copy"] = CopyOptions(**_strict(CopyOptions, values["copy"], "copy"))
         if "network_map" in values:

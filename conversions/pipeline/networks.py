@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from conversions.pipeline.errors import JobError
-from conversions.pipeline.job import NetworkMap
+from conversions.pipeline.job import Job, NetworkMap
+from conversions.pipeline.report import Level, Reporter
+from conversions.pipeline.types import Inspection
 from inventory.sources.types import Nic, VnetType
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -31,6 +33,25 @@ def _map(nic: Nic, mapping: NetworkMap) -> Nic:
     else:
         table, default = mapping.bridges, mapping.default_bridge
     return replace(nic, vnet=table.get(nic.vnet) or default or nic.vnet)
+
+
+def warn_of_unused(job: Job, nics: Sequence[Nic], guest: Inspection, report: Reporter) -> None:
+    """Warn of wishes for network cards that change nothing: of cards that are not there, and
+    fixed addresses where nothing sets them."""
+    macs = {nic.mac.lower() for nic in nics if nic.mac}
+    fixed = {entry.mac for entry in job.windows.static_ips}
+    if absent := sorted((fixed | set(job.network_map.macs)) - macs):
+        report.log(
+            Level.WARNING,
+            f"The source has no network card {', '.join(absent)}; what was wished for it (--mac) "
+            "is ignored.",
+        )
+    if fixed and guest.type != "windows":
+        report.log(
+            Level.WARNING,
+            "Fixed addresses are set in Windows guests only; this one keeps its own configuration "
+            "(ignored).",
+        )
 
 
 def parse_map(networks: Sequence[str], bridges: Sequence[str], macs: Sequence[str]) -> NetworkMap:

@@ -4,7 +4,7 @@ An event is a dict with `seq` (from 1, no gaps), `at` (ISO 8601 UTC), `type` and
 
     step      name, title, state started | finished | skipped | failed, seconds, reason
     log       level error | warning | info | debug | trace, step, text (one line, no control bytes)
-    progress  disk ("sda"), done_bytes, total_bytes
+    progress  disk ("sda"), done_bytes, total_bytes, rate (bytes a second, of the last 30 s)
     report    name, data (JSON)
     result    status ok | error | stopped; code, message, remedy, step
 """
@@ -52,8 +52,10 @@ class Reporter(Protocol):
         """Write one or more lines under the current step."""
         ...
 
-    def progress(self, disk: str, done_bytes: int, total_bytes: int) -> None:
-        """Tell how much of a disk has been copied."""
+    def progress(
+        self, disk: str, done_bytes: int, total_bytes: int, *, rate: float | None = None
+    ) -> None:
+        """Tell how much of a disk has been copied, and at how many bytes a second lately."""
         ...
 
     def report(self, name: str, data: Any) -> None:
@@ -108,9 +110,12 @@ class EventReporter:
                 clean = clean[:MAX_LINE] + f" (cut at {MAX_LINE})"
             self.event("log", level=level, step=self.current or Step.REQUEST, text=clean)
 
-    def progress(self, disk: str, done_bytes: int, total_bytes: int) -> None:
-        """Emit a progress event."""
-        self.event("progress", disk=disk, done_bytes=done_bytes, total_bytes=total_bytes)
+    def progress(
+        self, disk: str, done_bytes: int, total_bytes: int, *, rate: float | None = None
+    ) -> None:
+        """Emit a progress event; without a rate for the first one."""
+        values = {} if rate is None else {"rate": round(rate)}
+        self.event("progress", disk=disk, done_bytes=done_bytes, total_bytes=total_bytes, **values)
 
     def report(self, name: str, data: Any) -> None:
         """Emit a report event."""

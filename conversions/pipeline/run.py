@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 
 from conversions.pipeline.appliance import Appliance
+from conversions.pipeline.collect import collect_files
 from conversions.pipeline.concerns import collect_concerns
 from conversions.pipeline.context import Context
 from conversions.pipeline.convert import pick_converter
@@ -15,7 +17,7 @@ from conversions.pipeline.firmware import detect_boot_disk, is_uefi_target
 from conversions.pipeline.fsck import check_filesystems, has_old_counters
 from conversions.pipeline.inspection import inspect_guest, mount_guest
 from conversions.pipeline.job import Job, Mode
-from conversions.pipeline.networks import map_nics
+from conversions.pipeline.networks import map_nics, warn_of_unused
 from conversions.pipeline.outputs import output_for
 from conversions.pipeline.overlay import create_overlays
 from conversions.pipeline.report import Level, Reporter
@@ -92,7 +94,10 @@ def convert(job: Job, report: Reporter) -> None:
                 g=g, guest=guest, source=source, job=job, report=report, work=work, change=changing,
                 closed=closed,
             )  # fmt: skip
+            if job.collect:
+                collect_files(g, job.collect, Path(job.collect_output), work, report)
             collect_concerns(context, stats)
+            warn_of_unused(job, source.nics, guest, report)
             guestcaps = pick_converter(guest).convert(context)
             boot_disk = detect_boot_disk(g, guest, overlays)
             report.report("boot_disk", boot_disk)

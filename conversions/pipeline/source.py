@@ -80,8 +80,12 @@ def open_source(job: Job, work: Path, report: Reporter, servers: Servers) -> Sou
 
 
 def _refuse_split(source: Source) -> None:
-    """Refuse disks of several files, of which only the one that is named would be locked."""
-    if split := [disk.path for disk in source.disks if disk.other_files]:
+    """Refuse disks of several files, of which only the one that is named would be locked.
+
+    Of a qcow2 that is the only one that changes: the layers below it are read.
+    """
+    split = [disk.path for disk in source.disks if disk.other_files and disk.format != "qcow2"]
+    if split:
         raise TargetError(
             f"{', '.join(split)} cannot be converted in place: it consists of several files.",
             remedy="Convert the machine into a new one instead, which copies its disks.",

@@ -8,12 +8,18 @@ from typing import Any
 from conversions.models import Inspection
 from conversions.sections.base import Section
 from conversions.sections.copying import CopySection
+from conversions.sections.damage import DamageSection
 from conversions.sections.encryption import EncryptionSection
 from conversions.sections.guest import GuestSection
 from conversions.sections.windows import WindowsSection
 from inventory.models import SourceVM
 
-SECTIONS: tuple[type[Section], ...] = (EncryptionSection, WindowsSection, GuestSection)
+SECTIONS: tuple[type[Section], ...] = (
+    DamageSection,
+    EncryptionSection,
+    WindowsSection,
+    GuestSection,
+)
 # Only of conversions that make a new machine.
 COPY_SECTIONS: tuple[type[Section], ...] = (CopySection, *SECTIONS)
 

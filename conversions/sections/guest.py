@@ -49,6 +49,11 @@ class GuestSection(Section):
         widget=forms.Textarea(attrs={"rows": 2}),
         help_text=gettext_lazy("One public key on each line; they are added to those there."),
     )
+    update = forms.BooleanField(
+        label=gettext_lazy("Update all packages"),
+        required=False,
+        help_text=gettext_lazy("At the first start, which needs a network then."),
+    )
     install = forms.CharField(
         label=gettext_lazy("Packages to install"),
         required=False,
@@ -132,6 +137,7 @@ class GuestSection(Section):
             timezone=values["timezone"] or "",
             root_password_hash=hashed,
             ssh_keys=_lines(values["ssh_keys"] or ""),
+            update=bool(values["update"]),
             install=self._wish("install", values["install"] or ""),
             uninstall=self._wish("uninstall", values["uninstall"] or ""),
             firstboot=(values["firstboot"],) if (values["firstboot"] or "").strip() else (),

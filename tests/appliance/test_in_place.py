@@ -14,6 +14,7 @@ from pathlib import Path
 
 import guestfs
 import pytest
+from lxml import etree
 
 from conversions.pipeline.accelerator import choose_accelerator
 from tests.appliance.phony import DEBIAN, Program, Tree, write_tar
@@ -63,10 +64,10 @@ def start(repository: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[st
     work = tmp_path / "work"
     work.mkdir()
 
-    def run(disk: Path, *options: str) -> subprocess.Popen[str]:
+    def run(disk: Path, *options: str, format_: str = "raw") -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "conversions.pipeline", "--events", "--in-place"]
         return subprocess.Popen(
-            [*command, "-i", "disk", "-if", "raw", str(disk), *options],
+            [*command, "-i", "disk", "-if", format_, str(disk), *options],
             cwd=repository,
             stdout=subprocess.PIPE,
             text=True,
@@ -110,7 +111,7 @@ def failing(tmp_path: Path) -> Path:
     return disk
 
 
-@pytest.mark.rows("2-T139")
+@pytest.mark.rows("2-T139", "4-T104")
 def test_a_failure_leaves_the_disk_as_it_was(
     failing: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -138,6 +139,28 @@ def test_without_an_overlay_a_disk_is_changed_directly(
     assert is_converted(disk)
     assert "qcow2" not in out
     assert sorted(p.name for p in disk.parent.iterdir()) == ["disk.raw", "work"]
+
+
+@pytest.mark.rows("4-T101", "4-T103")
+def test_a_layer_over_another_disk_takes_the_changes_alone(
+    disk: Path, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """What was found is written besides; the program's name in it is fixed, whoever writes it."""
+    before = digest(disk)
+    layer, found, flat = (tmp_path / name for name in ("top.qcow2", "found.xml", "flat.raw"))
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(disk), "-F", "raw"]
+    subprocess.run([*create, layer], check=True)
+    engine = start(layer, "--disks-anywhere", "-O", str(found), format_="qcow2")
+    out, _ = engine.communicate(timeout=600)
+    assert engine.returncode == 0, out[-3000:]
+    assert digest(disk) == before
+    subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", layer, flat], check=True)
+    assert is_converted(flat)
+    root = etree.parse(found).getroot()
+    assert (root.tag, root.findtext("program")) == ("v2v-inspection", "virt-v2v-inspector")
+    [entry] = root.iterfind("disks/disk")
+    assert (entry.get("index"), entry.findtext("boot-order")) == ("0", "1")
+    assert entry.findtext("virtual-size") == str(300 * MIB)
 
 
 def test_kills_leave_the_disk_unchanged_or_converted(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,12 +200,13 @@ def test_a_machine_that_lost_its_power(disks: Disks, rehearse: Rehearse) -> None
     ]  # fmt: skip
 
 
-@pytest.mark.rows("1-T257", "2-T8")
+@pytest.mark.rows("1-T257", "2-T8", "4-T107")
 def test_a_blank_disk_alone_is_no_guest(disks: Disks, rehearse: Rehearse) -> None:
     """T8."""
     status, events = rehearse(disks["blank"])
     assert status == 1
     assert events[-1]["code"] == "E-NO-ROOT"
+    assert "blank, damaged, or encrypted" in events[-1]["remedy"]
 
 
 @pytest.mark.rows("2-T23")
@@ -217,7 +220,7 @@ def test_a_damaged_filesystem_is_found_before_anything_is_changed(
     assert "/dev/sda1" in events[-1]["message"]
 
 
-@pytest.mark.rows("2-T2", "2-T5", "2-T6")
+@pytest.mark.rows("2-T2", "2-T5", "2-T6", "4-T110")
 def test_two_systems_need_a_choice(disks: Disks, rehearse: Rehearse) -> None:
     """T2, T6, T5."""
     for options in ([], ["--root", "/dev/sdz9"]):
@@ -227,6 +230,11 @@ def test_two_systems_need_a_choice(disks: Disks, rehearse: Rehearse) -> None:
         assert events[-1]["step"] == "inspection"
         assert "/dev/sda1" in events[-1]["message"]
         assert "btrfsvol:/dev/sdb1/@" in events[-1]["message"]
+        roots = [root["device"] for root in reports(events)["roots"]]
+        assert roots == ["/dev/sda1", "btrfsvol:/dev/sdb1/@"]
+    status, events = rehearse(disks["plain"], disks["btrfs"], "--root", roots[1])
+    assert status == 0, events[-1]
+    assert reports(events)["inspection"]["root"] == roots[1]
 
 
 @pytest.mark.rows("2-T145")
@@ -242,3 +250,56 @@ def test_deleted_data_is_not_copied(disks: Disks, repository: Path, tmp_path: Pa
     assert before > DELETED_BYTES
     copied = (tmp_path / "copy-sda").stat().st_blocks * 512
     assert copied < before - DELETED_BYTES + 300_000_000
+
+
+@pytest.fixture
+def convert(repository: Path, tmp_path: Path) -> Callable[..., str]:
+    """Convert a disk with options; return the text that it prints.  Its work folder is empty."""
+
+    def run(disk: str, *options: str) -> str:
+        work = tmp_path / "work"
+        work.mkdir()
+        command = [sys.executable, "-m", "conversions.pipeline", "-i", "disk", "-if", "raw", disk]
+        done = subprocess.run(
+            [*command, *options], cwd=repository, capture_output=True, text=True, timeout=900,
+            env=os.environ | {"VIRT_V2V_TMPDIR": str(work)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+        assert [p.name for p in work.iterdir() if "copies" not in p.name] == []
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.rows("4-T09")
+def test_a_whole_conversion_into_nothing(
+    disks: Disks, convert: Callable[..., str], tmp_path: Path
+) -> None:
+    text = convert(disks["plain"], "-o", "null", "--machine-readable")
+    figures = [line for line in text.splitlines() if line.endswith("/100")]
+    assert (figures[0], figures[-1]) == ("0/100", "100/100")
+    assert "qemu-img convert" in text
+    assert [p.name for p in tmp_path.iterdir()] == ["work"]
+
+
+@pytest.mark.rows("4-T112", "4-T113")
+def test_without_trimming_the_copy_is_right_too(
+    disks: Disks, convert: Callable[..., str], tmp_path: Path
+) -> None:
+    """Files of the guest are packed as they were before they were changed."""
+    archive, target = tmp_path / "old.tar.xz", tmp_path / "target"
+    target.mkdir()
+    text = convert(
+        disks["plain"], "-o", "local", "-os", str(target), "--no-fstrim", "--verify", "full",
+        "--collect", "/etc/fstab", "--collect", "/missing", "--collect", "/boot:old",
+        "--collect-output", str(archive),
+    )  # fmt: skip
+    assert "Skipped: Trimming the filesystems (turned off)" in text
+    assert "full check of the copy passed" in text
+    assert "Not in the guest, so not packed: /missing" in text
+    assert {p.name for p in target.iterdir()} == {"plain-sda", "plain.xml"}
+    with tarfile.open(archive) as packed:
+        member = packed.extractfile("etc/fstab")
+        assert member
+        assert member.read().decode() == FSTAB
+        assert any(name.startswith("old/vmlinuz") for name in packed.getnames())

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from lxml import etree
 
 from conversions.pipeline.errors import ConversionError, InspectionError
 from conversions.pipeline.types import BlockBus
@@ -179,3 +184,29 @@ def test_t92_of_two_windows_only_the_chosen_one_is_edited(windows: Make) -> None
     finally:
         phony.g.umount_all()
         phony.g.zero_device("/dev/sdb")
+
+
+@pytest.mark.rows("4-T105")
+def test_a_raw_disk_of_a_windows_as_xml(
+    windows: Make, windows_disk: Path, repository: Path, tmp_path: Path
+) -> None:
+    """The command line writes what virt-v2v-inspector would, and the disk stays as it was."""
+    phony = windows(K22)
+    phony.g.sync()
+    disk, found = tmp_path / "win.raw", tmp_path / "found.xml"
+    subprocess.run(["cp", "--sparse=always", windows_disk, disk], check=True)
+    before = hashlib.sha256(disk.read_bytes()).hexdigest()
+    command = [sys.executable, "-m", "conversions.pipeline", "-i", "disk", "-if", "raw", str(disk)]
+    done = subprocess.run(
+        [*command, "--inspect", "-O", str(found)],
+        cwd=repository, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    root = etree.parse(found).getroot()
+    system = root.find("operatingsystem")
+    assert system is not None
+    assert [system.findtext(tag) for tag in ("name", "distro", "osinfo", "major_version")] == [
+        "windows", "windows", "win2k22", "10",
+    ]  # fmt: skip
+    assert root.findtext("disks/disk/virtual-size") == str(windows_disk.stat().st_size)
+    assert hashlib.sha256(disk.read_bytes()).hexdigest() == before

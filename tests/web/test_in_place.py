@@ -62,6 +62,7 @@ def test_without_an_overlay_only_when_it_is_ticked(
     assert actions.job_of(Conversion.objects.get()).direct is direct
 
 
+@pytest.mark.rows("4-T104")
 @pytest.mark.parametrize(
     ("status", "commit", "said"),
     [
@@ -136,3 +137,20 @@ def test_a_failure_says_what_became_of_the_disks(
     Conversion.objects.update(status="failed", reports=reports, result={"message": "It broke."})
     page = admin.get(Conversion.objects.get().get_absolute_url()).content.decode()
     assert words in page
+
+
+@pytest.mark.rows("4-T104")
+def test_disks_that_may_be_damaged_are_not_used_before_they_are_put_back(admin: Client) -> None:
+    vm = disk_vm()
+    confirm(admin, vm, direct="on")
+    Conversion.objects.update(status="failed", reports={"commit": {"state": "direct"}})
+    for page in ("convert-in-place/", "inspect/", "convert/"):
+        assert "may be damaged" in admin.get(vm.get_absolute_url() + page).content.decode()
+    assert confirm(admin, vm).status_code == 200
+    assert admin.post(f"{vm.get_absolute_url()}inspect/").status_code == 200
+    response = admin.post(f"{vm.get_absolute_url()}rehearse/")
+    assert response["Location"] == f"{vm.get_absolute_url()}inspect/"
+    assert Conversion.objects.count() == 1
+    confirm(admin, vm, **{"damage-restored": "on"})
+    assert Conversion.objects.count() == 2
+    assert "may be damaged" not in admin.get(f"{vm.get_absolute_url()}convert/").content.decode()

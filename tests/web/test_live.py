@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from conversions import live
-from conversions.models import Conversion, LogLine
+from conversions import actions, live
+from conversions.models import Conversion, ConversionDisk, LogLine
 from tests.demo import make_conversion, make_user, make_vm
 
 pytestmark = pytest.mark.django_db
@@ -157,3 +158,78 @@ def test_nothing_is_shown_to_who_is_signed_out_and_unknown_runs_are_not_found(
     for page in ("", "live/", "log/", "log.txt", "stop/", "retry/"):
         unknown = f"/conversions/00000000-0000-4000-8000-000000000000/{page}"
         assert client.get(unknown).status_code == 404
+
+
+def copying(**disks: dict[str, Any]) -> Conversion:
+    """Return a run that copies; the values are those of its disks, 1000 MiB each."""
+    conversion = make_conversion(
+        make_vm(), status="running", step="copy",
+        last_output_at=timezone.now(), heartbeat_at=timezone.now(),
+    )  # fmt: skip
+    for index, (name, values) in enumerate(disks.items()):
+        ConversionDisk.objects.create(
+            conversion=conversion, index=index, name=name,
+            **{"total_bytes": 1000 << 20, "virtual_bytes": 4 << 30} | values,
+        )  # fmt: skip
+    return conversion
+
+
+def ago(**values: float) -> datetime:
+    return timezone.now() - timedelta(**values)
+
+
+def test_a_figure_over_all_disks_is_weighted_by_bytes(signed_in: Client) -> None:
+    first = {"started_at": ago(minutes=5), "at": ago(seconds=3), "rate": 5 << 20,
+             "done_bytes": 400 << 20}  # fmt: skip
+    conversion = copying(sda=first, sdb={"total_bytes": 600 << 20})
+    page = signed_in.get(conversion.get_absolute_url()).content.decode()
+    assert "All disks" in page
+    assert "400.0 MiB of 1.5 GiB, 5.0 MiB/s, about 3\N{EN DASH}6 min left" in page
+    assert "400.0 MiB of 1000.0 MiB, 5.0 MiB/s, about 2\N{EN DASH}3 min left" in page
+    assert "waiting, 600.0 MiB of data in 4.0 GiB" in page
+    assert "25 %" in page
+    conversion.disks.filter(name="sdb").update(total_bytes=None)
+    assert "All disks" not in signed_in.get(conversion.get_absolute_url()).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("silent", "rate", "said"),
+    [
+        ({"seconds": 20}, 0, ["passing over empty space", "Nothing to do"]),
+        ({"seconds": 20}, 1 << 20, ["last bytes 20 s ago", "Nothing to do"]),
+        ({"minutes": 4}, 0, ["No byte written for 4:0", "No byte for 4 min", "Quiet ·"]),
+    ],
+)
+def test_a_copy_that_writes_nothing_says_so(
+    signed_in: Client, silent: dict[str, int], rate: int, said: list[str]
+) -> None:
+    """Spec 4.6: empty space is ordinary, two minutes without a byte are not."""
+    disk = {"started_at": ago(minutes=9), "at": ago(**silent), "rate": rate, "done_bytes": 5 << 20}
+    page = signed_in.get(copying(sda=disk).get_absolute_url()).content.decode()
+    assert [words for words in said if words not in page] == []
+
+
+def test_the_rate_of_lately_and_the_plan_of_the_copy_are_kept() -> None:
+    conversion = copying(sda={"total_bytes": None}, sdb={"total_bytes": None})
+    at = timezone.now().isoformat()
+    progress = {"type": "progress", "disk": "sda", "at": at, "total_bytes": 100}
+    actions.record_events(
+        conversion,
+        [
+            {"type": "report", "name": "copy_plan", "data": {"sda": 90, "sdb": 70}},
+            progress | {"done_bytes": 40, "rate": 7},
+        ],
+    )
+    assert list(conversion.disks.values_list("name", "total_bytes", "done_bytes", "rate")) == [
+        ("sda", 100, 40, 7.0), ("sdb", 70, 0, None),
+    ]  # fmt: skip
+
+
+def test_a_result_tells_how_each_disk_was_copied_and_checked(signed_in: Client) -> None:
+    """Spec 4.7: the digest that was asked for is in the report, and on the page."""
+    record = {"disk": "sda", "data_bytes": 3 << 30, "seconds": 61.0, "rate": 50 << 20,
+              "verified": "full", "sha256": "ab" * 32}  # fmt: skip
+    conversion = make_conversion(make_vm(), status="done", reports={"copy": [record]})
+    page = signed_in.get(conversion.get_absolute_url()).content.decode()
+    assert "3.0 GiB of data in 1:01 (50.0 MiB/s), compared byte by byte" in page
+    assert "ab" * 32 in page

@@ -56,6 +56,7 @@ def test_the_adjustments_reach_the_job(operator: Client) -> None:
             "guest-timezone": "Europe/Berlin",
             "guest-root_password": PASSPHRASE,
             "guest-ssh_keys": "ssh-ed25519 AAAAC3Nza ada@desk\nssh-ed25519 AAAAC3Nzb bob@desk\n",
+            "guest-update": "on",
             "guest-install": "htop, tmux",
             "guest-uninstall": "telnet",
             "guest-firstboot": "#!/bin/sh\r\necho hello\r\n",
@@ -66,12 +67,14 @@ def test_the_adjustments_reach_the_job(operator: Client) -> None:
     wishes = job.customize
     assert (wishes.hostname, wishes.timezone) == ("web01.example", "Europe/Berlin")
     assert [key.split()[2] for key in wishes.ssh_keys] == ["ada@desk", "bob@desk"]
+    assert wishes.update
     assert (wishes.install, wishes.uninstall) == (("htop", "tmux"), ("telnet",))
     assert wishes.firstboot == ("#!/bin/sh\necho hello\n",)
     assert wishes.root_password_hash.startswith("$6$")
     assert (job.guest_agent, job.keep_nic_names, job.fsck) == (False, True, True)
 
 
+@pytest.mark.rows("4-T116")
 def test_neither_a_password_nor_its_hash_is_stored_in_clear(operator: Client) -> None:
     send(operator, make_vm(), "start", **{"guest-root_password": PASSPHRASE})
     stored = everything_stored()

@@ -9,7 +9,7 @@ from conversions.pipeline.context import Context
 from conversions.pipeline.errors import GuestError
 from conversions.pipeline.linux.files import GuestFiles
 from conversions.pipeline.linux.firstboot import FirstBoot
-from conversions.pipeline.linux.packages import install_command, remove_packages
+from conversions.pipeline.linux.packages import install_command, remove_packages, update_command
 from conversions.pipeline.report import Level
 
 _DAY = 86400
@@ -34,15 +34,13 @@ def customize(c: Context, files: GuestFiles, firstboot: FirstBoot) -> None:
         if absent:
             c.report.log(Level.WARNING, f"Not installed, so not removed: {', '.join(absent)}.")
         remove_packages(c, files, [name for name in wishes.uninstall if name in installed])
+    if wishes.update:
+        firstboot.add("update packages", _known(c, update_command(c.guest), "updated"))
+        c.report.log(
+            Level.INFO, "All packages are updated at the first start, which needs a network."
+        )
     if wishes.install:
-        command = install_command(c.guest, wishes.install)
-        if command is None:
-            raise GuestError(
-                f"Packages cannot be installed: the manager {c.guest.package_management} is not "
-                "known.",
-                remedy="Convert without them and install them in the guest afterwards.",
-                code="E-CUSTOMIZE",
-            )
+        command = _known(c, install_command(c.guest, wishes.install), "installed")
         c.report.log(
             Level.INFO,
             f"To be installed at the first start, which needs a network: "
@@ -51,6 +49,17 @@ def customize(c: Context, files: GuestFiles, firstboot: FirstBoot) -> None:
         firstboot.add("install packages", command)
     for number, script in enumerate(wishes.firstboot, 1):
         firstboot.add(f"script {number}", script)
+
+
+def _known(c: Context, command: str | None, what: str) -> str:
+    """Return the command.  Raises GuestError when there is none."""
+    if command is None:
+        raise GuestError(
+            f"Packages cannot be {what}: the manager {c.guest.package_management} is not known.",
+            remedy="Convert without that wish and do it in the guest afterwards.",
+            code="E-CUSTOMIZE",
+        )
+    return command
 
 
 def set_hostname(files: GuestFiles, name: str) -> None:

@@ -11,21 +11,26 @@ from conversions.pipeline.report import Level
 from conversions.pipeline.types import Inspection
 
 _APT = "DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Options::=--force-confold"
-# Of each manager: how it installs and how it removes; names are appended.
+# Of each manager: how it installs and how it removes, names are appended; how it updates all.
 _MANAGERS = {
-    "apt": (f"{_APT} update; {_APT} install", f"{_APT} remove"),
+    "apt": (f"{_APT} update; {_APT} install", f"{_APT} remove", f"{_APT} update; {_APT} upgrade"),
     "dnf": (
         "dnf -y install",
         "dnf -y --disableplugin=subscription-manager "
         "--setopt=clean_requirements_on_remove=False remove",
+        "dnf -y upgrade",
     ),
-    "yum": ("yum -y install", "yum -y --setopt=clean_requirements_on_remove=False remove"),
-    "zypper": ("zypper -n in -l", "zypper -n rm"),
-    "urpmi": ("urpmi --auto", "urpme --auto"),
-    "pacman": ("pacman -S --noconfirm", "pacman -R --noconfirm"),
-    "apk": ("apk update; apk add", "apk del"),
-    "xbps": ("xbps-install -Sy", "xbps-remove -Sy"),
-    "pisi": ("pisi it -y", "pisi rm -y"),
+    "yum": (
+        "yum -y install",
+        "yum -y --setopt=clean_requirements_on_remove=False remove",
+        "yum -y update",
+    ),
+    "zypper": ("zypper -n in -l", "zypper -n rm", "zypper -n up -l"),
+    "urpmi": ("urpmi --auto", "urpme --auto", "urpmi --auto --auto-update"),
+    "pacman": ("pacman -S --noconfirm", "pacman -R --noconfirm", "pacman -Syu --noconfirm"),
+    "apk": ("apk update; apk add", "apk del", "apk update; apk upgrade"),
+    "xbps": ("xbps-install -Sy", "xbps-remove -Sy", "xbps-install -Syu"),
+    "pisi": ("pisi it -y", "pisi rm -y", "pisi up -y"),
 }
 # Straight from the database: quick, and without any look at repositories.  Debian's settings of a
 # package go too, for they hold its init script and the links that start it.
@@ -40,6 +45,12 @@ def install_command(guest: Inspection, packages: Sequence[str]) -> str | None:
     """Return the shell line that installs packages; None for a manager that is not known."""
     manager = _MANAGERS.get(guest.package_management)
     return f"{manager[0]} {shlex.join(packages)}" if manager else None
+
+
+def update_command(guest: Inspection) -> str | None:
+    """Return the shell line that updates all packages; None for a manager that is not known."""
+    manager = _MANAGERS.get(guest.package_management)
+    return manager[2] if manager else None
 
 
 def removal_commands(guest: Inspection, packages: Sequence[str]) -> list[str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from conversions.pipeline import stop
 from conversions.pipeline.commands import run
 from conversions.pipeline.commit import finish_commit, locked, write_journal
-from conversions.pipeline.disk_copy import CopyProgress, data_bytes
+from conversions.pipeline.copy_progress import CopyProgress
+from conversions.pipeline.disk_copy import data_bytes
 from conversions.pipeline.errors import CommandError, TargetError
 from conversions.pipeline.host_files import allocated
 from conversions.pipeline.job import CopyOptions, Job, Target

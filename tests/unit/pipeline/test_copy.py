@@ -56,6 +56,7 @@ def local(folder: Path, report: RecordingReporter, **options: object) -> LocalOu
     return LocalOutput(Target(directory=str(folder), **options), None, report)  # type: ignore[arg-type]
 
 
+@pytest.mark.rows("4-T09")
 def test_t09_null_reads_everything_and_leaves_nothing(tmp_path: Path) -> None:
     source, overlays, report = make_disks(tmp_path, 1)
     before = sorted(tmp_path.iterdir())
@@ -191,14 +192,24 @@ def test_t22_a_killed_copy_names_its_signal_and_leaves_nothing(tmp_path: Path) -
     assert progress["done_bytes"] < progress["total_bytes"]
 
 
-def test_t23_the_other_copies_end_with_the_one_that_fails(tmp_path: Path) -> None:
+@pytest.mark.rows("4-T23")
+def test_t23_the_other_copies_end_with_the_one_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The siblings run at a rate that would take hours."""
     source, overlays, report = make_disks(tmp_path, 3, data=8 * MIB)
-    broken = replace(overlays[1], path=str(tmp_path / "missing.qcow2"))
+
+    def broken_sdb(disk: TargetDisk, target: Target, rate: int | None) -> list[str]:
+        command = convert_command(disk, target, rate)
+        missing = str(tmp_path / "missing.qcow2")
+        return [missing if disk.overlay.sd == "sdb" and w == disk.overlay.path else w
+                for w in command]  # fmt: skip
+
+    monkeypatch.setattr(disk_copy, "convert_command", broken_sdb)
     output = local(tmp_path / "t", report)
     with (
         pytest.raises(CommandError, match="missing"),
-        output.prepare(source, [overlays[0], broken, overlays[2]]) as targets,
+        output.prepare(source, overlays) as targets,
     ):
         copy_disks(
             targets,
@@ -212,6 +223,7 @@ def test_t23_the_other_copies_end_with_the_one_that_fails(tmp_path: Path) -> Non
     assert "copy" not in {e["name"] for e in report.of("report")}
 
 
+@pytest.mark.rows("4-T89")
 @pytest.mark.parametrize("format_", ["qcow2", "raw"])
 def test_t89_preallocated_is_preallocated_at_the_end(format_: str, tmp_path: Path) -> None:
     source, overlays, report = make_disks(tmp_path, 1, size=512 * MIB)
@@ -221,6 +233,7 @@ def test_t89_preallocated_is_preallocated_at_the_end(format_: str, tmp_path: Pat
         assert Path(targets.disks[0].part_path).stat().st_blocks * 512 >= 500 * MIB
 
 
+@pytest.mark.rows("4-T90", "4-T92")
 def test_t90_t92_only_data_is_written(tmp_path: Path) -> None:
     """64 MiB with 10 MiB of data; then 4 of them discarded in the overlay."""
     source, overlays, report = make_disks(tmp_path, 1, size=64 * MIB, data=10 * MIB)
@@ -239,6 +252,7 @@ def test_t90_t92_only_data_is_written(tmp_path: Path) -> None:
     assert 6 * MIB <= sizes[1] <= 7 * MIB
 
 
+@pytest.mark.rows("4-T94")
 def test_t94_a_disk_of_zeros(tmp_path: Path) -> None:
     source, overlays, report = make_disks(tmp_path, 1, data=0)
     output = local(tmp_path / "t", report)
@@ -352,6 +366,7 @@ def loop_device(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["losetup", "--detach", done.stdout.strip()], check=True)
 
 
+@pytest.mark.rows("4-T19")
 def test_t19_a_link_to_a_device_is_followed_and_stays(tmp_path: Path, loop_device: Path) -> None:
     """The old data beyond the disk's end is no difference; a failure keeps link and device."""
     source, overlays, report = make_disks(tmp_path, 1)
@@ -374,6 +389,7 @@ def test_t19_a_link_to_a_device_is_followed_and_stays(tmp_path: Path, loop_devic
             raise AssertionError("not reached")
 
 
+@pytest.mark.rows("4-T20")
 def test_t20_what_exists_is_replaced_only_when_asked(tmp_path: Path) -> None:
     """A link to a device counts as existing, also when the device is gone."""
     source, overlays, report = make_disks(tmp_path, 1)

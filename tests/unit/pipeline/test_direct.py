@@ -28,6 +28,7 @@ def test_only_a_conversion_in_place_can_be_direct() -> None:
         Job(mode=Mode.INSPECT, source=Input(kind="disk", location="a.raw"), direct=True)
 
 
+@pytest.mark.rows("4-T104")
 @pytest.mark.parametrize(
     ("error", "message", "code"),
     [

@@ -332,7 +332,7 @@ def test_a_root_is_chosen(roots: list[tuple[str, str]], choice: str, expected: s
     assert choose_root(roots, choice) == expected
 
 
-@rows("2-T2", "2-T5")
+@rows("2-T2", "2-T5", "4-T110")
 @pytest.mark.parametrize("choice", ["single", "/dev/sdz9"])
 def test_a_choice_that_is_missing_lists_the_roots(choice: str) -> None:
     with pytest.raises(InspectionError, match=r"/dev/sda1 \(Debian\), /dev/sdb1 \(Fedora\)"):

@@ -16,7 +16,7 @@ import pytest
 from lxml import etree
 
 from conversions.pipeline import commands, stop
-from conversions.pipeline.disk_copy import ProgressParser, convert_command, copy_disks
+from conversions.pipeline.disk_copy import convert_command, copy_disks
 from conversions.pipeline.errors import CommandError, HostError, JobError, TargetError
 from conversions.pipeline.guestcaps import expected_guestcaps, guestcaps_from_dict
 from conversions.pipeline.job import CopyOptions, Input, Job, Mode, NetworkMap, Target
@@ -43,6 +43,7 @@ from tests.unit.pipeline.samples import make_meta, make_source, source_disk, tar
 CAPS = expected_guestcaps()
 COMPARE = ("qemu-img", "compare", "-q", "-f", "raw", "-F")
 IDE = replace(CAPS, block_bus=BlockBus.IDE)
+SCSI = replace(CAPS, block_bus=BlockBus.VIRTIO_SCSI)
 
 
 def cdrom(controller: Controller | None, slot: int | None) -> Removable:
@@ -58,6 +59,7 @@ def cdrom(controller: Controller | None, slot: int | None) -> Removable:
         (21, [cdrom(Controller.IDE, 2)], CAPS, ("virtio_blk", 21, "ide", 2), 0),
         (3, [cdrom(Controller.IDE, 2)], IDE, ("ide", 4, "ide", 3), 1),
         (2, [cdrom(None, None)], IDE, ("ide", 3, "ide", 2), 0),
+        (2, [cdrom(Controller.SCSI, 0)], SCSI, ("scsi", 3, "scsi", 2), 1),
         (1, [cdrom(Controller.SATA, 0)], CAPS, ("virtio_blk", 1, "ide", 0), 0),
         (1, [cdrom(Controller.VIRTIO_BLK, 0)], CAPS, ("virtio_blk", 2, "virtio_blk", 1), 1),
         (
@@ -96,6 +98,15 @@ def test_two_cdroms_of_one_slot_give_one_warning() -> None:
     buses = assign_target_buses([target_disk(0)], drives, CAPS, report)
     assert buses.ide == (None, None, *drives)
     assert report.warnings == 1
+
+
+@pytest.mark.rows("4-T48")
+def test_two_cdroms_without_a_slot_take_the_first_ones() -> None:
+    report = RecordingReporter()
+    drives = [cdrom(None, None), cdrom(Controller.IDE, None)]
+    buses = assign_target_buses([target_disk(0)], drives, CAPS, report)
+    assert buses.ide == tuple(drives)
+    assert report.warnings == 0
 
 
 def parsed(xml: str) -> etree._Element:
@@ -166,6 +177,7 @@ def test_bad_maps_are_refused(networks: list[str], macs: list[str]) -> None:
         parse_map(networks, [], macs)
 
 
+@pytest.mark.rows("4-T110")
 def test_a_job_survives_json_and_refuses_what_it_does_not_know() -> None:
     job = Job(
         mode=Mode.COPY,
@@ -179,6 +191,7 @@ def test_a_job_survives_json_and_refuses_what_it_does_not_know() -> None:
         ("colour", 1),
         ("trim", "yes"),
         ("root", "sda"),
+        ("root", "btrfsvol:sda"),
         ("memory_mib", True),
         ("target", {"format": "vhd"}),
         ("target", {"format": "raw", "compressed": True}),
@@ -200,17 +213,6 @@ def test_disk_letters(index: int, letters: str) -> None:
 def test_sizes_for_people() -> None:
     assert [human(n) for n in (512, 1536, 3 << 30)] == ["512 bytes", "1.5 KiB", "3.0 GiB"]
     assert [short(n) for n in (12, 21474836480, 5 << 40)] == ["12", "20.0G", "5120.0G"]
-
-
-def test_progress_is_read_in_any_chunks_and_never_falls() -> None:
-    stream = b"    (0.00/100%)\r    (40.00/100%)\r    (39.00/100%)\r    (100.00/100%)\r"
-    for size in (1, 3, 7, 100):
-        parser = ProgressParser(1000)
-        seen = [parser.feed(stream[i : i + size]) for i in range(0, len(stream), size)]
-        assert seen == sorted(seen)
-        assert 400 in seen or size == 100
-        assert seen[-1] == 999
-    assert ProgressParser(0).feed(b"(100.00/100%)") == 0
 
 
 @pytest.mark.parametrize("name", ["", " ", ".", "..", "a\nb", "x" * 201])
@@ -316,22 +318,31 @@ def test_a_failed_copy_leaves_nothing(tmp_path: Path) -> None:
     assert report.data("files")["removed"] == [str(folder / "web_01-sda.part")]
 
 
+@pytest.mark.rows("4-T21")
+@pytest.mark.parametrize(
+    ("allocation", "free", "said"),
+    [
+        ("sparse", 1 << 30, r"1\.0 GiB free, up to 1\.5 GiB needed"),
+        ("preallocated", 3 << 29, r"1\.5 GiB free, up to 2\.0 GiB needed"),
+    ],
+)
 def test_too_little_room_names_both_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    allocation: str, free: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import shutil
 
     monkeypatch.setattr(
         shutil,
         "disk_usage",
-        lambda _path: shutil._ntuple_diskusage(1, 1, 1 << 30),
+        lambda _path: shutil._ntuple_diskusage(1, 1, free),
     )
-    output = LocalOutput(Target(directory=str(tmp_path)), None, RecordingReporter())
-    with pytest.raises(TargetError, match=r"1\.0 GiB free, up to 1\.5 GiB needed"):
+    target = Target(directory=str(tmp_path), allocation=allocation)  # type: ignore[arg-type]
+    output = LocalOutput(target, None, RecordingReporter())
+    with pytest.raises(TargetError, match=said):
         output.check_space({"sda": 500 << 20}, [target_disk(0).overlay])
 
 
-@pytest.mark.rows("2-T39")
+@pytest.mark.rows("2-T39", "4-T21")
 def test_a_full_folder_for_work_is_told_before_the_source_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -271,7 +271,7 @@ def test_the_firmware_of_the_target(
     assert report.warnings == warns
 
 
-@rows("2-T26")
+@rows("2-T26", "4-T108")
 def test_an_unknown_system_is_refused_by_what_is_unknown(tmp_path: Path) -> None:
     found = replace(
         GUEST, distro="unknown", package_format="unknown", package_management="unknown",
@@ -301,6 +301,7 @@ class Disks:
         return self.sectors["abcd".index(device[-1])].ljust(count, b"\0")
 
 
+@pytest.mark.rows("4-T44", "4-T45")
 @pytest.mark.parametrize(
     ("sectors", "boot", "index", "orders"),
     [

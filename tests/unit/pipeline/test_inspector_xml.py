@@ -75,6 +75,7 @@ def test_a_linux_has_its_elements_in_order() -> None:
     assert not tags(root.find(".//filesystem[@dev='/dev/sda2']"))
 
 
+@pytest.mark.rows("4-T105")
 def test_a_windows_has_its_hives_and_no_packages() -> None:
     root = parsed(reports(WINDOWS))
     assert root.findtext("disks/disk/virtual-size") == "6442450944"
@@ -132,6 +133,7 @@ def test_the_command_line_refuses_a_document_where_there_is_none(
     assert words in run.stdout + run.stderr
 
 
+@pytest.mark.rows("4-T106")
 @pytest.mark.parametrize("where", ["-", "found.xml"])
 def test_the_command_line_writes_the_document_after_success(
     where: str,

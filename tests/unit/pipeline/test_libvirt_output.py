@@ -199,6 +199,7 @@ def test_a_failure_during_the_upload_removes_the_volume(
     assert not scene.has_domain()
 
 
+@pytest.mark.rows("4-T26")
 def test_t26_a_taken_name_is_refused_first(scene: Scene) -> None:
     scene.convert(scene.output())
     (scene.folder / f"{scene.name}-sda").unlink()
@@ -225,6 +226,7 @@ def test_a_taken_volume_is_refused_and_kept(
     assert disk.read_bytes() == b"somebody's"
 
 
+@pytest.mark.rows("4-T28")
 def test_t28_a_pool_by_its_uuid_is_named_in_the_xml(scene: Scene) -> None:
     scene.convert(scene.output(storage=scene.pool.UUIDString()))
     source = scene.domain().find("devices/disk/source")
@@ -232,6 +234,7 @@ def test_t28_a_pool_by_its_uuid_is_named_in_the_xml(scene: Scene) -> None:
     assert source.get("pool") == scene.name
 
 
+@pytest.mark.rows("4-T27")
 def test_t27_pools_that_cannot_be(scene: Scene) -> None:
     name = f"{scene.name}-x"
     disk = f"<pool type='disk'><name>{name}</name><source><device path='/dev/null'/></source>" \
@@ -261,6 +264,7 @@ def test_t27_pools_that_cannot_be(scene: Scene) -> None:
         raise AssertionError("not reached")
 
 
+@pytest.mark.rows("4-T27")
 def test_t27_a_pool_of_another_type_names_itself() -> None:
     """libvirt's test driver: pools of every type, and nothing behind them."""
     output_host = LibvirtHost("test:///default")
@@ -273,6 +277,7 @@ def test_t27_a_pool_of_another_type_names_itself() -> None:
     output_host.close()
 
 
+@pytest.mark.rows("4-T30")
 def test_t30_a_host_without_kvm_for_the_architecture(scene: Scene) -> None:
     host = LibvirtHost(URI)
     for domain in list(host._capabilities.iterfind("guest/arch/domain[@type='kvm']")):
@@ -333,6 +338,7 @@ def test_ordinary_connections_are_accepted(uri: str) -> None:
     check_uri(uri)
 
 
+@pytest.mark.rows("4-T01")
 def test_t01_libvirt_and_its_default_pool_when_nothing_is_said() -> None:
     import argparse
 

@@ -81,6 +81,7 @@ def test_the_plain_case_in_order() -> None:
     assert root.get("type") == "kvm"
 
 
+@pytest.mark.rows("4-T38")
 @pytest.mark.parametrize("extra", [0, 1000])
 def test_t38_memory_is_whole_kibibytes(extra: int) -> None:
     root = tree(make_meta(source=make_source(memory_bytes=(1 << 30) + extra, vcpus=1)))
@@ -88,6 +89,7 @@ def test_t38_memory_is_whole_kibibytes(extra: int) -> None:
     assert root.findtext("vcpu") == "1"
 
 
+@pytest.mark.rows("4-T39", "4-T40")
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -112,6 +114,7 @@ def test_the_processor(values: dict[str, object], expected: str) -> None:
     assert shape(tree(make_meta(source=make_source(**values))).find("cpu")) == expected
 
 
+@pytest.mark.rows("4-T30", "4-T41")
 @pytest.mark.parametrize(
     ("source", "target", "expected"),
     [
@@ -128,6 +131,7 @@ def test_features(source: tuple[str, ...], target: set[str], expected: list[str]
     assert [e.tag for e in features] == expected
 
 
+@pytest.mark.rows("4-T42")
 @pytest.mark.parametrize(
     ("uefi", "secure", "expected"),
     [
@@ -163,21 +167,25 @@ def test_secure_boot_needs_q35() -> None:
     assert len(warnings) == 1
 
 
+@pytest.mark.rows("4-T43")
 def test_t43_the_clock() -> None:
     root = tree(make_meta(guestcaps=replace(CAPS, rtc_utc=False)))
     assert shape(root.find("clock")) == '<clock offset="localtime"/>'
 
 
+@pytest.mark.rows("4-T44")
 @pytest.mark.parametrize(
     ("boot", "orders"), [(1, ["2", "1", "4"]), (None, ["1", "2", "3"])], ids=["known", "unknown"]
 )
 def test_t44_the_boot_order(boot: int | None, orders: list[str]) -> None:
+    """Differs for Windows, whose boot disk is looked for too: that of its ESP or of C:."""
     disks = tuple(target_disk(n) for n in range(3))
     root = tree(make_meta(buses=TargetBuses(virtio_blk=disks), boot_disk=boot))
     assert [e.get("order") for e in root.iterfind("devices/disk/boot")] == orders
     assert [boot_order(n, boot) for n in range(3)] == [int(order) for order in orders]
 
 
+@pytest.mark.rows("4-T46")
 @pytest.mark.parametrize(
     ("caps", "expected"),
     [
@@ -194,6 +202,7 @@ def test_t46_a_cdrom_keeps_its_slot(
     assert len(list(root.iterfind("devices/disk/boot"))) == 1
 
 
+@pytest.mark.rows("4-T49")
 def test_t49_a_floppy() -> None:
     buses = TargetBuses(virtio_blk=(target_disk(0),), floppy=(FLOPPY,))
     warnings: list[str] = []
@@ -206,6 +215,7 @@ def test_t49_a_floppy() -> None:
     assert len(warnings) == 1
 
 
+@pytest.mark.rows("4-T50")
 @pytest.mark.parametrize(
     ("caps", "model"),
     [(OLD, "virtio-transitional"), (replace(OLD, machine=Machine.I440FX), "virtio")],
@@ -231,6 +241,7 @@ def test_t50_guests_before_virtio_1_0(caps: Guestcaps, model: str) -> None:
     assert disk.get("model") == (model if model != "virtio" else None)
 
 
+@pytest.mark.rows("4-T51")
 def test_t51_what_the_guest_cannot_drive_is_left_out() -> None:
     root = tree(make_meta(guestcaps=BARE))
     assert shape(root.find("devices/memballoon")) == '<memballoon model="none"/>'
@@ -251,6 +262,7 @@ SECRET = Display(
 )
 
 
+@pytest.mark.rows("4-T52", "4-T115")
 @pytest.mark.parametrize(
     ("display", "keep", "expected"),
     [
@@ -297,6 +309,7 @@ def test_t52_the_screen(display: Display | None, keep: bool, expected: str) -> N
     assert len(warnings) == (display is SECRET and not keep)
 
 
+@pytest.mark.rows("4-T116")
 def test_t116_the_password_of_a_display_is_in_no_record() -> None:
     source = make_source(display=SECRET)
     assert "geheim" not in str(source.to_dict()) + repr(source)
@@ -305,6 +318,7 @@ def test_t116_the_password_of_a_display_is_in_no_record() -> None:
     )
 
 
+@pytest.mark.rows("4-T53")
 def test_t53_sound_and_the_name_of_the_system() -> None:
     warnings: list[str] = []
     root = tree(make_meta(source=make_source(sound="ich9")), warnings=warnings)
@@ -317,11 +331,13 @@ def test_t53_sound_and_the_name_of_the_system() -> None:
     assert len(warnings) == 1
 
 
+@pytest.mark.rows("4-T54")
 def test_t54_a_generation_id() -> None:
     genid = "c3b9e8a4-7a65-4b8a-9d3f-1a2b3c4d5e6f"
     assert tree(make_meta(source=make_source(genid=genid))).findtext("genid") == genid
 
 
+@pytest.mark.rows("4-T55")
 def test_t55_scsi_disks_get_their_controller_and_names_of_their_own() -> None:
     buses = TargetBuses(scsi=(target_disk(0), target_disk(1)), ide=(CDROM,))
     root = tree(make_meta(buses=buses))
@@ -331,6 +347,7 @@ def test_t55_scsi_disks_get_their_controller_and_names_of_their_own() -> None:
     assert [name for name, _bus, _file in drives(root)] == ["sda", "sdb", "sdc"]
 
 
+@pytest.mark.rows("4-T83")
 def test_t83_a_mapped_nic_becomes_what_it_was_mapped_to() -> None:
     nic = Nic(vnet="dmz", vnet_type=VnetType.NETWORK, mac="00:16:3e:00:00:0a", model="e1000")
     assert shape(tree(make_meta(nics=(nic,))).find("devices/interface")) == (
@@ -394,6 +411,7 @@ METAS: dict[str, Callable[[], TargetMeta]] = {
 }
 
 
+@pytest.mark.rows("4-T56")
 @pytest.mark.parametrize("meta", METAS.values(), ids=METAS.keys())
 def test_t56_the_schema_and_libvirt_accept_it(
     meta: Callable[[], TargetMeta], tmp_path: Path

@@ -12,7 +12,7 @@ from conversions.pipeline.job import CopyOptions, Input, Job, Mode, Target
 from conversions.pipeline.output_kinds import KINDS, kind_of
 from conversions.pipeline.outputs import output_for
 from conversions.pipeline.report import RecordingReporter
-from tests.unit.pipeline.samples import make_source, target_disk
+from tests.unit.pipeline.samples import make_meta, make_source, target_disk
 
 FOLDER_KINDS = [name for name, kind in KINDS.items() if kind.place == "directory"]
 
@@ -33,15 +33,37 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return captured.err + captured.out
 
 
-@pytest.mark.parametrize(("alias", "name"), [("local", "local"), ("disk", "local")])
-def test_t02_spellings(alias: str, name: str) -> None:
-    assert kind_of(alias).name == name
+@pytest.mark.rows("4-T02")
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("local", "disk"),
+        ("openstack", "osp", "rhosp"),
+        ("ovirt", "rhv", "rhev"),
+        ("ovirt-upload", "ovirt_upload", "rhv-upload", "rhv_upload"),
+    ],
+)
+def test_t02_spellings(names: tuple[str, ...]) -> None:
+    """Each group is one kind, or not to be had under any of its names."""
+    found = {meaning(name) for name in names}
+    assert len(found) == 1, found
 
 
+def meaning(name: str) -> str | None:
+    """Return the kind of a name, None for one that is refused by its name."""
+    try:
+        return kind_of(name).name
+    except JobError as error:
+        assert repr(name) in error.message
+        return None
+
+
+@pytest.mark.rows("4-T03", "4-T04", "4-T06", "4-T08", "4-T11", "4-T12", "4-T24", "4-T91")
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         (("-o", "json"), "'json'"),
+        (("-o", "nonsense"), "'nonsense'"),
         (("-o", "local", "-os", "/tmp", "-of", "vmdk"), "vmdk"),
         (("-o", "local", "-os", "/tmp", "-oa", "sparse", "-oa", "sparse"), "given twice"),
         (("-o", "local", "-os", "/tmp", "-oa", "thin"), "thin"),
@@ -62,7 +84,7 @@ def test_t02_spellings(alias: str, name: str) -> None:
         (("-o", "qemu", "-os", "/tmp", "-oo", "qemu-boot=perhaps"), "perhaps"),
     ],
     ids=[
-        "T03-kind", "T03-format", "T04-twice", "T04-value", "T06", "T08-format",
+        "T03-json", "T03-kind", "T03-format", "T04-twice", "T04-value", "T06", "T08-format",
         "T08-allocation", "T08-folder", "T08-option", "T08-connection", "T11", "T12", "T91",
         "T24", "T24-negative", "T12-qemu",
     ],
@@ -75,6 +97,7 @@ def test_refused_before_the_source_is_opened(
     assert "such.ova" not in text
 
 
+@pytest.mark.rows("4-T10")
 @pytest.mark.parametrize("name", KINDS)
 def test_t10_an_unknown_key_names_the_kind(name: str) -> None:
     with pytest.raises(JobError, match=f"colour is not an option of output {name}"):
@@ -99,6 +122,7 @@ def Target_of(name: str, **values: object) -> Job:  # noqa: N802  reads like the
     return job(Target(**(base | values)))  # type: ignore[arg-type]
 
 
+@pytest.mark.rows("4-T07")
 @pytest.mark.parametrize("name", [n for n, k in KINDS.items() if not k.password_required])
 def test_t07_a_password_that_nobody_asks_for(name: str) -> None:
     with pytest.raises(JobError, match="takes no password"):
@@ -110,10 +134,12 @@ def test_every_kind_can_be_had(name: str) -> None:
     assert output_for(Target_of(name), Path("/w"), RecordingReporter()).describe()
 
 
+@pytest.mark.rows("4-T05")
 def test_t05_the_format_is_qcow2_and_recorded() -> None:
     assert job(Target(directory="/t")).to_dict()["target"]["format"] == "qcow2"
 
 
+@pytest.mark.rows("4-T06")
 def test_t06_a_folder_that_is_not_one(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
@@ -126,6 +152,7 @@ def test_t06_a_folder_that_is_not_one(tmp_path: Path) -> None:
             raise AssertionError("not reached")
 
 
+@pytest.mark.rows("4-T13")
 @pytest.mark.parametrize("name", KINDS)
 def test_t13_help_for_the_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-o", name, "-oo", "?"]) == 0
@@ -134,6 +161,7 @@ def test_t13_help_for_the_options(name: str, capsys: pytest.CaptureFixture[str])
     assert name in text
 
 
+@pytest.mark.rows("4-T14", "4-T15", "4-T16")
 @pytest.mark.parametrize(
     ("name", "renamed", "stem"),
     [("windows", None, "windows"), ("windows", "app-7", "app-7"), ("a/b", None, "a_b")],
@@ -154,13 +182,34 @@ def test_names_of_files(
     names = [Path(d.final_path).name for d in disks]
     assert names[0] == f"{stem}-sda"
     assert names[25:] == [f"{stem}-sdz", f"{stem}-sdaa", f"{stem}-sdab"]
+    meta = make_meta(source=make_source(name=name), name=output.name_for(make_source(name=name)))
+    with output.prepare(meta.source, overlays[:1]) as targets:
+        Path(targets.disks[0].part_path).touch()
+        output.write_metadata(targets, meta)
+        targets.commit()
+    suffix = {"local": ".xml", "qemu": ".sh"}[kind]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [f"{stem}-sda", f"{stem}{suffix}"]
+    )
+    text = (tmp_path / f"{stem}{suffix}").read_text()
+    assert (f"<name>{stem}</name>" if kind == "local" else f"-name guest={stem} ") in text
 
 
+@pytest.mark.rows("4-T109")
 def test_t109_the_capabilities(capsys: pytest.CaptureFixture[str]) -> None:
+    """The name is ours; the words after it are virt-v2v's.  With a source it is an option."""
     assert main(["--machine-readable"]) == 0
-    lines = capsys.readouterr().out.split("\n")
-    assert "output:disk" in lines
-    assert {f"output:{name}" for name in KINDS} < set(lines)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["v2vweb", "virt-v2v-2.0", "libguestfs-rewrite"]
+    assert len(set(lines)) == len(lines)
+    wanted = {f"input:{name}" for name in ("disk", "libvirt", "libvirtxml", "ova", "vmx")}
+    wanted |= {"output:disk", "output:local", "convert:linux", "convert:windows"}
+    wanted |= {f"output:{name}" for name in KINDS}
+    assert wanted <= set(lines)
+    assert main(["--machine-readable", "/no/such.ova", "--inspect"]) == 1
+    said = capsys.readouterr()
+    assert "such.ova" in said.err
+    assert "libguestfs-rewrite" not in said.out
 
 
 def test_copy_options_survive_json() -> None:

@@ -39,6 +39,7 @@ def disks(count: int) -> tuple[TargetDisk, ...]:
     return tuple(target_disk(n) for n in range(count))
 
 
+@pytest.mark.rows("4-T57")
 def test_t57_the_script_is_executable_and_a_shell_reads_it(tmp_path: Path) -> None:
     report = RecordingReporter()
     output = QemuOutput(Target(kind="qemu", directory=str(tmp_path)), None, report)
@@ -55,6 +56,7 @@ def test_t57_the_script_is_executable_and_a_shell_reads_it(tmp_path: Path) -> No
     subprocess.run(["sh", "-n", str(script)], check=True)
 
 
+@pytest.mark.rows("4-T54", "4-T58", "4-T60")
 @pytest.mark.parametrize(
     ("values", "present", "absent"),
     [
@@ -78,10 +80,12 @@ def test_options(values: dict[str, object], present: list[str], absent: list[str
         assert not (line.lstrip().startswith("-drive") and "bootindex" in line)
 
 
+@pytest.mark.rows("4-T43")
 def test_t43_a_clock_in_local_time() -> None:
     assert "-rtc base=localtime" in qemu_script(make_meta(guestcaps=OLD))
 
 
+@pytest.mark.rows("4-T59")
 def test_t59_uefi_needs_a_known_firmware() -> None:
     caps = replace(CAPS, arch="s390x", machine=Machine.VIRT)
     with pytest.raises(TargetError, match="No UEFI firmware is known for s390x"):
@@ -132,6 +136,7 @@ METAS: dict[str, Callable[[], TargetMeta]] = {
 }
 
 
+@pytest.mark.rows("4-T57", "4-T60", "4-T117")
 @pytest.mark.parametrize("name", METAS)
 def test_t60_t117_qemu_starts_and_waits(name: str, tmp_path: Path) -> None:
     """A name with everything a shell and qemu could take for more runs nothing."""
@@ -198,6 +203,7 @@ def ask(client: socket.socket) -> dict[str, dict[str, int]]:
     return version
 
 
+@pytest.mark.rows("4-T61")
 @pytest.mark.parametrize("value", ["", "true"])
 def test_t61_the_script_is_started_after_everything_else(
     value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

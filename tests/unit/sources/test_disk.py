@@ -86,7 +86,7 @@ def nbd(tmp_path: Path, raw: Path) -> Iterator[str]:
     process.wait(10)
 
 
-@pytest.mark.rows("1-T252", "1-T253")
+@pytest.mark.rows("1-T252", "1-T253", "4-T17")
 def test_a_disk_of_an_nbd_server_is_read_through_one_of_ours(
     tmp_path: Path, raw: Path, nbd: str
 ) -> None:
@@ -197,7 +197,7 @@ def test_after_a_failure_nothing_is_left(tmp_path: Path, raw: Path, stage: str) 
     assert not [c for c in commands if os.fsencode(tmp_path) in c]
 
 
-@pytest.mark.rows("1-T263")
+@pytest.mark.rows("1-T263", "4-T102")
 @pytest.mark.parametrize("kind", ["ova", "vmx"])
 def test_packages_are_not_changed_in_place(kind: str) -> None:
     with pytest.raises(JobError):

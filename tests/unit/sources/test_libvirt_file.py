@@ -61,7 +61,7 @@ def refused(tmp_path: Path, disk: str) -> str:
     return caught.value.code
 
 
-@pytest.mark.rows("1-T200")
+@pytest.mark.rows("1-T200", "4-T114")
 def test_a_whole_domain_is_printed_as_it_is(tmp_path: Path, raw: Path) -> None:
     source, warnings = read(
         tmp_path,
@@ -250,7 +250,7 @@ def test_options_of_other_inputs_are_refused(tmp_path: Path, raw: Path) -> None:
     assert status != 0
 
 
-@pytest.mark.rows("1-T263")
+@pytest.mark.rows("1-T263", "4-T102")
 def test_a_disk_on_another_host_is_not_changed_in_place(tmp_path: Path) -> None:
     path = tmp_path / "web.xml"
     disk = "<disk type='network'><source protocol='https' name='d'><host name='h'/></source></disk>"
@@ -260,7 +260,7 @@ def test_a_disk_on_another_host_is_not_changed_in_place(tmp_path: Path) -> None:
         open_source(job, tmp_path, RecordingReporter(), Servers(tmp_path))
 
 
-@pytest.mark.rows("1-T219", "1-T220")
+@pytest.mark.rows("1-T219", "1-T220", "4-T99", "4-T100")
 @pytest.mark.parametrize("fmt", ["raw", "qcow2"])
 @pytest.mark.parametrize(
     ("fail", "right", "status", "warned"),
@@ -278,13 +278,15 @@ def test_a_disk_on_another_host_is_not_changed_in_place(tmp_path: Path) -> None:
 def test_digests_are_those_of_the_content(
     tmp_path: Path, raw: Path, fmt: str, fail: str, right: bool, status: str | None, warned: int
 ) -> None:
-    path, expected = raw, hashlib.md5(raw.read_bytes(), usedforsecurity=False).hexdigest()
+    method = {"raw": "md5", "qcow2": "sha256"}[fmt]
+    path, content = raw, raw.read_bytes()
+    expected = hashlib.new(method, content, usedforsecurity=False).hexdigest()
     if fmt == "qcow2":
         path = tmp_path / "d.qcow2"
         convert = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2"]
         subprocess.run([*convert, raw, path], check=True)
     text = f" {expected.upper()}\n" if right else "0" * 32
-    checksum = f"<checksum method='md5' {fail}>{text}</checksum>"
+    checksum = f"<checksum method='{method}' {fail}>{text}</checksum>"
     xml = tmp_path / "web.xml"
     disk = DISK.format(fmt, path, "ide").replace("</disk>", f"{checksum}</disk>")
     xml.write_text(DOMAIN.format("", disk, ""))
@@ -302,7 +304,7 @@ def test_digests_are_those_of_the_content(
     assert bool([line for line in said if line.endswith(expected)]) == (status == "computed")
 
 
-@pytest.mark.rows("1-T221")
+@pytest.mark.rows("1-T221", "4-T99")
 def test_digests_of_other_methods_are_refused(tmp_path: Path, raw: Path) -> None:
     disk = DISK.format("raw", raw, "ide").replace("</disk>", "<checksum{}>0</checksum></disk>")
     assert refused(tmp_path, disk.format(" method='sha1'")) == "E-LV-CHECKSUM"

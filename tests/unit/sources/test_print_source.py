@@ -148,7 +148,7 @@ def test_networks_are_printed_as_the_source_has_them(
     assert '\tBridge "br0"\n' in capsys.readouterr().out
 
 
-@pytest.mark.rows("1-T011")
+@pytest.mark.rows("1-T011", "4-T18")
 def test_names_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = {
         "a-sda": "a",
@@ -156,6 +156,8 @@ def test_names_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         "a.ova.vmdk": "a.ova",
         "c.vmx": "c",
         "d.IMG": "d.IMG",
+        "e.img": "e",
+        "f.tar": "f.tar",
     }
     assert {name: name_from_file(name) for name in names} == names
     with pytest.raises(SourceError):

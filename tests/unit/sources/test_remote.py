@@ -150,6 +150,7 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     assert "input-transport:vddk" in capsys.readouterr().out.split()
 
 
+@pytest.mark.rows("4-T116")
 def test_the_password_of_a_source_is_sealed_and_shown_nowhere() -> None:
     source = Input(
         kind="libvirt", location="vm", connection=ESX, transport="vddk", password="s3cret-word",

@@ -104,6 +104,7 @@ def copy_is(image: Path, out: Path) -> Callable[[Source], None]:
     return check
 
 
+@pytest.mark.rows("4-T116")
 def test_a_disk_is_read_with_a_session_and_no_password_leaves_this_process(
     site: Site, image: Path, tmp_path: Path
 ) -> None:

@@ -8,25 +8,31 @@ import io
 import lzma
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import zstandard
 
-from conversions.pipeline.errors import JobError
-from conversions.pipeline.job import Customize
+from conversions.pipeline.context import Context
+from conversions.pipeline.errors import GuestError, JobError
+from conversions.pipeline.job import Customize, Input, Job, Mode
 from conversions.pipeline.linux import console, hypervisors, selinux, x_driver
 from conversions.pipeline.linux.bootloader import edit_env, env_values, set_env
 from conversions.pipeline.linux.cpio import InitramfsError, list_initramfs
+from conversions.pipeline.linux.customize import customize
 from conversions.pipeline.linux.families import Family, family_of
+from conversions.pipeline.linux.files import GuestFiles
 from conversions.pipeline.linux.firstboot import script_name
 from conversions.pipeline.linux.grub_legacy import parse_legacy_menu
 from conversions.pipeline.linux.initramfs_tools import with_initramfs_option
 from conversions.pipeline.linux.network_names import ConfiguredNic, link_file, match_nics
 from conversions.pipeline.linux.packages import install_command, removal_commands
+from conversions.pipeline.report import RecordingReporter
 from conversions.pipeline.types import NetBus
 from inventory.sources.types import Nic, VnetType
 from tests.appliance.phony import newc
-from tests.unit.pipeline.samples import GUEST
+from tests.unit.pipeline.samples import GUEST, make_source
 
 rows = pytest.mark.rows
 PLAIN = newc(["etc/x", "lib/modules/1/virtio_blk.ko"])
@@ -208,6 +214,40 @@ def test_names_of_packages_reach_the_shell_quoted() -> None:
         "'a;b'"
     )
     assert all("'a;b'" in line for line in removal_commands(GUEST, ["a;b"]))
+
+
+class Starts:
+    """Keeps what is left for the first start."""
+
+    def __init__(self) -> None:
+        self.scripts: list[tuple[str, str]] = []
+
+    def add(self, name: str, text: str) -> None:
+        """Keep a script."""
+        self.scripts.append((name, text))
+
+
+@pytest.mark.parametrize(
+    ("manager", "first"),
+    [("apt", "apt-get -q -y"), ("dnf", "dnf -y upgrade"), ("zypper", "zypper -n up"), ("odd", "")],
+)
+def test_all_packages_are_updated_before_others_are_installed(manager: str, first: str) -> None:
+    starts, report = Starts(), RecordingReporter()
+    wishes = Customize(update=True, install=("htop",))
+    source = Input(kind="ova", location="/x.ova")
+    job = Job(mode=Mode.REHEARSE, source=source, customize=wishes)
+    guest = replace(GUEST, package_management=manager)
+    c = Context(
+        g=None, guest=guest, source=make_source(), job=job, report=report, work=Path("/w"),
+        change=True,
+    )  # fmt: skip
+    if not first:
+        with pytest.raises(GuestError, match="cannot be updated"):
+            customize(c, GuestFiles(None, report, change=True), starts)  # type: ignore[arg-type]
+        return
+    customize(c, GuestFiles(None, report, change=True), starts)  # type: ignore[arg-type]
+    assert [name for name, _text in starts.scripts] == ["update packages", "install packages"]
+    assert first in starts.scripts[0][1]
 
 
 def configured(name: str, mac: str | None = None) -> ConfiguredNic:
