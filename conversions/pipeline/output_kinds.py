@@ -22,7 +22,9 @@ class OutputKind:
 
     `place` says what -os is: "directory", "storage" or "" for nothing; `storage` is its default.
     `options` maps the keys of -oo to their help; a key that ends in `*` stands for all that begin
-    so.  `repeated` may be given several times, `required` must be given.
+    so.  `repeated` may be given several times, `required` must be given; the values of `secrets`
+    are shown and kept nowhere.  With `staged` each copy lies on this host until it is uploaded, and
+    one disk follows the other.
     """
 
     name: str
@@ -33,7 +35,9 @@ class OutputKind:
     storage: str = ""
     uri: bool = False
     uri_required: bool = False
+    password: bool = False
     password_required: bool = False
+    staged: bool = False
     formats: tuple[str, ...] = ("qcow2", "raw")
     allocations: tuple[str, ...] = ("sparse", "preallocated")
     options: Mapping[str, str] = field(default_factory=dict)
@@ -41,6 +45,12 @@ class OutputKind:
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     repeated: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
+    secrets: frozenset[str] = frozenset()
+
+    @property
+    def takes_password(self) -> bool:
+        """Tell whether -op may be given."""
+        return self.password or self.password_required
 
     def knows(self, key: str) -> bool:
         """Tell whether -oo takes the key."""
@@ -138,7 +148,7 @@ def _check_places(target: Target, kind: OutputKind) -> None:
         raise JobError(f"Output {kind.name} takes no connection; {target.uri!r} was given (-oc).")
     if kind.uri_required and not target.uri:
         raise JobError(f"Output {kind.name} needs the address of its server.", remedy="Add -oc.")
-    if target.password_file and not kind.password_required:
+    if target.password_file and not kind.takes_password:
         raise JobError(f"Output {kind.name} takes no password (-op).")
     if kind.password_required and not target.password_file:
         raise JobError(
@@ -150,6 +160,12 @@ def _check_options(target: Target, kind: OutputKind) -> None:
     flags = (("compressed", target.compressed), ("keep-display", target.keep_display))
     given: dict[str, tuple[str, ...]] = {key: () for key, is_set in flags if is_set}
     given |= target.options
+    if shown := sorted(kind.secrets & given.keys()):
+        raise JobError(
+            f"{', '.join(shown)} of output {kind.name} is secret.",
+            remedy="In a job it belongs to the target's secrets, not to its options.",
+        )
+    given |= target.secrets
     for key, values in given.items():
         if not kind.knows(key):
             known = ", ".join(kind.options) or "none"
