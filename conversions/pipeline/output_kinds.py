@@ -14,6 +14,40 @@ if TYPE_CHECKING:
 BOOLEANS = {"": True, "true": True, "false": False}
 _COMPRESSED = {"compressed": "[=true|false]  compress the qcow2 disks"}
 _KEEP_DISPLAY = {"keep-display": "[=true|false]  keep address and password of the display"}
+_OPENSTACK = {
+    "server-id": "=ID  the server that this program runs on; it takes the volumes meanwhile",
+    "guest-id": "=ID  kept with every volume as virt_v2v_guest_id",
+    "verify-server-certificate": "[=true|false]  false: trust whatever answers at the address",
+    "dev-disk-by-id": "=FOLDER  where attached volumes appear; /dev/disk/by-id",
+}
+# What signing in takes, as --os-... of the openstack client; what is not given comes from OS_* of
+# the environment or from clouds.yaml, where everything else can be said too.
+_SIGN_IN = {
+    "os-cloud": "=NAME  an entry of clouds.yaml",
+    "os-auth-type": "=NAME  password, token, v3applicationcredential",
+    "os-username": "=NAME",
+    "os-user-id": "=ID",
+    "os-user-domain-name": "=NAME",
+    "os-user-domain-id": "=ID",
+    "os-password": "=TEXT  others see it among the processes; -op and clouds.yaml hide it",
+    "os-project-name": "=NAME",
+    "os-project-id": "=ID",
+    "os-project-domain-name": "=NAME",
+    "os-project-domain-id": "=ID",
+    "os-domain-name": "=NAME",
+    "os-domain-id": "=ID",
+    "os-system-scope": "=all",
+    "os-token": "=TEXT",
+    "os-application-credential-id": "=ID",
+    "os-application-credential-name": "=NAME",
+    "os-application-credential-secret": "=TEXT",
+    "os-region-name": "=NAME",
+    "os-interface": "=public|internal|admin",
+    "os-identity-api-version": "=3",
+    "os-cacert": "=FILE  certificates to trust",
+    "os-cert": "=FILE  certificate to show",
+    "os-key": "=FILE  its key",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +136,29 @@ KINDS: dict[str, OutputKind] = {
             options=_COMPRESSED
             | {"qemu-boot": "[=true|false]  start the machine when everything is written"},
             booleans=frozenset({"compressed", "qemu-boot"}),
+        ),
+        OutputKind(
+            name="openstack",
+            aliases=("osp", "rhosp"),
+            title="Cinder volumes, filled by way of the server this runs on",
+            place="storage",
+            place_required=False,
+            uri=True,
+            password=True,
+            formats=("raw",),
+            allocations=("sparse",),
+            options=_OPENSTACK | _SIGN_IN,
+            booleans=frozenset({"verify-server-certificate"}),
+            required=frozenset({"server-id"}),
+            secrets=frozenset({"os-password", "os-token", "os-application-credential-secret"}),
+        ),
+        OutputKind(
+            name="glance",
+            title="Glance images; signs in with OS_* of the environment, or clouds.yaml",
+            place="",
+            place_required=False,
+            allocations=("sparse",),
+            staged=True,
         ),
     )
 }
