@@ -13,6 +13,7 @@ import re
 import ssl
 import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -47,7 +48,10 @@ class Mood:
 
 @dataclass(kw_only=True)
 class Cloud:
-    """What there is in it; `calls` are the requests that change something, and the sign-ins."""
+    """What there is in it; `calls` are the requests that change something, and the sign-ins.
+
+    `device_of` makes the device of a volume's bytes: the file itself, when nothing else is said.
+    """
 
     folder: Path
     mood: Mood = field(default_factory=Mood)
@@ -55,6 +59,7 @@ class Cloud:
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     tokens: set[str] = field(default_factory=set)
     calls: list[str] = field(default_factory=list)
+    device_of: Callable[[Path], Path] = lambda data: data
     staging: Path | None = None
     staged: list[list[str]] = field(default_factory=list)
 
@@ -351,7 +356,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(400, f"Volume is {volume['status']}.")
         volume["status"] = "attaching"
         if self.mood.device_appears and not self.mood.attach_fails_later:
-            self._link(volume["id"]).symlink_to(self.cloud.data_of(volume["id"]))
+            device = self.cloud.device_of(self.cloud.data_of(volume["id"]))
+            self._link(volume["id"]).symlink_to(device)
             self._link(volume["id"]).with_name("virtio-other").touch()
         self.cloud.calls.append(f"server add volume {volume['name']}")
         attachment = {"serverId": server, "volumeId": volume["id"], "device": "/dev/vdb",

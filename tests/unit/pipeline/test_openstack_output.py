@@ -102,7 +102,7 @@ class Scene:
 
     def convert(self, output: OpenStackOutput | GlanceOutput, **values: Any) -> None:
         """Do what the pipeline does with an output."""
-        options = CopyOptions(parallel=values.pop("parallel", 1))
+        options = values.pop("copy", CopyOptions())
         with output.prepare(self.source, self.overlays) as targets:
             disks = output.target_disks(self.source, self.overlays, {})
             output.check_space({}, self.overlays)
@@ -291,7 +291,7 @@ def test_a_disk_becomes_a_volume(scene: Callable[..., Scene]) -> None:
 @pytest.mark.parametrize("parallel", [1, 2])
 def test_every_disk_has_its_own_bytes(parallel: int, scene: Callable[..., Scene]) -> None:
     place = scene(16, 24, 8)
-    place.convert(place.output(), parallel=parallel, boot_disk=1)
+    place.convert(place.output(), copy=CopyOptions(parallel=parallel), boot_disk=1)
     for number, letter in enumerate("abc"):
         assert_same(place, f"web_01-sd{letter}", number)
         volume = place.server.cloud.volume(f"web_01-sd{letter}")
@@ -302,6 +302,34 @@ def test_every_disk_has_its_own_bytes(parallel: int, scene: Callable[..., Scene]
     assert place.warnings() == []
     [*_before, files] = [e["data"] for e in place.report.of("report") if e["name"] == "files"]
     assert [entry["bytes"] for entry in files["created"]] == [1 << 30] * 3
+
+
+@pytest.fixture
+def loop_device() -> Iterator[Callable[[Path], Path]]:
+    """Makes block devices of files; skips where none can be had."""
+    if not os.access("/dev/loop-control", os.W_OK):
+        pytest.skip("this host gives no loop device")
+    made = []
+
+    def make(file: Path) -> Path:
+        command = ["losetup", "--find", "--show", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        made.append(done.stdout.strip())
+        return Path(made[-1])
+
+    yield make
+    for device in made:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def test_a_real_device_is_filled_and_every_byte_checked(
+    scene: Callable[..., Scene], loop_device: Callable[[Path], Path]
+) -> None:
+    place = scene(16)
+    place.server.cloud.device_of = loop_device
+    place.convert(place.output(), copy=CopyOptions(verify="full"))
+    assert place.report.data("copy")[0]["verified"] == "full"
+    assert_same(place, "web_01-sda", 0)
 
 
 @pytest.mark.rows("4-T75")
@@ -587,7 +615,7 @@ def test_every_disk_becomes_an_image(
     cloud.staging = place.folder / "work"
     # A file of the machine's name is none of our business.
     (place.folder / "vm").write_text("something else")
-    place.convert(place.glance(format_), parallel=3)
+    place.convert(place.glance(format_), copy=CopyOptions(parallel=3))
     for number, name in enumerate(("vm", "vm-disk2", "vm-disk3")):
         image = cloud.image(name)
         assert (image["status"], image["disk_format"]) == ("active", format_)
