@@ -38,6 +38,7 @@ class Mood:
     device_appears: bool = True
     attach_status: int = 200
     attach_fails_later: bool = False
+    attach_looks: int = 1
     quota_gib: int = 1000
     create_status: int = 202
     describe_status: int = 200
@@ -297,7 +298,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _volume_show(self, id_: str) -> None:
         volume = self._found(id_)
         self._answer(200, {"volume": volume})
-        # What takes a moment in a cloud takes one look here.
+        # What takes a moment in a cloud takes one look here, or some.
+        volume["looks"] = volume.get("looks", 0) - 1
+        if volume["status"] == "attaching" and volume["looks"] > 0:
+            return
         after = {
             "creating": self.mood.volume_status,
             "attaching": "available" if self.mood.attach_fails_later else "in-use",
@@ -355,6 +359,7 @@ class _Handler(BaseHTTPRequestHandler):
         if server != SERVER or volume["status"] != "available":
             raise Refused(400, f"Volume is {volume['status']}.")
         volume["status"] = "attaching"
+        volume["looks"] = self.mood.attach_looks
         if self.mood.device_appears and not self.mood.attach_fails_later:
             device = self.cloud.device_of(self.cloud.data_of(volume["id"]))
             self._link(volume["id"]).symlink_to(device)
@@ -367,7 +372,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _detach(self, _server: str, volume_id: str) -> None:
         volume = self._found(volume_id)
-        if volume["status"] not in ("in-use", "attaching"):
+        if volume["status"] == "attaching":
+            raise Refused(409, "Invalid volume: it is being attached.")
+        if volume["status"] != "in-use":
             raise Refused(404, "Instance is not attached to that volume.")
         volume["status"] = "detaching"
         self._link(volume_id).unlink(missing_ok=True)

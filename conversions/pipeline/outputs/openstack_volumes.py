@@ -26,6 +26,7 @@ _GIB = 1 << 30
 # A disk's serial number is cut: virtio-blk has room for 20 characters of the volume's id.
 _SERIAL_LENGTH = 16
 _ID = re.compile(r"[0-9A-Za-z-]{16,64}")
+_ATTACHING = ("reserved", "attaching")
 _PARTITION = re.compile(r"-part[0-9]+")
 
 
@@ -140,7 +141,7 @@ class VolumeTargets:
         removed = []
         attached = [volume for volume in self._made.values() if volume.attached]
         for volume in attached:
-            self._works(partial(self._take_off, volume))
+            self._works(partial(self._take_off, volume, stoppable=False))
         for volume in attached:  # all at once, since a stop has to be quick
             self._works(partial(self._wait_until_off, volume, stoppable=False))
         for volume in self._made.values():
@@ -191,17 +192,23 @@ class VolumeTargets:
             self._cloud.compute.create_volume_attachment(self._server, volume.id)
         wait_for(
             f"Attaching volume {volume.name}",
-            lambda: self._reached(volume, "in-use", "attaching", "reserved"),
+            lambda: self._reached(volume, "in-use", *_ATTACHING),
         )
 
-    def _take_off(self, volume: Volume) -> None:
+    def _take_off(self, volume: Volume, *, stoppable: bool = True) -> None:
+        # Nova refuses as long as it is busy with putting it there.
+        wait_for(
+            f"Attaching volume {volume.name}",
+            lambda: self._status(volume) not in _ATTACHING or None,
+            stoppable=stoppable,
+        )
         with cloud_errors(f"Volume {volume.name} could not be taken off server {self._server}"):
             self._cloud.compute.delete_volume_attachment(self._server, volume.id)
 
     def _wait_until_off(self, volume: Volume, *, stoppable: bool = True) -> None:
         wait_for(
             f"Taking volume {volume.name} off server {self._server}",
-            lambda: self._reached(volume, "available", "in-use", "detaching", "attaching"),
+            lambda: self._reached(volume, "available", "in-use", "detaching"),
             stoppable=stoppable,
         )
         volume.attached = False
@@ -211,8 +218,7 @@ class VolumeTargets:
 
         Raises TargetError.
         """
-        with cloud_errors(f"Volume {volume.name} could not be asked for its state"):
-            status = self._cloud.block_storage.get_volume(volume.id).status
+        status = self._status(volume)
         if status == wanted:
             return True
         if status not in waiting:
@@ -221,6 +227,10 @@ class VolumeTargets:
                 remedy="Cinder's and Nova's logs of that moment say why.",
             )
         return None
+
+    def _status(self, volume: Volume) -> str:
+        with cloud_errors(f"Volume {volume.name} could not be asked for its state"):
+            return str(self._cloud.block_storage.get_volume(volume.id).status)
 
     def _device_of(self, volume: Volume) -> Path | None:
         """Return the device whose name has the start of the volume's id, once it is there."""

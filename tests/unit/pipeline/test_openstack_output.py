@@ -400,12 +400,14 @@ def test_a_volume_that_cannot_be_deleted_is_named(scene: Callable[..., Scene]) -
     assert f"has to be deleted by hand ({volume_id})" in warning
 
 
+@pytest.mark.parametrize("attaching", [False, True])
 def test_a_stop_while_waiting_for_the_device_removes_the_volume(
-    scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+    attaching: bool, scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stop, "_asked", threading.Event())
     place = scene(16)
     place.server.cloud.mood.device_appears = False
+    place.server.cloud.mood.attach_looks = 60 if attaching else 2
     raised: list[BaseException] = []
 
     def work() -> None:
@@ -420,6 +422,8 @@ def test_a_stop_while_waiting_for_the_device_removes_the_volume(
         thread.join(0.02)
         assert thread.is_alive()
     stop.ask_stop("a test asked")
+    if attaching:
+        assert place.server.cloud.volume("web_01-sda")["status"] == "attaching"
     stop.join_or_stop(thread)
     assert len(raised) == 1
     assert place.server.cloud.volumes == {}
