@@ -14,6 +14,7 @@ def take_secrets(job: Job) -> tuple[dict[str, Any], str]:
     secrets = {"keys": values.pop("keys")}
     secrets["source_password"] = values["source"].pop("password")
     secrets["root_password_hash"] = values["customize"].pop("root_password_hash")
+    secrets["target"] = values["target"].pop("secrets") if values["target"] else {}
     return values, seal(secrets) if any(secrets.values()) else ""
 
 
@@ -26,6 +27,10 @@ def with_secrets(values: dict[str, Any], sealed: str) -> Job:
     customize = {**customize, "root_password_hash": secrets["root_password_hash"]}
     # Jobs of before knew no password of the source.
     source = {**values["source"], "password": secrets.get("source_password", "")}
+    target = values.get("target")
+    if target is not None:  # jobs of before knew no secrets of a target either
+        target = {**target, "secrets": secrets.get("target", {})}
     return Job.from_dict(
-        {**values, "source": source, "keys": secrets["keys"], "customize": customize}
-    )
+        {**values, "source": source, "target": target, "keys": secrets["keys"],
+         "customize": customize}
+    )  # fmt: skip

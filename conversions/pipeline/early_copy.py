@@ -20,6 +20,7 @@ from conversions.pipeline.commands import run
 from conversions.pipeline.disk_copy import DiskCopier
 from conversions.pipeline.host_files import allocated
 from conversions.pipeline.job import Job, Mode
+from conversions.pipeline.output_kinds import kind_of
 from conversions.pipeline.outputs.base import Output, Targets
 from conversions.pipeline.overlay import create_layer
 from conversions.pipeline.report import Level, Reporter
@@ -37,13 +38,15 @@ def can_copy_early(
 ) -> bool:
     """Tell whether the result is the same as copying at the end, and comes sooner.
 
-    A commit neither compresses nor preallocates, and needs a file to go into.
+    A commit neither compresses nor preallocates, and needs a file to go into.  Copies that wait on
+    this host for their upload would all lie there together.
     """
     target = job.target
     if job.mode is not Mode.COPY or target is None or job.copy.overlap == "never":
         return False
     exact = (
         not target.compressed
+        and not kind_of(target.kind).staged
         and target.allocation == "sparse"
         and all(disk.place is Place.FILE for disk in disks)
         and not any(device.startswith(_UNSTABLE) for _point, device in guest.mountpoints)

@@ -75,7 +75,8 @@ class Target:
     """Where the result goes; which parts a kind takes is said in output_kinds.py.
 
     `directory` is a folder that exists, `storage` a pool, a storage domain or a volume type,
-    `uri` the server, `password_file` names a file, `options` are the pairs of -oo.
+    `uri` the server, `password_file` names a file, `options` are the pairs of -oo.  Those whose
+    values are secret are in `secrets` instead; they belong in no file of ours and in no log.
     """
 
     kind: str = "local"
@@ -89,10 +90,11 @@ class Target:
     overwrite: bool = False
     keep_display: bool = False
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    secrets: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     def option(self, key: str, default: str = "") -> str:
-        """Return the value of an option that is given once."""
-        return self.options.get(key, (default,))[-1]
+        """Return the value of an option that is given once, secret or not."""
+        return (self.secrets.get(key) or self.options.get(key, (default,)))[-1]
 
     def flag(self, key: str, *, default: bool = False) -> bool:
         """Return a yes-or-no option."""
@@ -349,7 +351,8 @@ class Job:
         values["source"] = Input(**source)
         if values.get("target") is not None:
             target = _strict(Target, values["target"], "target")
-            target["options"] = {k: tuple(v) for k, v in target.get("options", {}).items()}
+            for pairs in ("options", "secrets"):
+                target[pairs] = {k: tuple(v) for k, v in target.get(pairs, {}).items()}
             values["target"] = Target(**target)
         values["collect"] = tuple(values.get("collect", ()))
         if "copy" in values:

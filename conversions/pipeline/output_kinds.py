@@ -14,6 +14,40 @@ if TYPE_CHECKING:
 BOOLEANS = {"": True, "true": True, "false": False}
 _COMPRESSED = {"compressed": "[=true|false]  compress the qcow2 disks"}
 _KEEP_DISPLAY = {"keep-display": "[=true|false]  keep address and password of the display"}
+_OPENSTACK = {
+    "server-id": "=ID  the server that this program runs on; it takes the volumes meanwhile",
+    "guest-id": "=ID  kept with every volume as virt_v2v_guest_id",
+    "verify-server-certificate": "[=true|false]  false: trust whatever answers at the address",
+    "dev-disk-by-id": "=FOLDER  where attached volumes appear; /dev/disk/by-id",
+}
+# What signing in takes, as --os-... of the openstack client; what is not given comes from OS_* of
+# the environment or from clouds.yaml, where everything else can be said too.
+_SIGN_IN = {
+    "os-cloud": "=NAME  an entry of clouds.yaml",
+    "os-auth-type": "=NAME  password, token, v3applicationcredential",
+    "os-username": "=NAME",
+    "os-user-id": "=ID",
+    "os-user-domain-name": "=NAME",
+    "os-user-domain-id": "=ID",
+    "os-password": "=TEXT  others see it among the processes; -op and clouds.yaml hide it",
+    "os-project-name": "=NAME",
+    "os-project-id": "=ID",
+    "os-project-domain-name": "=NAME",
+    "os-project-domain-id": "=ID",
+    "os-domain-name": "=NAME",
+    "os-domain-id": "=ID",
+    "os-system-scope": "=all",
+    "os-token": "=TEXT",
+    "os-application-credential-id": "=ID",
+    "os-application-credential-name": "=NAME",
+    "os-application-credential-secret": "=TEXT",
+    "os-region-name": "=NAME",
+    "os-interface": "=public|internal|admin",
+    "os-identity-api-version": "=3",
+    "os-cacert": "=FILE  certificates to trust",
+    "os-cert": "=FILE  certificate to show",
+    "os-key": "=FILE  its key",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +56,9 @@ class OutputKind:
 
     `place` says what -os is: "directory", "storage" or "" for nothing; `storage` is its default.
     `options` maps the keys of -oo to their help; a key that ends in `*` stands for all that begin
-    so.  `repeated` may be given several times, `required` must be given.
+    so.  `repeated` may be given several times, `required` must be given; the values of `secrets`
+    are shown and kept nowhere.  With `staged` each copy lies on this host until it is uploaded, and
+    one disk follows the other.
     """
 
     name: str
@@ -33,7 +69,9 @@ class OutputKind:
     storage: str = ""
     uri: bool = False
     uri_required: bool = False
+    password: bool = False
     password_required: bool = False
+    staged: bool = False
     formats: tuple[str, ...] = ("qcow2", "raw")
     allocations: tuple[str, ...] = ("sparse", "preallocated")
     options: Mapping[str, str] = field(default_factory=dict)
@@ -41,6 +79,12 @@ class OutputKind:
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     repeated: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
+    secrets: frozenset[str] = frozenset()
+
+    @property
+    def takes_password(self) -> bool:
+        """Tell whether -op may be given."""
+        return self.password or self.password_required
 
     def knows(self, key: str) -> bool:
         """Tell whether -oo takes the key."""
@@ -106,6 +150,29 @@ KINDS: dict[str, OutputKind] = {
             | {"qemu-boot": "[=true|false]  start the machine when everything is written"},
             booleans=frozenset({"compressed", "qemu-boot"}),
         ),
+        OutputKind(
+            name="openstack",
+            aliases=("osp", "rhosp"),
+            title="Cinder volumes, filled by way of the server this runs on",
+            place="storage",
+            place_required=False,
+            uri=True,
+            password=True,
+            formats=("raw",),
+            allocations=("sparse",),
+            options=_OPENSTACK | _SIGN_IN,
+            booleans=frozenset({"verify-server-certificate"}),
+            required=frozenset({"server-id"}),
+            secrets=frozenset({"os-password", "os-token", "os-application-credential-secret"}),
+        ),
+        OutputKind(
+            name="glance",
+            title="Glance images; signs in with OS_* of the environment, or clouds.yaml",
+            place="",
+            place_required=False,
+            allocations=("sparse",),
+            staged=True,
+        ),
     )
 }
 
@@ -151,7 +218,7 @@ def _check_places(target: Target, kind: OutputKind) -> None:
         raise JobError(f"Output {kind.name} takes no connection; {target.uri!r} was given (-oc).")
     if kind.uri_required and not target.uri:
         raise JobError(f"Output {kind.name} needs the address of its server.", remedy="Add -oc.")
-    if target.password_file and not kind.password_required:
+    if target.password_file and not kind.takes_password:
         raise JobError(f"Output {kind.name} takes no password (-op).")
     if kind.password_required and not target.password_file:
         raise JobError(
@@ -163,6 +230,12 @@ def _check_options(target: Target, kind: OutputKind) -> None:
     flags = (("compressed", target.compressed), ("keep-display", target.keep_display))
     given: dict[str, tuple[str, ...]] = {key: () for key, is_set in flags if is_set}
     given |= target.options
+    if shown := sorted(kind.secrets & given.keys()):
+        raise JobError(
+            f"{', '.join(shown)} of output {kind.name} is secret.",
+            remedy="In a job it belongs to the target's secrets, not to its options.",
+        )
+    given |= target.secrets
     for key, values in given.items():
         if not kind.knows(key):
             known = ", ".join(kind.options) or "none"

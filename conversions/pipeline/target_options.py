@@ -76,6 +76,7 @@ def target_from(options: argparse.Namespace) -> Target:
     kind = kind_of(options.o or DEFAULT_KIND)
     pairs = _pairs(options.oo)
     flags = {key: _flag(pairs.pop(key)) for key in ("compressed", "keep-display") if key in pairs}
+    secrets = {key: tuple(pairs.pop(key)) for key in kind.secrets if key in pairs}
     # Other words are refused by name in the target's own check.
     format_: Any = options.of or kind.formats[0]
     storage = options.os if kind.place != "directory" else None
@@ -91,6 +92,7 @@ def target_from(options: argparse.Namespace) -> Target:
         overwrite=options.overwrite,
         keep_display=flags.get("keep-display", False),
         options={key: tuple(values) for key, values in pairs.items()},
+        secrets=secrets,
     )
 
 

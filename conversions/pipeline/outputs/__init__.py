@@ -13,11 +13,13 @@ from conversions.pipeline.report import Reporter
 
 # Loaded when wanted: some need a client library that takes a second to load.
 _CLASSES = {
+    "glance": "glance:GlanceOutput",
     "in_place": "in_place:InPlaceOutput",
     "kubevirt": "kubevirt:KubevirtOutput",
     "libvirt": "libvirt:LibvirtOutput",
     "local": "local:LocalOutput",
     "null": "null:NullOutput",
+    "openstack": "openstack:OpenStackOutput",
     "qemu": "qemu:QemuOutput",
 }
 

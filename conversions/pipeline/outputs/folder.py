@@ -189,6 +189,11 @@ def check_device(disk: TargetDisk, target: Target) -> None:
             f"{path} is a block device; everything on it would be replaced.",
             remedy="Allow overwriting and choose format raw if that is wanted.",
         )
+    check_device_size(path, disk)
+
+
+def check_device_size(path: Path, disk: TargetDisk) -> None:
+    """Refuse a device that is smaller than the disk.  Raises TargetError with both numbers."""
     with path.open("rb") as device:
         size = device.seek(0, os.SEEK_END)
     if size < disk.overlay.virtual_size_bytes:

@@ -123,7 +123,7 @@ def Target_of(name: str, **values: object) -> Job:  # noqa: N802  reads like the
 
 
 @pytest.mark.rows("4-T07")
-@pytest.mark.parametrize("name", [n for n, k in KINDS.items() if not k.password_required])
+@pytest.mark.parametrize("name", [n for n, k in KINDS.items() if not k.takes_password])
 def test_t07_a_password_that_nobody_asks_for(name: str) -> None:
     with pytest.raises(JobError, match="takes no password"):
         Target_of(name, password_file="/etc/hostname")
