@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from conversions.pipeline.commands import Siblings, run
 from conversions.pipeline.copy_slots import copy_slot
@@ -73,17 +73,23 @@ def convert_command(disk: TargetDisk, target: Target, rate_bytes: int | None = N
     return [*command, disk.overlay.path, disk.part_path]
 
 
+def disk_map(overlay: str, report: Reporter) -> list[dict[str, Any]]:
+    """Return the stretches of an overlay and its source in order: start, length, data, zero."""
+    text = run(
+        ["qemu-img", "map", "--output=json", "-f", "qcow2", overlay], report, level=Level.DEBUG
+    )
+    found: list[dict[str, Any]] = json.loads(text)
+    return found
+
+
 def data_bytes(overlay: str, report: Reporter, *, max_depth: int | None = None) -> int:
     """Return how many bytes of an overlay and its source hold data; the base of the progress.
 
     With `max_depth` 0 only those of the overlay itself.
     """
-    text = run(
-        ["qemu-img", "map", "--output=json", "-f", "qcow2", overlay], report, level=Level.DEBUG
-    )
     return sum(
         int(e["length"])
-        for e in json.loads(text)
+        for e in disk_map(overlay, report)
         if e["data"] and not e["zero"] and (max_depth is None or e["depth"] <= max_depth)
     )
 
@@ -99,8 +105,11 @@ class CopyProgress:
         report.progress(sd, 0, self._parser.total)
 
     def feed(self, chunk: bytes) -> None:
-        """Take output of qemu-img; report four times a second at most."""
-        done = self._parser.feed(chunk)
+        """Take output of qemu-img."""
+        self.reach(self._parser.feed(chunk))
+
+    def reach(self, done: int) -> None:
+        """Take the bytes done so far; report four times a second at most."""
         if time.monotonic() - self._last >= _MIN_SECONDS:
             self._last = time.monotonic()
             self._report.progress(self._sd, done, self._parser.total)
@@ -113,7 +122,7 @@ class CopyProgress:
         self._report.log(
             Level.INFO,
             f"Disk {self._sd}: {human(total_bytes)} of data written in {seconds:.1f} s "
-            f"({human(rate)}/s), {human(size)} allocated.",
+            f"({human(rate)}/s)" + (f", {human(size)} allocated." if size else "."),
         )
         return {
             "disk": self._sd,
@@ -127,12 +136,28 @@ class CopyProgress:
         }
 
 
+class Fill(Protocol):
+    """Fills one disk that is open; for targets that qemu-img cannot write to.
+
+    It keeps to the rate of the options and, where they ask for a full check, reads all of it back.
+    What it starts it tells `siblings`.  Raises TargetError, Stopped.
+    """
+
+    def __call__(
+        self, disk: TargetDisk, progress: CopyProgress, options: CopyOptions, siblings: Siblings
+    ) -> None:
+        """Write every byte and report how far it is."""
+        ...
+
+
 def copy_disks(
     targets: Targets,
     disks: Sequence[TargetDisk],
     target: Target,
     options: CopyOptions,
     report: Reporter,
+    *,
+    fill: Fill | None = None,
 ) -> None:
     """Copy every disk, started in source order, so many at once as the options and the host allow.
 
@@ -141,7 +166,8 @@ def copy_disks(
     """
     at_once = min(options.parallel, len(disks))
     rate = options.rate_bytes and max(1, options.rate_bytes // at_once)
-    copier = DiskCopier(targets, target, replace(options, rate_bytes=rate), len(disks), report)
+    shared = replace(options, rate_bytes=rate)
+    copier = DiskCopier(targets, target, shared, len(disks), report, fill=fill)
     with ThreadPoolExecutor(at_once, thread_name_prefix="copy") as pool:
         futures = [pool.submit(copier.copy, n, disk) for n, disk in enumerate(disks, 1)]
         done, _running = wait(futures, return_when=FIRST_EXCEPTION)
@@ -164,8 +190,11 @@ class DiskCopier:
         options: CopyOptions,
         count: int,
         report: Reporter,
+        *,
+        fill: Fill | None = None,
     ) -> None:
         self.siblings = Siblings()
+        self._write = fill or self._convert
         self._targets = targets
         self._target = target
         self._options = options
@@ -210,21 +239,26 @@ class DiskCopier:
     def _fill(self, disk: TargetDisk) -> dict[str, Any]:
         total = data_bytes(disk.overlay.path, self._report)
         progress = CopyProgress(disk.overlay.sd, total, self._report)
-        run(
-            convert_command(disk, self._target, self._options.rate_bytes),
-            self._report,
-            on_output=progress.feed,
-            on_start=self.siblings.started,
-        )
+        self._write(disk, progress, self._options, self.siblings)
         size = self._settle(disk)
         return progress.result(disk, total, size)
+
+    def _convert(
+        self, disk: TargetDisk, progress: CopyProgress, options: CopyOptions, siblings: Siblings
+    ) -> None:
+        run(
+            convert_command(disk, self._target, options.rate_bytes),
+            self._report,
+            on_output=progress.feed,
+            on_start=siblings.started,
+        )
 
     def _settle(self, disk: TargetDisk) -> int:
         """Wait until the copy is on stable storage; return the bytes it occupies.
 
         Raises TargetError for a file that should be preallocated and is not.
         """
-        if disk.place is Place.NULL:
+        if disk.place in (Place.NULL, Place.REMOTE):
             return 0
         part = Path(disk.part_path)
         fsync_path(part)

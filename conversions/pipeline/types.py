@@ -184,10 +184,14 @@ class Concern:
 
 
 class Place(StrEnum):
-    """What a target disk is: a file that the copy makes, a device that exists, or nothing."""
+    """What a target disk is.
+
+    A file that the copy makes, a device that exists, a disk that is sent elsewhere, or nothing.
+    """
 
     FILE = "file"
     DEVICE = "device"
+    REMOTE = "remote"
     NULL = "null"
 
 
