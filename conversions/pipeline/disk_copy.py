@@ -65,7 +65,8 @@ def convert_command(disk: TargetDisk, target: Target, rate_bytes: int | None = N
             return [*command, "-n", "--target-image-opts", disk.overlay.path, sink]
         case Place.DEVICE:
             return [*command, "-n", "-O", target.format, disk.overlay.path, disk.part_path]
-    options = ["compat=1.1"] if target.format == "qcow2" else []
+    compat = target.option("vdsm-compat", "1.1")
+    options = [f"compat={compat}"] if target.format == "qcow2" else []
     if target.allocation == "preallocated":
         options.append("preallocation=falloc")
     command += ["-O", target.format]

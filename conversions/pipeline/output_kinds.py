@@ -22,7 +22,8 @@ class OutputKind:
 
     `place` says what -os is: "directory", "storage" or "" for nothing; `storage` is its default.
     `options` maps the keys of -oo to their help; a key that ends in `*` stands for all that begin
-    so.  `repeated` may be given several times, `required` must be given.
+    so.  `repeated` may be given several times, `required` must be given.  `serial_console` says
+    whether machines there have one: without it logins on it are removed from the guest.
     """
 
     name: str
@@ -41,6 +42,7 @@ class OutputKind:
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     repeated: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
+    serial_console: bool = True
 
     def knows(self, key: str) -> bool:
         """Tell whether -oo takes the key."""
@@ -93,6 +95,31 @@ KINDS: dict[str, OutputKind] = {
             | {"qemu-boot": "[=true|false]  start the machine when everything is written"},
             booleans=frozenset({"compressed", "qemu-boot"}),
         ),
+        OutputKind(
+            name="ovirt",
+            aliases=("rhv", "rhev"),
+            title="an export storage domain of oVirt: -os FOLDER or HOST:/PATH",
+            serial_console=False,
+        ),
+        OutputKind(
+            name="vdsm",
+            title="volumes that VDSM, oVirt's agent, has prepared",
+            options={
+                "vdsm-compat": "=0.10|1.1  compatibility of qcow2 disks; 1.1 when not given",
+                "vdsm-image-uuid": "=UUID  image of a disk; once for each, in order",
+                "vdsm-vol-uuid": "=UUID  volume of a disk; once for each, in order",
+                "vdsm-vm-uuid": "=UUID  identity of the machine",
+                "vdsm-ovf-output": "=FOLDER  where the OVF goes; the current folder",
+                "vdsm-ovf-flavour": "=ovirt|ovirtexp  its flavour; ovirtexp when not given",
+            },
+            choices={
+                "vdsm-compat": ("0.10", "1.1"),
+                "vdsm-ovf-flavour": ("ovirt", "ovirtexp"),
+            },
+            repeated=frozenset({"vdsm-image-uuid", "vdsm-vol-uuid"}),
+            required=frozenset({"vdsm-image-uuid", "vdsm-vol-uuid", "vdsm-vm-uuid"}),
+            serial_console=False,
+        ),
     )
 }
 
@@ -105,6 +132,11 @@ def kind_of(name: str) -> OutputKind:
     raise JobError(
         f"Output {name!r} is not known.", remedy=f"Choose one of {', '.join(sorted(KINDS))}."
     )
+
+
+def has_serial_console(target: Target | None) -> bool:
+    """Tell whether the converted machine will have one; wherever nothing is said, it will."""
+    return target is None or kind_of(target.kind).serial_console
 
 
 def check_target(target: Target) -> None:

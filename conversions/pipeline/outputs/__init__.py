@@ -17,7 +17,9 @@ _CLASSES = {
     "libvirt": "libvirt:LibvirtOutput",
     "local": "local:LocalOutput",
     "null": "null:NullOutput",
+    "ovirt": "ovirt:OvirtOutput",
     "qemu": "qemu:QemuOutput",
+    "vdsm": "vdsm:VdsmOutput",
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 from conversions.pipeline.cli import main
 from conversions.pipeline.errors import JobError, TargetError
 from conversions.pipeline.job import CopyOptions, Input, Job, Mode, Target
-from conversions.pipeline.output_kinds import KINDS, kind_of
+from conversions.pipeline.output_kinds import KINDS, has_serial_console, kind_of
 from conversions.pipeline.outputs import output_for
 from conversions.pipeline.report import RecordingReporter
 from tests.unit.pipeline.samples import make_source, target_disk
@@ -33,7 +33,15 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return captured.err + captured.out
 
 
-@pytest.mark.parametrize(("alias", "name"), [("local", "local"), ("disk", "local")])
+@pytest.mark.rows("4-T02")
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("local", "local"), ("disk", "local"),
+        ("ovirt", "ovirt"), ("rhv", "ovirt"), ("rhev", "ovirt"),
+        ("vdsm", "vdsm"),
+    ],
+)  # fmt: skip
 def test_t02_spellings(alias: str, name: str) -> None:
     assert kind_of(alias).name == name
 
@@ -75,6 +83,7 @@ def test_refused_before_the_source_is_opened(
     assert "such.ova" not in text
 
 
+@pytest.mark.rows("4-T10")
 @pytest.mark.parametrize("name", KINDS)
 def test_t10_an_unknown_key_names_the_kind(name: str) -> None:
     with pytest.raises(JobError, match=f"colour is not an option of output {name}"):
@@ -99,6 +108,7 @@ def Target_of(name: str, **values: object) -> Job:  # noqa: N802  reads like the
     return job(Target(**(base | values)))  # type: ignore[arg-type]
 
 
+@pytest.mark.rows("4-T07")
 @pytest.mark.parametrize("name", [n for n, k in KINDS.items() if not k.password_required])
 def test_t07_a_password_that_nobody_asks_for(name: str) -> None:
     with pytest.raises(JobError, match="takes no password"):
@@ -161,6 +171,14 @@ def test_t109_the_capabilities(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.split("\n")
     assert "output:disk" in lines
     assert {f"output:{name}" for name in KINDS} < set(lines)
+
+
+@pytest.mark.rows("2-T114")
+@pytest.mark.parametrize("name", KINDS)
+def test_only_ovirts_storage_has_no_serial_console(name: str) -> None:
+    target = Target_of(name).target
+    assert has_serial_console(target) == (name not in ("ovirt", "vdsm"))
+    assert has_serial_console(None)
 
 
 def test_copy_options_survive_json() -> None:
