@@ -22,8 +22,9 @@ class OutputKind:
 
     `place` says what -os is: "directory", "storage" or "" for nothing; `storage` is its default.
     `options` maps the keys of -oo to their help; a key that ends in `*` stands for all that begin
-    so.  `repeated` may be given several times, `required` must be given.  `serial_console` says
-    whether machines there have one: without it logins on it are removed from the guest.
+    so.  `repeated` may be given several times, `required` must be given.  Keys that begin with
+    `old_prefix` are the older spelling of those with the prefix it stands for.  `serial_console`
+    says whether machines there have one: without it logins on it are removed from the guest.
     """
 
     name: str
@@ -42,7 +43,13 @@ class OutputKind:
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     repeated: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
+    old_prefix: tuple[str, str] = ("", "")
     serial_console: bool = True
+
+    def spelling(self, key: str) -> str:
+        """Return a key of -oo in its current spelling."""
+        old, current = self.old_prefix
+        return current + key.removeprefix(old) if old and key.startswith(old) else key
 
     def knows(self, key: str) -> bool:
         """Tell whether -oo takes the key."""
@@ -100,6 +107,27 @@ KINDS: dict[str, OutputKind] = {
             aliases=("rhv", "rhev"),
             title="an export storage domain of oVirt: -os FOLDER or HOST:/PATH",
             serial_console=False,
+        ),
+        OutputKind(
+            name="ovirt-upload",
+            aliases=("ovirt_upload", "rhv-upload", "rhv_upload"),
+            title="a machine of oVirt, made through its engine",
+            place="storage",
+            uri=True,
+            uri_required=True,
+            password_required=True,
+            allocations=("sparse",),
+            options={
+                "ovirt-cafile": "=FILE  certificates to trust instead of the system's",
+                "ovirt-cluster": "=NAME  cluster of the machine; Default when not given",
+                "ovirt-direct": "[=true|false]  send the disks to a host, not through the engine",
+                "ovirt-disk-uuid": "=UUID  identity of a disk; once for each, in order",
+                "ovirt-proxy": "[=true|false]  send the disks through the engine",
+                "ovirt-verifypeer": "[=true|false]  check certificates; true when not given",
+            },
+            booleans=frozenset({"ovirt-direct", "ovirt-proxy", "ovirt-verifypeer"}),
+            repeated=frozenset({"ovirt-disk-uuid"}),
+            old_prefix=("rhv-", "ovirt-"),
         ),
         OutputKind(
             name="vdsm",

@@ -18,6 +18,7 @@ _CLASSES = {
     "local": "local:LocalOutput",
     "null": "null:NullOutput",
     "ovirt": "ovirt:OvirtOutput",
+    "ovirt-upload": "ovirt_upload:OvirtUploadOutput",
     "qemu": "qemu:QemuOutput",
     "vdsm": "vdsm:VdsmOutput",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from conversions.pipeline.job import CopyOptions, Input, Job, Mode, Target
 from conversions.pipeline.output_kinds import KINDS, has_serial_console, kind_of
 from conversions.pipeline.outputs import output_for
 from conversions.pipeline.report import RecordingReporter
+from conversions.pipeline.target_options import add_target_options, target_from
 from tests.unit.pipeline.samples import make_source, target_disk
 
 FOLDER_KINDS = [name for name, kind in KINDS.items() if kind.place == "directory"]
@@ -39,6 +41,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     [
         ("local", "local"), ("disk", "local"),
         ("ovirt", "ovirt"), ("rhv", "ovirt"), ("rhev", "ovirt"),
+        *((alias, "ovirt-upload") for alias in
+          ("ovirt-upload", "ovirt_upload", "rhv-upload", "rhv_upload")),
         ("vdsm", "vdsm"),
     ],
 )  # fmt: skip
@@ -171,6 +175,47 @@ def test_t109_the_capabilities(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.split("\n")
     assert "output:disk" in lines
     assert {f"output:{name}" for name in KINDS} < set(lines)
+
+
+UPLOAD = ("-o", "rhv-upload", "-oc", "https://h/ovirt-engine/api", "-op", "/p", "-os", "data")
+
+
+@pytest.mark.rows("4-T76")
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [("-oc", "needs the address of its server"), ("-op", "needs a password"),
+     ("-os", "needs a target storage")],
+)  # fmt: skip
+def test_an_upload_to_ovirt_says_what_is_missing(
+    missing: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = UPLOAD.index(missing)
+    assert words in refusal(capsys, *UPLOAD[:place], *UPLOAD[place + 2 :])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("-oa", "preallocated"), "preallocated"),
+        (("-oo", "rhv-verifypeer=perhaps"), "perhaps"),
+        (("-oo", "rhv-cluster=a", "-oo", "ovirt-cluster=b"), "given 2 times"),
+        (("-oo", "rhv-colour=red"), "ovirt-colour is not an option"),
+        (("-oo", "compressed"), "compressed is not an option"),
+    ],
+)
+def test_what_an_upload_to_ovirt_does_not_take(
+    words: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expected in refusal(capsys, *UPLOAD, *words)
+
+
+def test_the_older_spelling_of_ovirts_options() -> None:
+    parser = argparse.ArgumentParser()
+    add_target_options(parser)
+    old = ("-oo", "rhv-cluster=c", "-oo", "rhv-disk-uuid=1", "-oo", "ovirt-disk-uuid=2")
+    target = target_from(parser.parse_args([*UPLOAD, *old]))
+    assert (target.kind, target.storage, target.format) == ("ovirt-upload", "data", "qcow2")
+    assert target.options == {"ovirt-cluster": ("c",), "ovirt-disk-uuid": ("1", "2")}
 
 
 @pytest.mark.rows("2-T114")
