@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from conversions.pipeline.errors import CommandError, HostError
 from conversions.pipeline.report import Level, Reporter
@@ -16,7 +17,15 @@ from conversions.pipeline.stop import check_stop
 
 _TAIL_LINES = 20
 # setpriv makes the kernel kill the child with us, even after a kill -9 of this process.
-_WRAPPER = ("setpriv", "--pdeathsig", "KILL", "--")
+WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+
+
+class Killable(Protocol):
+    """A process, as far as its end is concerned."""
+
+    def kill(self) -> None:
+        """End it at once."""
+        ...
 
 
 class Siblings:
@@ -24,10 +33,10 @@ class Siblings:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._running: list[Killable] = []
         self._ended = False
 
-    def started(self, process: subprocess.Popen[bytes]) -> None:
+    def started(self, process: Killable) -> None:
         """Remember a process; end it at once when the others were ended."""
         with self._lock:
             self._running.append(process)
@@ -60,14 +69,14 @@ def run(
     report.log(level, shlex.join(argv))
     try:
         process = subprocess.Popen(
-            [*_WRAPPER, *argv],
+            [*WITH_US, *argv],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=os.environ | {"LC_ALL": "C"},
         )
     except FileNotFoundError as error:
-        raise HostError(f"The program {_WRAPPER[0]} is not installed.") from error
+        raise HostError(f"The program {WITH_US[0]} is not installed.") from error
     if on_start:
         on_start(process)
     assert process.stdout and process.stderr  # noqa: S101  both are pipes

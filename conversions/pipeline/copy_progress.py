@@ -73,10 +73,11 @@ class CopyProgress:
 
     def feed(self, chunk: bytes) -> None:
         """Take output of qemu-img; report four times a second at most."""
-        with self._lock:
-            self._advance(lambda: self._parser.feed(chunk))
-            if self._clock() - self._told >= _MIN_SECONDS:
-                self._tell()
+        self._take(lambda: self._parser.feed(chunk))
+
+    def reach(self, done_bytes: int) -> None:
+        """Take the bytes done so far; report four times a second at most."""
+        self._take(lambda: self._parser.reach(done_bytes))
 
     def look(self, written_bytes: int) -> None:
         """Take how much the program has written, and report even when nothing has changed."""
@@ -92,6 +93,12 @@ class CopyProgress:
                     f"{human(self._parser.done)} of {human(self._parser.total)} are done. The copy "
                     "still runs: it passes over empty space, or source or target do not answer.",
                 )
+
+    def _take(self, step: Callable[[], object]) -> None:
+        with self._lock:
+            self._advance(step)
+            if self._clock() - self._told >= _MIN_SECONDS:
+                self._tell()
 
     def _advance(self, step: Callable[[], object]) -> None:
         before = self._parser.done
@@ -117,7 +124,7 @@ class CopyProgress:
         self._report.log(
             Level.INFO,
             f"Disk {self._sd}: {human(total_bytes)} of data written in {seconds:.1f} s "
-            f"({human(rate)}/s), {human(size)} allocated.",
+            f"({human(rate)}/s)" + (f", {human(size)} allocated." if size else "."),
         )
         return {
             "disk": self._sd,

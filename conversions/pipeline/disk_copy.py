@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from conversions.pipeline.commands import Siblings, run
 from conversions.pipeline.copy_progress import CopyProgress, looking_at
@@ -42,7 +42,8 @@ def convert_command(disk: TargetDisk, target: Target, rate_bytes: int | None = N
             return [*command, "-n", "--target-image-opts", disk.overlay.path, sink]
         case Place.DEVICE:
             return [*command, "-n", "-O", target.format, disk.overlay.path, disk.part_path]
-    options = ["compat=1.1"] if target.format == "qcow2" else []
+    compat = target.option("vdsm-compat", "1.1")
+    options = [f"compat={compat}"] if target.format == "qcow2" else []
     if target.allocation == "preallocated":
         options.append("preallocation=falloc")
     command += ["-O", target.format]
@@ -50,19 +51,39 @@ def convert_command(disk: TargetDisk, target: Target, rate_bytes: int | None = N
     return [*command, disk.overlay.path, disk.part_path]
 
 
+def disk_map(overlay: str, report: Reporter) -> list[dict[str, Any]]:
+    """Return the stretches of an overlay and its source in order: start, length, data, zero."""
+    text = run(
+        ["qemu-img", "map", "--output=json", "-f", "qcow2", overlay], report, level=Level.DEBUG
+    )
+    found: list[dict[str, Any]] = json.loads(text)
+    return found
+
+
 def data_bytes(overlay: str, report: Reporter, *, max_depth: int | None = None) -> int:
     """Return how many bytes of an overlay and its source hold data; the base of the progress.
 
     With `max_depth` 0 only those of the overlay itself.
     """
-    text = run(
-        ["qemu-img", "map", "--output=json", "-f", "qcow2", overlay], report, level=Level.DEBUG
-    )
     return sum(
         int(e["length"])
-        for e in json.loads(text)
+        for e in disk_map(overlay, report)
         if e["data"] and not e["zero"] and (max_depth is None or e["depth"] <= max_depth)
     )
+
+
+class Fill(Protocol):
+    """Fills one disk that is open; for targets that qemu-img cannot write to.
+
+    It keeps to the rate of the options and, where they ask for a full check, reads all of it back.
+    What it starts it tells `siblings`.  Raises TargetError, Stopped.
+    """
+
+    def __call__(
+        self, disk: TargetDisk, progress: CopyProgress, options: CopyOptions, siblings: Siblings
+    ) -> None:
+        """Write every byte and report how far it is."""
+        ...
 
 
 def copy_disks(
@@ -71,6 +92,8 @@ def copy_disks(
     target: Target,
     options: CopyOptions,
     report: Reporter,
+    *,
+    fill: Fill | None = None,
 ) -> None:
     """Copy every disk, started in source order, so many at once as the options and the host allow.
 
@@ -79,7 +102,8 @@ def copy_disks(
     """
     at_once = min(options.parallel, len(disks))
     rate = options.rate_bytes and max(1, options.rate_bytes // at_once)
-    copier = DiskCopier(targets, target, replace(options, rate_bytes=rate), len(disks), report)
+    shared = replace(options, rate_bytes=rate)
+    copier = DiskCopier(targets, target, shared, len(disks), report, fill=fill)
     copier.plan(disks)
     with ThreadPoolExecutor(at_once, thread_name_prefix="copy") as pool:
         futures = [pool.submit(copier.copy, n, disk) for n, disk in enumerate(disks, 1)]
@@ -103,8 +127,11 @@ class DiskCopier:
         options: CopyOptions,
         count: int,
         report: Reporter,
+        *,
+        fill: Fill | None = None,
     ) -> None:
         self.siblings = Siblings()
+        self._write = fill or self._convert
         self._targets = targets
         self._target = target
         self._options = options
@@ -158,27 +185,32 @@ class DiskCopier:
         overlay = disk.overlay
         total = self._totals.get(overlay.sd) or data_bytes(overlay.path, self._report)
         progress = CopyProgress(overlay.sd, total, self._report)
+        self._write(disk, progress, self._options, self.siblings)
+        size = self._settle(disk)
+        return progress.result(disk, total, size)
+
+    def _convert(
+        self, disk: TargetDisk, progress: CopyProgress, options: CopyOptions, siblings: Siblings
+    ) -> None:
         with looking_at(progress) as looked_at:
 
             def started(process: subprocess.Popen[bytes]) -> None:
-                self.siblings.started(process)
+                siblings.started(process)
                 looked_at(process)
 
             run(
-                convert_command(disk, self._target, self._options.rate_bytes),
+                convert_command(disk, self._target, options.rate_bytes),
                 self._report,
                 on_output=progress.feed,
                 on_start=started,
             )
-        size = self._settle(disk)
-        return progress.result(disk, total, size)
 
     def _settle(self, disk: TargetDisk) -> int:
         """Wait until the copy is on stable storage; return the bytes it occupies.
 
         Raises TargetError for a file that should be preallocated and is not.
         """
-        if disk.place is Place.NULL:
+        if disk.place in (Place.NULL, Place.REMOTE):
             return 0
         part = Path(disk.part_path)
         fsync_path(part)

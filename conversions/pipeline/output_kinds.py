@@ -57,8 +57,10 @@ class OutputKind:
     `place` says what -os is: "directory", "storage" or "" for nothing; `storage` is its default.
     `options` maps the keys of -oo to their help; a key that ends in `*` stands for all that begin
     so.  `repeated` may be given several times, `required` must be given; the values of `secrets`
-    are shown and kept nowhere.  With `staged` each copy lies on this host until it is uploaded, and
-    one disk follows the other.
+    are shown and kept nowhere.  Keys that begin with `old_prefix` are the older spelling of those
+    with the prefix it stands for.  With `staged` each copy lies on this host until it is uploaded,
+    and one disk follows the other.  `serial_console` says whether machines there have one: without
+    it logins on it are removed from the guest.
     """
 
     name: str
@@ -80,11 +82,18 @@ class OutputKind:
     repeated: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
     secrets: frozenset[str] = frozenset()
+    old_prefix: tuple[str, str] = ("", "")
+    serial_console: bool = True
 
     @property
     def takes_password(self) -> bool:
         """Tell whether -op may be given."""
         return self.password or self.password_required
+
+    def spelling(self, key: str) -> str:
+        """Return a key of -oo in its current spelling."""
+        old, current = self.old_prefix
+        return current + key.removeprefix(old) if old and key.startswith(old) else key
 
     def knows(self, key: str) -> bool:
         """Tell whether -oo takes the key."""
@@ -173,6 +182,52 @@ KINDS: dict[str, OutputKind] = {
             allocations=("sparse",),
             staged=True,
         ),
+        OutputKind(
+            name="ovirt",
+            aliases=("rhv", "rhev"),
+            title="an export storage domain of oVirt: -os FOLDER or HOST:/PATH",
+            serial_console=False,
+        ),
+        OutputKind(
+            name="ovirt-upload",
+            aliases=("ovirt_upload", "rhv-upload", "rhv_upload"),
+            title="a machine of oVirt, made through its engine",
+            place="storage",
+            uri=True,
+            uri_required=True,
+            password_required=True,
+            allocations=("sparse",),
+            options={
+                "ovirt-cafile": "=FILE  certificates to trust instead of the system's",
+                "ovirt-cluster": "=NAME  cluster of the machine; Default when not given",
+                "ovirt-direct": "[=true|false]  send the disks to a host, not through the engine",
+                "ovirt-disk-uuid": "=UUID  identity of a disk; once for each, in order",
+                "ovirt-proxy": "[=true|false]  send the disks through the engine",
+                "ovirt-verifypeer": "[=true|false]  check certificates; true when not given",
+            },
+            booleans=frozenset({"ovirt-direct", "ovirt-proxy", "ovirt-verifypeer"}),
+            repeated=frozenset({"ovirt-disk-uuid"}),
+            old_prefix=("rhv-", "ovirt-"),
+        ),
+        OutputKind(
+            name="vdsm",
+            title="volumes that VDSM, oVirt's agent, has prepared",
+            options={
+                "vdsm-compat": "=0.10|1.1  compatibility of qcow2 disks; 1.1 when not given",
+                "vdsm-image-uuid": "=UUID  image of a disk; once for each, in order",
+                "vdsm-vol-uuid": "=UUID  volume of a disk; once for each, in order",
+                "vdsm-vm-uuid": "=UUID  identity of the machine",
+                "vdsm-ovf-output": "=FOLDER  where the OVF goes; the current folder",
+                "vdsm-ovf-flavour": "=ovirt|ovirtexp  its flavour; ovirtexp when not given",
+            },
+            choices={
+                "vdsm-compat": ("0.10", "1.1"),
+                "vdsm-ovf-flavour": ("ovirt", "ovirtexp"),
+            },
+            repeated=frozenset({"vdsm-image-uuid", "vdsm-vol-uuid"}),
+            required=frozenset({"vdsm-image-uuid", "vdsm-vol-uuid", "vdsm-vm-uuid"}),
+            serial_console=False,
+        ),
     )
 }
 
@@ -185,6 +240,11 @@ def kind_of(name: str) -> OutputKind:
     raise JobError(
         f"Output {name!r} is not known.", remedy=f"Choose one of {', '.join(sorted(KINDS))}."
     )
+
+
+def has_serial_console(target: Target | None) -> bool:
+    """Tell whether the converted machine will have one; wherever nothing is said, it will."""
+    return target is None or kind_of(target.kind).serial_console
 
 
 def check_target(target: Target) -> None:

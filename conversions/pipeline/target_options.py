@@ -8,7 +8,7 @@ from typing import Any
 
 from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import CopyOptions, Target
-from conversions.pipeline.output_kinds import BOOLEANS, kind_of
+from conversions.pipeline.output_kinds import BOOLEANS, OutputKind, kind_of
 
 DEFAULT_KIND = "libvirt"
 _MIB = 1 << 20
@@ -74,7 +74,7 @@ def option_help(options: argparse.Namespace) -> str:
 def target_from(options: argparse.Namespace) -> Target:
     """Build the target.  Raises JobError."""
     kind = kind_of(options.o or DEFAULT_KIND)
-    pairs = _pairs(options.oo)
+    pairs = _pairs(options.oo, kind)
     flags = {key: _flag(pairs.pop(key)) for key in ("compressed", "keep-display") if key in pairs}
     secrets = {key: tuple(pairs.pop(key)) for key in kind.secrets if key in pairs}
     # Other words are refused by name in the target's own check.
@@ -108,12 +108,12 @@ def copy_options_from(options: argparse.Namespace) -> CopyOptions:
     )
 
 
-def _pairs(values: Sequence[str]) -> dict[str, list[str]]:
-    """Split -oo at the first `=`; a key may come several times."""
+def _pairs(values: Sequence[str], kind: OutputKind) -> dict[str, list[str]]:
+    """Split -oo at the first `=`; a key may come several times, also in an older spelling."""
     pairs: dict[str, list[str]] = {}
     for value in values:
         key, _, text = value.partition("=")
-        pairs.setdefault(key, []).append(text)
+        pairs.setdefault(kind.spelling(key), []).append(text)
     return pairs
 
 

@@ -184,13 +184,15 @@ class Concern:
 
 
 class Place(StrEnum):
-    """What a target disk is: a file that the copy makes, nothing, or something that exists.
+    """What a target disk is.
 
-    DEVICE is a device, or a file that is treated as one: only its content is replaced.
+    A file that the copy makes; a device that exists, or a file that is treated as one: only its
+    content is replaced; a disk that is sent elsewhere; or nothing.
     """
 
     FILE = "file"
     DEVICE = "device"
+    REMOTE = "remote"
     NULL = "null"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from conversions.pipeline.errors import GuestError
-from conversions.pipeline.job import Customize
+from conversions.pipeline.job import Customize, Target
 from tests.appliance.phony import (
     BUILT,
     DEBIAN,
@@ -537,6 +537,24 @@ def test_a_login_on_the_console_of_xen_moves(phony: Make) -> None:
     assert vm.read("/etc/inittab") == "co:2345:respawn:/sbin/agetty ttyS0 9600\n# hvc0 here\n"
     assert vm.read("/etc/securetty") == "tty1\nttyS0\n"
     assert vm.read("/etc/default/grub") == 'GRUB_CMDLINE_LINUX="console=ttyS0 quiet"\n'
+
+
+@rows("2-T114")
+def test_a_login_on_the_console_of_xen_goes_where_there_is_none(phony: Make) -> None:
+    """T114: an export domain's machines have no serial console."""
+    vm = phony(
+        {
+            **DEBIAN,
+            "/etc/inittab": "co:2345:respawn:/sbin/agetty hvc0 9600\n"
+            "s0:2345:respawn:/sbin/agetty ttyS0\n1:2345:respawn:/sbin/agetty tty1\n",
+            "/etc/securetty": "tty1\nhvc0\nttyS0\n",
+            "/etc/default/grub": 'GRUB_CMDLINE_LINUX="console=hvc0 quiet"\n',
+        }
+    )
+    vm.convert(guest_agent=False, target=Target(kind="ovirt", directory="/t"))
+    assert vm.read("/etc/inittab") == "1:2345:respawn:/sbin/agetty tty1\n"
+    assert vm.read("/etc/securetty") == "tty1\nttyS0\n"
+    assert vm.read("/etc/default/grub") == 'GRUB_CMDLINE_LINUX="quiet"\n'
 
 
 UEFI = {"uefi_esps": ("/dev/sda",), "mountpoints": (("/", "/dev/sda"), ("/boot/efi", "/dev/x"))}

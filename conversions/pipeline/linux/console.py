@@ -8,15 +8,19 @@ from conversions.pipeline.linux.bootloader import Bootloader
 from conversions.pipeline.linux.files import GuestFiles
 
 _XEN = re.compile(r"\b(?:xvc0|hvc0)\b")
+_ANY = re.compile(r"\b(?:xvc0|hvc0|ttyS0)\b")
 _WANTS = "/etc/systemd/system/getty.target.wants"
 
 
-def adapt_console(files: GuestFiles, loader: Bootloader) -> None:
-    """Move a login on Xen's console to ttyS0; the kernel command line gets nothing new."""
-    what = "serial console moved to ttyS0"
-    files.edit("/etc/inittab", inittab, what)
-    files.edit("/etc/securetty", securetty, what)
-    loader.edit_arguments(files, arguments, what)
+def adapt_console(files: GuestFiles, loader: Bootloader, *, keep: bool = True) -> None:
+    """Move a login on Xen's console to ttyS0; the kernel command line gets nothing new.
+
+    Without `keep` the target has no serial console: logins there would fail over and over.
+    """
+    what = "serial console " + ("moved to ttyS0" if keep else "removed")
+    files.edit("/etc/inittab", inittab if keep else without_logins, what)
+    files.edit("/etc/securetty", securetty if keep else without_terminals, what)
+    loader.edit_arguments(files, arguments if keep else without_console, what)
     for name in ("hvc0", "xvc0"):
         files.remove(f"{_WANTS}/serial-getty@{name}.service", "login on Xen's console removed")
 
@@ -46,3 +50,24 @@ def securetty(text: str) -> str:
 def arguments(text: str) -> str:
     """Return kernel arguments with the console on ttyS0 instead of Xen's."""
     return re.sub(r"\bconsole=(?:xvc0|hvc0)\b", "console=ttyS0", text)
+
+
+def without_logins(text: str) -> str:
+    """Return an inittab without the processes on a serial console."""
+
+    def is_login(raw: str) -> bool:
+        fields = raw.split(":", 3)
+        is_entry = len(fields) == 4 and not raw.lstrip().startswith("#")
+        return is_entry and bool(_ANY.search(fields[3]))
+
+    return "\n".join(raw for raw in text.split("\n") if not is_login(raw))
+
+
+def without_terminals(text: str) -> str:
+    """Return a securetty that does not name Xen's console."""
+    return "\n".join(raw for raw in text.split("\n") if raw.strip() not in ("xvc0", "hvc0"))
+
+
+def without_console(text: str) -> str:
+    """Return kernel arguments that do not name Xen's console."""
+    return re.sub(r"\bconsole=(?:xvc0|hvc0)\b ?", "", text)

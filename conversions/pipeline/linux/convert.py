@@ -32,6 +32,7 @@ from conversions.pipeline.linux.rename_devices import rename_block_devices
 from conversions.pipeline.linux.selinux import relabel
 from conversions.pipeline.linux.uefi_fallback import ensure_fallback_loader
 from conversions.pipeline.linux.x_driver import adapt_x_driver
+from conversions.pipeline.output_kinds import has_serial_console
 from conversions.pipeline.report import Level
 from conversions.pipeline.types import BlockBus, Guestcaps, Inspection, KernelInfo, NetBus
 
@@ -75,7 +76,7 @@ class LinuxConverter:
             f"kernel package of updates is {kernel.name}",
         )
         block, net = buses_for(kernel)
-        adapt_console(files, loader)
+        adapt_console(files, loader, keep=has_serial_console(c.job.target))
         adapt_x_driver(c, files)
         rename_block_devices(c, files, loader, family, block)
         remove_device_caches(files)

@@ -20,7 +20,10 @@ _CLASSES = {
     "local": "local:LocalOutput",
     "null": "null:NullOutput",
     "openstack": "openstack:OpenStackOutput",
+    "ovirt": "ovirt:OvirtOutput",
+    "ovirt-upload": "ovirt_upload:OvirtUploadOutput",
     "qemu": "qemu:QemuOutput",
+    "vdsm": "vdsm:VdsmOutput",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import pytest
 from conversions.pipeline.cli import main
 from conversions.pipeline.errors import JobError, TargetError
 from conversions.pipeline.job import CopyOptions, Input, Job, Mode, Target
-from conversions.pipeline.output_kinds import KINDS, kind_of
+from conversions.pipeline.output_kinds import KINDS, has_serial_console, kind_of
 from conversions.pipeline.outputs import output_for
 from conversions.pipeline.report import RecordingReporter
+from conversions.pipeline.target_options import add_target_options, target_from
 from tests.unit.pipeline.samples import make_meta, make_source, target_disk
 
 FOLDER_KINDS = [name for name, kind in KINDS.items() if kind.place == "directory"]
@@ -35,27 +37,18 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 @pytest.mark.rows("4-T02")
 @pytest.mark.parametrize(
-    "names",
+    ("alias", "name"),
     [
-        ("local", "disk"),
-        ("openstack", "osp", "rhosp"),
-        ("ovirt", "rhv", "rhev"),
-        ("ovirt-upload", "ovirt_upload", "rhv-upload", "rhv_upload"),
+        ("local", "local"), ("disk", "local"),
+        *((alias, "openstack") for alias in ("openstack", "osp", "rhosp")),
+        ("ovirt", "ovirt"), ("rhv", "ovirt"), ("rhev", "ovirt"),
+        *((alias, "ovirt-upload") for alias in
+          ("ovirt-upload", "ovirt_upload", "rhv-upload", "rhv_upload")),
+        ("vdsm", "vdsm"),
     ],
-)
-def test_t02_spellings(names: tuple[str, ...]) -> None:
-    """Each group is one kind, or not to be had under any of its names."""
-    found = {meaning(name) for name in names}
-    assert len(found) == 1, found
-
-
-def meaning(name: str) -> str | None:
-    """Return the kind of a name, None for one that is refused by its name."""
-    try:
-        return kind_of(name).name
-    except JobError as error:
-        assert repr(name) in error.message
-        return None
+)  # fmt: skip
+def test_t02_spellings(alias: str, name: str) -> None:
+    assert kind_of(alias).name == name
 
 
 @pytest.mark.rows("4-T03", "4-T04", "4-T06", "4-T08", "4-T11", "4-T12", "4-T24", "4-T91")
@@ -210,6 +203,55 @@ def test_t109_the_capabilities(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr()
     assert "such.ova" in said.err
     assert "libguestfs-rewrite" not in said.out
+
+
+UPLOAD = ("-o", "rhv-upload", "-oc", "https://h/ovirt-engine/api", "-op", "/p", "-os", "data")
+
+
+@pytest.mark.rows("4-T76")
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [("-oc", "needs the address of its server"), ("-op", "needs a password"),
+     ("-os", "needs a target storage")],
+)  # fmt: skip
+def test_an_upload_to_ovirt_says_what_is_missing(
+    missing: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = UPLOAD.index(missing)
+    assert words in refusal(capsys, *UPLOAD[:place], *UPLOAD[place + 2 :])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("-oa", "preallocated"), "preallocated"),
+        (("-oo", "rhv-verifypeer=perhaps"), "perhaps"),
+        (("-oo", "rhv-cluster=a", "-oo", "ovirt-cluster=b"), "given 2 times"),
+        (("-oo", "rhv-colour=red"), "ovirt-colour is not an option"),
+        (("-oo", "compressed"), "compressed is not an option"),
+    ],
+)
+def test_what_an_upload_to_ovirt_does_not_take(
+    words: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expected in refusal(capsys, *UPLOAD, *words)
+
+
+def test_the_older_spelling_of_ovirts_options() -> None:
+    parser = argparse.ArgumentParser()
+    add_target_options(parser)
+    old = ("-oo", "rhv-cluster=c", "-oo", "rhv-disk-uuid=1", "-oo", "ovirt-disk-uuid=2")
+    target = target_from(parser.parse_args([*UPLOAD, *old]))
+    assert (target.kind, target.storage, target.format) == ("ovirt-upload", "data", "qcow2")
+    assert target.options == {"ovirt-cluster": ("c",), "ovirt-disk-uuid": ("1", "2")}
+
+
+@pytest.mark.rows("2-T114")
+@pytest.mark.parametrize("name", KINDS)
+def test_only_ovirts_storage_has_no_serial_console(name: str) -> None:
+    target = Target_of(name).target
+    assert has_serial_console(target) == (name not in ("ovirt", "vdsm"))
+    assert has_serial_console(None)
 
 
 def test_copy_options_survive_json() -> None:

@@ -168,6 +168,15 @@ REPO = "[vm]\nname=x\nbaseurl=https://packages.vmware.com/tools\n{}[os]\nbaseurl
          marks=rows("2-T106")),
         pytest.param(console.securetty, "hvc0\ntty1\nttyS0\n", "ttyS0\ntty1\n",
          marks=rows("2-T113")),
+        pytest.param(console.without_logins,
+         "1:23:respawn:/sbin/agetty tty1\nco:2345:respawn:/sbin/agetty hvc0 9600\n"
+         "s0:2345:respawn:/sbin/agetty -L ttyS0\n# hvc0 here\nx:2:once:/bin/hvc00\n",
+         "1:23:respawn:/sbin/agetty tty1\n# hvc0 here\nx:2:once:/bin/hvc00\n",
+         marks=rows("2-T114")),
+        pytest.param(console.without_terminals, "hvc0\ntty1\nxvc0\nttyS0\n", "tty1\nttyS0\n",
+         marks=rows("2-T114")),
+        pytest.param(console.without_console, "ro console=hvc0 quiet console=tty0\n",
+         "ro quiet console=tty0\n", marks=rows("2-T114")),
         pytest.param(x_driver.with_driver,
          'Section "Device"\n Driver "vmware"\n VendorName "V"\n BusID "1"\nEndSection\n'
          'Section "Screen"\n Driver "x"\nEndSection\n',
