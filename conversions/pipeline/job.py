@@ -106,6 +106,7 @@ class CopyOptions:
     of each result (quick) or every byte of it (full); `digests` adds the SHA-256 of every file.
     `overlap` says whether the disks are copied while the guest is being converted: where that is
     exact and large enough to be worth it (auto), wherever it is exact (always), never.
+    With `keep_converted` the converted overlays stay when the copy fails or is stopped.
     """
 
     parallel: int = 1
@@ -113,6 +114,7 @@ class CopyOptions:
     verify: Literal["none", "quick", "full"] = "none"
     digests: bool = False
     overlap: Literal["auto", "always", "never"] = "auto"
+    keep_converted: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.  Raises JobError."""
@@ -242,7 +244,8 @@ class Job:
     network cards keep the names they are configured by.  `direct` converts in place without an
     overlay, where there is no room for one: nothing can undo it.  `define` gives a domain converted
     in place its new definition on its host.  `keys` open encrypted devices; they belong in no file
-    and no log.  `fsck` checks filesystems before and after.
+    and no log.  `fsck` checks filesystems before and after.  `resume` is a folder of converted
+    overlays that an earlier run of the same source has kept: it goes on from the copy.
     """
 
     mode: Mode
@@ -265,12 +268,15 @@ class Job:
     memory_mib: int | None = None
     vcpus: int | None = None
     work_dir: str | None = None
+    resume: str | None = None
     trace: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what can be refused without looking at anything.  Raises JobError."""
         if self.mode is Mode.COPY and self.target is None:
             raise JobError("Copy mode needs a target.", remedy="Give one with -o and -os.")
+        if self.resume and self.mode is not Mode.COPY:
+            raise JobError("Only a conversion into a copy can be continued from the copy.")
         if self.root not in ("single", "first") and not self.root.startswith("/dev/"):
             raise JobError(
                 f"Root choice {self.root!r} is not known.",
