@@ -19,7 +19,7 @@ class ConversionsConfig(AppConfig):
             checks,  # noqa: F401  registers the start-up checks
             health,  # noqa: F401  a worker reports from its start on
         )
-        from conversions.models import Conversion, OutputTarget, SavedMap
+        from conversions.models import Conversion, KeptWork, OutputTarget, SavedMap
         from inventory.access import create_roles
 
         # This app comes last, so the permissions of all others exist by then.
@@ -31,3 +31,4 @@ class ConversionsConfig(AppConfig):
         checked = ["checked_at", "problem", "free_bytes", "pool_path", "networks", "bridges"]
         auditlog.register(OutputTarget, exclude_fields=checked)
         auditlog.register(SavedMap)
+        auditlog.register(KeptWork)

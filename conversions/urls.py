@@ -2,7 +2,15 @@
 
 from django.urls import path
 
-from conversions import driver_pages, in_place, launch, pages, target_pages, views
+from conversions import (
+    continue_pages,
+    driver_pages,
+    in_place,
+    launch,
+    pages,
+    target_pages,
+    views,
+)
 
 urlpatterns = [
     path("", pages.overview, name="overview"),
@@ -23,6 +31,16 @@ urlpatterns = [
     path("conversions/<uuid:uuid>/live/", views.conversion_live, name="conversion_live"),
     path("conversions/<uuid:uuid>/stop/", views.conversion_stop, name="conversion_stop"),
     path("conversions/<uuid:uuid>/retry/", views.conversion_retry, name="conversion_retry"),
+    path(
+        "conversions/<uuid:uuid>/continue/",
+        continue_pages.conversion_continue,
+        name="conversion_continue",
+    ),
+    path(
+        "conversions/<uuid:uuid>/discard/",
+        continue_pages.conversion_discard,
+        name="conversion_discard",
+    ),
     path("drivers/", driver_pages.drivers, name="drivers"),
     path("drivers/add/", driver_pages.drivers_add, name="drivers_add"),
     path("drivers/remove/", driver_pages.drivers_remove, name="drivers_remove"),
