@@ -1,21 +1,19 @@
-"""The verbs of conversions: start, claim, record, stop, end, tidy up.  Rows are the truth."""
+"""The verbs of conversions: start, continue, claim, record, stop, end.  Rows are the truth."""
 
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
@@ -26,18 +24,15 @@ from conversions.models import (
     ConversionDisk,
     ConversionStep,
     Inspection,
+    KeptWork,
     LogLine,
 )
-from conversions.pipeline.commit import keep_if_begun
-from conversions.pipeline.errors import HostError
 from conversions.pipeline.job import Job
-from conversions.pipeline.report import EventReporter
 from conversions.pipeline.steps import Step
 from conversions.routing import News, group_name
 from conversions.secrets import take_secrets, with_secrets
-from conversions.targets import is_result_folder
 from inventory.models import SourceVM
-from v2vweb.celery import send
+from v2vweb.celery import host_queue, send
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +46,17 @@ _claiming = threading.Lock()
 
 
 def start_conversion(
-    vm: SourceVM, job: Job, *, user: Any, retry_of: Conversion | None = None
+    vm: SourceVM,
+    job: Job,
+    *,
+    user: Any,
+    retry_of: Conversion | None = None,
+    continues: KeptWork | None = None,
 ) -> Conversion:
-    """Ask for a run of the engine; a worker takes it as soon as one has room."""
+    """Ask for a run of the engine; a worker takes it as soon as one has room.
+
+    What `continues` kept files is for the worker of the host where they are.
+    """
     values, sealed = take_secrets(job)
     del values["work_dir"]
     with transaction.atomic():
@@ -66,6 +69,8 @@ def start_conversion(
             sealed_secrets=sealed,
             created_by=user,
             retry_of=retry_of,
+            continues=continues,
+            worker=continues.worker if continues else "",
         )
         ConversionStep.objects.bulk_create(
             ConversionStep(conversion=conversion, position=position, name=step)
@@ -78,19 +83,49 @@ def start_conversion(
 def _send_to_worker(conversion: Conversion) -> None:
     from conversions.tasks import run_conversion
 
-    send(run_conversion, str(conversion.uuid))
+    queue = host_queue(conversion.worker) if conversion.worker else None
+    send(run_conversion, str(conversion.uuid), queue=queue)
 
 
 def retry_conversion(conversion: Conversion, *, user: Any) -> Conversion:
-    """Ask for the same once more, with the same settings.  Raises ValueError without a machine.
+    """Ask for the same once more, from its start.  Raises ValueError without a machine.
 
     The machine is read as its host is reached now, which may have another address and password.
     """
     vm = conversion.vm
     if vm is None or vm.status != SourceVM.Status.READY:
         raise ValueError("the machine is gone")
-    job = replace(job_of(conversion), source=input_of(vm))
+    job = replace(job_of(conversion), source=input_of(vm), resume=None)
     return start_conversion(vm, job, user=user, retry_of=conversion)
+
+
+def continue_conversion(kept: KeptWork, job: Job, *, user: Any) -> Conversion | None:
+    """Ask for a run that goes on from the copy with kept files; None when they are in use or gone.
+
+    The machine is there; the form has seen to that.
+    """
+    with transaction.atomic():
+        row = KeptWork.objects.select_for_update().filter(pk=kept.pk, discarding=False).first()
+        first = row.conversion if row else None
+        if row is None or first is None or first.vm is None or row.is_in_use:
+            return None
+        job = replace(job, resume=row.folder)
+        return start_conversion(first.vm, job, user=user, retry_of=first, continues=row)
+
+
+def discard_kept_files(kept: KeptWork) -> bool:
+    """Have the host delete kept files; tell whether they are not in use."""
+    from conversions.tasks import discard_kept
+
+    with transaction.atomic():
+        row = KeptWork.objects.select_for_update().filter(pk=kept.pk).first()
+        if row is None or row.is_in_use:
+            return row is None
+        row.discarding = True
+        row.save(update_fields=["discarding"])
+        queue, pk = host_queue(row.worker), str(row.pk)
+        transaction.on_commit(lambda: send(discard_kept, pk, queue=queue))
+    return True
 
 
 def job_of(conversion: Conversion) -> Job:
@@ -120,13 +155,17 @@ def stop_conversion(conversion: Conversion, *, user: Any, force: bool = False) -
 
 
 def claim_conversion(uuid: str) -> Conversion | None:
-    """Take a waiting conversion for this worker; None when it is taken or the worker is full."""
+    """Take a waiting conversion for this worker; None when it is taken or the worker is full.
+
+    One that continues kept files is for the worker of their host alone.
+    """
     now = timezone.now()
     with _claiming, transaction.atomic():
         busy = Conversion.objects.on_worker().filter(worker=settings.WORKER_NAME).count()
         if busy >= settings.CONVERSIONS_AT_ONCE:
             return None
-        taken = Conversion.objects.filter(uuid=uuid, status=Status.WAITING).update(
+        mine = Q(worker="") | Q(worker=settings.WORKER_NAME)
+        taken = Conversion.objects.filter(mine, uuid=uuid, status=Status.WAITING).update(
             status=Status.RUNNING,
             worker=settings.WORKER_NAME,
             started_at=now,
@@ -353,48 +392,6 @@ def finish_conversion(conversion: Conversion, status: str, result: dict[str, str
             conversion.steps.filter(status=StepStatus.WAITING).update(status=StepStatus.CANCELLED)
         conversion.refresh_from_db()
         announce(conversion)
-
-
-def clean_up_after(conversion: Conversion) -> list[str]:
-    """Delete what a run of this host left: its work folder and unfinished target files.
-
-    Only names the engine announced, with the ending .part, in a target folder or the folder of a
-    target's pool.  Returns what was deleted; the report `files` tells it too.
-    """
-    removed = []
-    work = work_dir(conversion)
-    if work.exists() and _finish_begun_commit(conversion, work):
-        shutil.rmtree(work, ignore_errors=True)
-        removed.append(str(work))
-    for name in conversion.reports.get("targets", {}).get("parts", []):
-        part = Path(name)
-        if part.suffix == ".part" and is_result_folder(part.parent) and part.is_file():
-            part.unlink()
-            removed.append(name)
-    if removed:
-        files = conversion.reports.setdefault("files", {"created": [], "removed": []})
-        files["removed"] = [*files["removed"], *removed]
-    return removed
-
-
-def _finish_begun_commit(conversion: Conversion, work: Path) -> bool:
-    """Finish writing into the source's own disks where that was begun; tell if the folder may go.
-
-    It is kept when that fails, for the next start of the worker.
-    """
-    try:
-        if keep_if_begun(work, EventReporter(lambda event: logger.info("%s", event))):
-            conversion.reports["commit"] = {"state": "finished"}
-    except HostError as error:
-        logger.error("%s: %s %s", conversion, error.message, error.remedy)
-        conversion.reports["commit"] = {"state": "unfinished", "message": error.message}
-        return False
-    return True
-
-
-def work_dir(conversion: Conversion) -> Path:
-    """Return the private work folder of a conversion."""
-    return Path(settings.WORK_DIR) / str(conversion.uuid)
 
 
 def lost_since() -> datetime:

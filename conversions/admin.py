@@ -21,6 +21,7 @@ from conversions.models import (
     ConversionHost,
     ConversionStep,
     Inspection,
+    KeptWork,
     OutputTarget,
     SavedMap,
 )
@@ -201,6 +202,20 @@ class ConversionHostAdmin(ReadOnlyAdmin):
     """The conversion hosts and when they were last heard."""
 
     list_display = ["name", "seen_at"]
+
+
+@admin.register(KeptWork)
+class KeptWorkAdmin(ReadOnlyAdmin):
+    """The converted disks that are kept to be continued from the copy."""
+
+    list_display = ["conversion", "worker", "folder", "shown_bytes", "kept_at", "keep_until"]
+    list_filter = ["worker"]
+    list_select_related = ["conversion"]
+
+    @admin.display(description=_("size"))
+    def shown_bytes(self, row: KeptWork) -> str:
+        """Show bytes in binary units."""
+        return size(row.bytes)
 
 
 @admin.register(OutputTarget)

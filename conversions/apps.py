@@ -20,7 +20,7 @@ class ConversionsConfig(AppConfig):
             health,  # noqa: F401  a worker reports from its start on
         )
         from conversions.driver_uploads import DriverUploads
-        from conversions.models import Conversion, OutputTarget, SavedMap
+        from conversions.models import Conversion, KeptWork, OutputTarget, SavedMap
         from inventory import incoming
         from inventory.access import create_roles
 
@@ -34,3 +34,4 @@ class ConversionsConfig(AppConfig):
         checked = ["checked_at", "problem", "free_bytes", "pool_path", "networks", "bridges"]
         auditlog.register(OutputTarget, exclude_fields=checked)
         auditlog.register(SavedMap)
+        auditlog.register(KeptWork)

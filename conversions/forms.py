@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from conversions.inputs import input_of
 from conversions.models import Inspection, OutputTarget, SavedMap
 from conversions.network_choice import MapRefusedError, entries_of, kind_of, mapped_values
 from conversions.pipeline.errors import JobError
-from conversions.pipeline.job import Job, Mode, NetworkMap
+from conversions.pipeline.job import Job, Mode, NetworkMap, Target
 from conversions.pipeline.outputs.kubevirt_names import (
     POD_NETWORK,
     is_machine_name,
     is_network_name,
 )
 from conversions.sections import COPY_SECTIONS, sections_for
+from conversions.sections.base import Section
 from conversions.sections.system import known_roots
 from inventory.models import SourceVM
 from inventory.sources.types import VnetType, disk_letters
@@ -46,6 +48,8 @@ def suggested_name(vm: SourceVM) -> str:
 
 class ConvertForm(forms.Form):
     """What a person may choose for a conversion or a rehearsal of one machine."""
+
+    section_kinds: Sequence[type[Section]] = COPY_SECTIONS
 
     name = forms.CharField(label=gettext_lazy("Name on the target"), max_length=100)
     target = forms.ChoiceField(label=gettext_lazy("Target"))
@@ -98,7 +102,7 @@ class ConvertForm(forms.Form):
         self.vm = vm
         self.inspection = inspection
         self.nics = vm.source.nics
-        self.sections = sections_for(data, vm, inspection, COPY_SECTIONS)
+        self.sections = sections_for(data, vm, inspection, self.section_kinds)
         self.targets = targets.all_targets()
         self.maps = {str(saved.pk): saved for saved in SavedMap.objects.all()}
         super().__init__(data, initial=self.own_values())
@@ -358,16 +362,10 @@ class ConvertForm(forms.Form):
     def job(self, mode: Mode) -> Job:
         """Return the job these settings make.  Call on a valid form.  Raises JobError."""
         values = self.cleaned_data
-        target = targets.engine_target(
-            self.targets[values["target"]],
-            format=values["format"],
-            allocation=values["allocation"],
-            compressed=values["compressed"],
-        )
         job = Job(
             mode=mode,
             source=input_of(self.vm),
-            target=target if mode is Mode.COPY else None,
+            target=self.engine_target() if mode is Mode.COPY else None,
             name=values["name"],
             root=values["root"],
             network_map=self._network_map(),
@@ -378,6 +376,16 @@ class ConvertForm(forms.Form):
         for section in self.sections:
             job = section.apply(job)
         return job
+
+    def engine_target(self) -> Target:
+        """Return where the result goes.  Call on a valid form.  Raises JobError."""
+        values = self.cleaned_data
+        return targets.engine_target(
+            self.targets[values["target"]],
+            format=values["format"],
+            allocation=values["allocation"],
+            compressed=values["compressed"],
+        )
 
     def changes(self) -> list[tuple[str, str, str]]:
         """Return what was changed from the detected values: label, before, after."""

@@ -89,6 +89,14 @@ def is_answering(seen_at: Any) -> bool:
     return bool(timezone.now() - seen_at < timedelta(seconds=SILENT_SECONDS))
 
 
+def host_answers(worker: str) -> bool:
+    """Tell whether the worker of a host counts as alive."""
+    from conversions.models import ConversionHost
+
+    host = ConversionHost.objects.filter(name=worker).first()
+    return host is not None and is_answering(host.seen_at)
+
+
 def start_reporting(**_kwargs: object) -> None:
     """Report from now on for as long as this worker lives."""
     threading.Thread(target=_report_forever, name="health", daemon=True).start()

@@ -19,6 +19,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from conversions.description import description_of
+from conversions.health import host_answers
 from conversions.models import Conversion, ConversionDisk, LogLine
 from conversions.pipeline.steps import Step
 
@@ -87,7 +88,9 @@ class LogFilter:
 def get_conversion_for(user: Any, uuid: UUID) -> Conversion:
     """Return the conversion with that UUID.  Raises Http404."""
     found = (
-        Conversion.objects.select_related("vm", "created_by", "stop_requested_by", "retry_of")
+        Conversion.objects.select_related(
+            "vm", "created_by", "stop_requested_by", "retry_of", "own_kept", "continues"
+        )
         .filter(uuid=uuid)
         .first()
     )
@@ -236,6 +239,8 @@ def page_context(conversion: Conversion) -> dict[str, Any]:
         "source_check": conversion.reports.get("source_check"),
         "files": conversion.reports.get("files", {}),
         "description": None if conversion.is_active else description_of(conversion),
+        "kept": None if conversion.is_active or conversion.is_success else conversion.kept,
+        "leftovers": conversion.reports.get("leftovers", {}),
         "failed_line": failed_line(conversion),
         "may_force": conversion.status == Conversion.Status.STOPPING
         and asked is not None
@@ -365,6 +370,11 @@ def failed_line(conversion: Conversion) -> int | None:
 def sentence(conversion: Conversion, key: str, steps: list[Any]) -> str:
     """Return the one sentence that says what the reader has to do, even if nothing."""
     status = Conversion.Status
+    if key == status.WAITING and conversion.worker and not host_answers(conversion.worker):
+        return _(
+            "Waits for %(host)s, which has the converted disks and does not answer. See that its "
+            "worker runs, or stop this and retry from the start."
+        ) % {"host": conversion.worker}
     if key == status.WAITING:
         ahead = Conversion.objects.waiting().filter(created_at__lt=conversion.created_at).count()
         ahead += Conversion.objects.on_worker().count()
@@ -383,6 +393,8 @@ def sentence(conversion: Conversion, key: str, steps: list[Any]) -> str:
     if key == status.STOPPING:
         seconds = (timezone.now() - (conversion.stop_requested_at or timezone.now())).seconds
         return _("Stopping since %(n)d s; the engine ends what it started.") % {"n": seconds}
+    if key in (status.STOPPED, status.FAILED, status.LOST) and conversion.kept:
+        return _("The guest is converted and kept; only the copy is left. Continue when you like.")
     if key == status.STOPPED:
         who = conversion.stop_requested_by
         by = _("Stopped by %(user)s.") % {"user": who} if who else _("Stopped.")

@@ -31,6 +31,10 @@ class ConversionQuerySet(models.QuerySet["Conversion"]):
         """Return those that a worker holds."""
         return self.filter(status__in=[Conversion.Status.RUNNING, Conversion.Status.STOPPING])
 
+    def for_worker(self, name: str) -> ConversionQuerySet:
+        """Return those that the worker may take: what is for all, and what is for its host."""
+        return self.filter(worker__in=["", name])
+
 
 class Conversion(models.Model):
     """One run of the engine: a conversion, a rehearsal or an inspection.
@@ -78,12 +82,17 @@ class Conversion(models.Model):
     retry_of = models.ForeignKey(
         "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="retries"
     )
+    # The kept files it goes on with from the copy, while they are there.
+    continues = models.ForeignKey(
+        "KeptWork", on_delete=models.SET_NULL, null=True, blank=True, related_name="tries"
+    )
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="conversions"
     )
     created_at = models.DateTimeField(_("asked for"), auto_now_add=True)
     started_at = models.DateTimeField(_("started"), null=True)
     finished_at = models.DateTimeField(_("ended"), null=True)
+    # Set before a worker takes it where only the worker of one host can.
     worker = models.CharField(_("conversion host"), max_length=255, blank=True)
     pid = models.IntegerField(null=True)
     heartbeat_at = models.DateTimeField(null=True)
@@ -138,11 +147,63 @@ class Conversion(models.Model):
         return self.status in (self.Status.DONE, self.Status.WARNED)
 
     @property
+    def kept(self) -> KeptWork | None:
+        """What can be continued from the copy: its own kept files, or those it goes on with."""
+        own: KeptWork | None = getattr(self, "own_kept", None)
+        return own or self.continues
+
+    @property
     def elapsed(self) -> timedelta | None:
         """Time from start to end, or until now; None before the start."""
         if self.started_at is None:
             return None
         return (self.finished_at or timezone.now()) - self.started_at
+
+
+class KeptWorkQuerySet(models.QuerySet["KeptWork"]):
+    """Queries with a name."""
+
+    def due(self) -> KeptWorkQuerySet:
+        """Return what is to be deleted and not in use: asked for, too old, of no more use."""
+        return self.filter(
+            models.Q(discarding=True)
+            | models.Q(keep_until__lte=timezone.now())
+            | models.Q(conversion__vm=None)
+            | models.Q(conversion__vm__status=SourceVM.Status.GONE)
+        ).exclude(tries__status__in=Conversion.ACTIVE)
+
+
+class KeptWork(models.Model):
+    """The converted disks of a run whose copy failed or was stopped, on one conversion host.
+
+    The row lives as long as the folder; the worker of that host deletes both.
+    """
+
+    # None once the run was purged: the folder is deleted then.
+    conversion = models.OneToOneField(
+        Conversion, on_delete=models.SET_NULL, null=True, related_name="own_kept"
+    )
+    worker = models.CharField(_("conversion host"), max_length=255)
+    folder = models.CharField(_("folder"), max_length=4096)
+    bytes = models.BigIntegerField(_("bytes"))
+    kept_at = models.DateTimeField(_("kept since"), auto_now_add=True)
+    keep_until = models.DateTimeField(_("kept until"))
+    # Someone has asked for it, or its time is over; its host has yet to do it.
+    discarding = models.BooleanField(_("being deleted"), default=False)
+
+    objects = KeptWorkQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("kept work")
+        ordering = ["-kept_at"]
+
+    def __str__(self) -> str:
+        return f"{self.worker}:{self.folder}"
+
+    @property
+    def is_in_use(self) -> bool:
+        """Tell whether a run that continues it waits or runs."""
+        return self.tries.filter(status__in=Conversion.ACTIVE).exists()
 
 
 class ConversionStep(models.Model):

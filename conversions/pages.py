@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth import get_user_model
+from django.db.models import Count, Sum
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.utils.translation import gettext as _
@@ -14,7 +15,7 @@ from django.views.decorators.http import require_GET
 from conversions import findings, history
 from conversions.forms import HistoryFilter
 from conversions.health import is_answering
-from conversions.models import Concern, Conversion, ConversionHost, Inspection
+from conversions.models import Concern, Conversion, ConversionHost, Inspection, KeptWork
 from conversions.pipeline.inspector_xml import inspector_xml
 from inventory.access import OPERATE, viewer_required
 from inventory.listing import make_listing, render_list, search_words
@@ -75,6 +76,9 @@ def describe_host(host: ConversionHost) -> dict[str, Any]:
         "health": host.health,
         "appliance": last.reports["appliance"] if last else {},
         "running": Conversion.objects.on_worker().filter(worker=host.name).count(),
+        "kept": KeptWork.objects.filter(worker=host.name).aggregate(
+            count=Count("pk"), bytes=Sum("bytes")
+        ),
     }
 
 

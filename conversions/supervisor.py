@@ -1,7 +1,7 @@
 """Running one engine process: store what it says, stop it when asked, tell how it ended.
 
 Whatever happens, no process, work folder or unfinished target file of the conversion is left
-before its row says that it has ended.
+before its row says that it has ended, but for converted disks that are kept on purpose.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from conversions import actions
+from conversions.leftovers import clean_up_after, work_dir
 from conversions.models import Conversion, LogLine
 from conversions.pipeline.report import MAX_LINE
 from conversions.pipeline.steps import Step
@@ -72,7 +73,7 @@ class Supervisor:
         left = kill_processes_of(conversion.uuid)
         if left:
             logger.error("%s: %d processes cannot be ended.", conversion, left)
-        actions.clean_up_after(conversion)
+        clean_up_after(conversion)
         actions.finish_conversion(conversion, status, result)
 
     def _watch(self) -> int:
@@ -116,7 +117,7 @@ class Supervisor:
     def _start(self) -> subprocess.Popen[bytes]:
         """Start the engine with its job; its open standard input tells it that we are alive."""
         conversion = self.conversion
-        folder = actions.work_dir(conversion)
+        folder = work_dir(conversion)
         folder.parent.mkdir(parents=True, exist_ok=True)
         job = replace(actions.job_of(conversion), work_dir=str(folder))
         process = subprocess.Popen(

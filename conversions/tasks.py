@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+from copy import deepcopy
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from celery import shared_task
-from celery.signals import worker_init, worker_shutting_down
+from celery.signals import worker_init, worker_ready, worker_shutting_down
 from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
-from conversions import actions, targets
-from conversions.models import Conversion, OutputTarget
+from conversions import actions, leftovers, targets
+from conversions.health import is_answering
+from conversions.models import Conversion, ConversionHost, KeptWork, OutputTarget
 from conversions.processes import kill_processes_of
 from conversions.supervisor import Supervisor, shutting_down
+from v2vweb.celery import host_queue, send
 
 logger = logging.getLogger(__name__)
 # So long a check of a target counts as new.
@@ -31,7 +35,8 @@ def run_conversion(uuid: str) -> None:
     if conversion is None:
         return
     Supervisor(conversion).run()
-    start_due.delay()
+    # To itself: it is this worker that has room now.
+    send(start_due, queue=host_queue(settings.WORKER_NAME))
 
 
 @shared_task(ignore_result=True)
@@ -39,8 +44,9 @@ def start_due() -> None:
     """Send for what waits, as much as this worker has room for."""
     busy = Conversion.objects.on_worker().filter(worker=settings.WORKER_NAME).count()
     room = max(0, settings.CONVERSIONS_AT_ONCE - busy)
-    for conversion in Conversion.objects.waiting()[:room]:
-        run_conversion.delay(str(conversion.uuid))
+    for conversion in Conversion.objects.waiting().for_worker(settings.WORKER_NAME)[:room]:
+        queue = host_queue(conversion.worker) if conversion.worker else None
+        send(run_conversion, str(conversion.uuid), queue=queue)
 
 
 @shared_task(ignore_result=True)
@@ -54,7 +60,7 @@ def give_up(conversion: Conversion) -> None:
     """End a conversion as lost; on this host its processes and files go first."""
     if conversion.worker == settings.WORKER_NAME:
         kill_processes_of(conversion.uuid)
-        actions.clean_up_after(conversion)
+        leftovers.clean_up_after(conversion)
     heard = conversion.heartbeat_at or conversion.started_at or timezone.now()
     result = {
         "code": "E-LOST",
@@ -64,6 +70,22 @@ def give_up(conversion: Conversion) -> None:
         "step": conversion.step,
     }
     actions.finish_conversion(conversion, Conversion.Status.LOST, result)
+
+
+@shared_task(ignore_result=True)
+def tidy_kept() -> None:
+    """Have every host that answers delete the kept files that are due."""
+    hosts = {h.name for h in ConversionHost.objects.all() if is_answering(h.seen_at)}
+    for kept in KeptWork.objects.due().filter(worker__in=hosts):
+        send(discard_kept, str(kept.pk), queue=host_queue(kept.worker))
+
+
+@shared_task(ignore_result=True)
+def discard_kept(pk: str) -> None:
+    """Delete kept files of this host, if they are still due."""
+    kept = KeptWork.objects.due().filter(pk=pk).first()
+    if kept is not None:
+        leftovers.discard_kept(kept)
 
 
 @shared_task(ignore_result=True)
@@ -96,11 +118,26 @@ def on_worker_init(**_kwargs: Any) -> None:
         give_up(conversion)
     # Given up by another host, which could not reach the files here, or cut off in the middle of
     # writing into the disks of a source.
-    left = Q(status=Conversion.Status.LOST) | Q(reports__commit__state="unfinished")
+    left = (
+        Q(status=Conversion.Status.LOST)
+        | Q(reports__commit__state="unfinished")
+        | Q(reports__leftovers__state="unfinished")
+    )
     for conversion in Conversion.objects.filter(left, worker=settings.WORKER_NAME):
         kill_processes_of(conversion.uuid)
-        if actions.clean_up_after(conversion):
+        before = deepcopy(conversion.reports)
+        leftovers.clean_up_after(conversion)
+        if conversion.reports != before:
             conversion.save(update_fields=["reports"])
+    for kept in KeptWork.objects.filter(worker=settings.WORKER_NAME):
+        if not Path(kept.folder).exists():  # someone has emptied the work folder
+            kept.delete()
+
+
+@worker_ready.connect
+def on_worker_ready(**_kwargs: Any) -> None:
+    """Look for what waits for this host alone; its message may have gone with the last worker."""
+    send(start_due, queue=host_queue(settings.WORKER_NAME))
 
 
 @worker_shutting_down.connect

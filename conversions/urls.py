@@ -2,7 +2,15 @@
 
 from django.urls import path
 
-from conversions import driver_pages, in_place, launch, pages, target_pages, views
+from conversions import (
+    continue_pages,
+    driver_pages,
+    in_place,
+    launch,
+    pages,
+    target_pages,
+    views,
+)
 
 urlpatterns = [
     path("", pages.overview, name="overview"),
@@ -28,6 +36,16 @@ urlpatterns = [
     path("conversions/<uuid:uuid>/live/", views.conversion_live, name="conversion_live"),
     path("conversions/<uuid:uuid>/stop/", views.conversion_stop, name="conversion_stop"),
     path("conversions/<uuid:uuid>/retry/", views.conversion_retry, name="conversion_retry"),
+    path(
+        "conversions/<uuid:uuid>/continue/",
+        continue_pages.conversion_continue,
+        name="conversion_continue",
+    ),
+    path(
+        "conversions/<uuid:uuid>/discard/",
+        continue_pages.conversion_discard,
+        name="conversion_discard",
+    ),
     path("drivers/", driver_pages.drivers, name="drivers"),
     path("drivers/list/", driver_pages.driver_list, name="driver_list"),
     path("drivers/<uuid:uuid>/cancel/", driver_pages.drivers_cancel, name="drivers_cancel"),

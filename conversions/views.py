@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
@@ -14,13 +15,17 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods
 
 from conversions import live
-from conversions.actions import retry_conversion, stop_conversion, work_dir
+from conversions.actions import retry_conversion, stop_conversion
 from conversions.description import description_of
+from conversions.leftovers import work_dir
 from conversions.live import LogFilter, get_conversion_for
 from conversions.models import Conversion, LogLine
 from conversions.pipeline.job import Mode
 from conversions.pipeline.steps import TITLES, Step
 from inventory.access import OPERATE, operator_required, viewer_required
+
+# From here on the guest is converted.
+COPY_STEPS = (Step.TARGET_BUSES, Step.COPY, Step.METADATA, Step.FINISH)
 
 
 @require_GET
@@ -33,6 +38,8 @@ def conversion(request: HttpRequest, uuid: UUID) -> HttpResponse:
         "page_title": live.page_title(found),
         "may_operate": request.user.has_perm(OPERATE),
         "may_retry": found.vm is not None and not found.vm.refusal,
+        # Known when it ends; the buttons wait for that.
+        "may_keep": found.kept is not None or (found.is_active and keeps_converted(found)),
         "settings_list": settings_list(found),
     }
     return render(request, "conversions/conversion.html", context)
@@ -141,6 +148,11 @@ def conversion_description(request: HttpRequest, uuid: UUID) -> HttpResponse:
     return response
 
 
+def keeps_converted(found: Conversion) -> bool:
+    """Tell whether what it converts is kept when its copy fails or is stopped."""
+    return found.continues is not None or bool(found.job.get("copy", {}).get("keep_converted"))
+
+
 @require_http_methods(["GET", "POST"])
 @operator_required
 def conversion_stop(request: HttpRequest, uuid: UUID) -> HttpResponse:
@@ -152,8 +164,15 @@ def conversion_stop(request: HttpRequest, uuid: UUID) -> HttpResponse:
     if request.method == "POST":
         stop_conversion(found, user=request.user, force="force" in request.POST)
         return redirect(found)
+    will_keep = keeps_converted(found) and (found.step in COPY_STEPS or found.continues is not None)
+    targets = found.reports.get("targets", {})
+    volumes = [f"{targets.get('pool')}/{name}" for name in targets.get("volumes", [])]
+    work = [] if will_keep and found.continues is None else [str(work_dir(found))]
     context = live.page_context(found) | {
-        "deleted": [str(work_dir(found)), *found.reports.get("targets", {}).get("parts", [])],
+        "deleted": [*work, *targets.get("parts", []), *volumes],
+        "will_keep": will_keep,
+        "keep_days": settings.KEEP_DAYS,
+        "continues": found.continues,
     }
     return render(request, "conversions/stop.html", context)
 

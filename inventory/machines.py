@@ -224,5 +224,6 @@ def machine_forget(request: HttpRequest, uuid: UUID) -> HttpResponse:
             request, _("%(name)s is forgotten. Its history stays.") % {"name": vm.name}
         )
         return redirect("machines")
-    context = {"vm": vm, "active": active}
+    kept = vm.conversions.filter(own_kept__isnull=False).count()
+    context = {"vm": vm, "active": active, "kept": kept}
     return render(request, "inventory/machine_forget.html", context)

@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from celery import Celery
+from celery.signals import celeryd_after_setup
 
 logger = logging.getLogger(__name__)
 
@@ -15,9 +16,24 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
 
-def send(task: Any, *arguments: str) -> None:
+def host_queue(worker: str) -> str:
+    """Return the queue that only the worker of one conversion host takes from."""
+    return f"host.{worker}"
+
+
+def take_from_own_queue(instance: Any, **_kwargs: Any) -> None:
+    """Let a worker take, besides what is for all, what is for its host alone."""
+    from django.conf import settings
+
+    instance.app.amqp.queues.select_add(host_queue(settings.WORKER_NAME))
+
+
+celeryd_after_setup.connect(take_from_own_queue)
+
+
+def send(task: Any, *arguments: str, queue: str | None = None) -> None:
     """Send a task to the workers; without a broker it is left to the periodic tasks."""
     try:
-        task.delay(*arguments)
+        task.apply_async(arguments, queue=queue)
     except Exception:
         logger.warning("%s waits until the broker is back.", task.name, exc_info=True)

@@ -44,6 +44,10 @@ LOST_AFTER_SECONDS = 30
 STOP_GRACE_SECONDS = 30
 ENGINE_PYTHON = env.str("V2VWEB_ENGINE_PYTHON", default=str(BASE_DIR / ".venv/bin/python"))
 ENGINE_COMMAND = [ENGINE_PYTHON, "-m", "conversions.pipeline", "--job", "-", "--events"]
+# Removes what a killed engine made on other hosts; gets the work folder.
+CLEAN_UP_COMMAND = [ENGINE_PYTHON, "-m", "conversions.pipeline", "--events", "--clean-up"]
+# How long the converted disks of a copy that failed stay, to go on from there; 0: never.
+KEEP_DAYS = env.int("V2VWEB_KEEP_DAYS", default=7)
 APPLIANCE_MEMORY_MIB = env.int("V2VWEB_APPLIANCE_MEMORY_MIB", default=0) or None
 
 # --- Libvirt hosts -------------------------------------------------------------------------
@@ -141,6 +145,7 @@ CELERY_BEAT_SCHEDULE = {
     "mark-lost": {"task": "conversions.tasks.mark_lost", "schedule": 10},
     "refresh-hosts": {"task": "inventory.tasks.refresh_hosts", "schedule": 15},
     "check-targets": {"task": "conversions.tasks.check_targets", "schedule": 60},
+    "tidy-kept": {"task": "conversions.tasks.tidy_kept", "schedule": 60},
     "tidy-uploads": {"task": "inventory.tasks.tidy_uploads", "schedule": 300},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "run/beat-schedule")

@@ -21,6 +21,7 @@ from conversions.pipeline.cli_job import job_from
 from conversions.pipeline.cli_options import options_parser
 from conversions.pipeline.errors import ConversionError, JobError
 from conversions.pipeline.job import Job, Mode
+from conversions.pipeline.leftovers import clean_up
 from conversions.pipeline.report import EventReporter, Level, json_lines
 from conversions.pipeline.source import reader_of
 from conversions.pipeline.target_options import option_help, wants_option_help
@@ -61,6 +62,9 @@ def main(argv: Sequence[str]) -> int:
         if wants_option_help(options):
             print(option_help(options))
             return 0
+        if options.clean_up:
+            clean_up(Path(options.clean_up).absolute(), reporter)
+            return _succeeded(reporter)
         job = job_from(options)
         if options.print_source:
             return _print_source(job, options.print_source, reporter)
@@ -153,8 +157,7 @@ def _converted(job: Job, reporter: EventReporter) -> int:
                 "This is a defect of the engine; the log has the details. The source is unchanged.",
             )
     else:
-        reporter.event("result", status="ok", code="", message="", remedy="", step="")
-        return 0
+        return _succeeded(reporter)
     try:
         stop.check_stop()
     except ConversionError as stopped:
@@ -167,6 +170,11 @@ def _converted(job: Job, reporter: EventReporter) -> int:
             step=reporter.current or "",
         )
     return EXIT_STOPPED
+
+
+def _succeeded(reporter: EventReporter) -> int:
+    reporter.event("result", status="ok", code="", message="", remedy="", step="")
+    return 0
 
 
 def _failed(reporter: EventReporter, code: str, message: str, remedy: str) -> int:

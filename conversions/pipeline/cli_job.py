@@ -5,10 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from conversions.pipeline.errors import JobError
-from conversions.pipeline.job import Customize, Input, Job, Key, Mode, WindowsOptions
+from conversions.pipeline.job import (
+    Customize,
+    Input,
+    Job,
+    Key,
+    Mode,
+    NetworkMap,
+    WindowsOptions,
+)
+from conversions.pipeline.kept import read_kept
 from conversions.pipeline.networks import parse_map
 from conversions.pipeline.passwords import crypted
 from conversions.pipeline.target_options import copy_options_from, target_from
@@ -23,6 +33,8 @@ def job_from(options: argparse.Namespace) -> Job:
         except OSError as error:
             raise JobError(f"The job file {options.job} cannot be read: {error}.") from error
         return Job.from_json(text)
+    if options.resume:
+        return _resumed(options)
     if not options.source and options.i == "disk":
         raise JobError(
             "No disk image was given.", remedy="Name one: -i disk web01.qcow2", code="E-DISK-NONE"
@@ -54,9 +66,7 @@ def job_from(options: argparse.Namespace) -> Job:
         copy=copy_options_from(options),
         name=options.on,
         root=options.root,
-        network_map=parse_map(
-            options.network, options.bridge, [m for m in options.mac if m[17:21] != ":ip:"]
-        ),
+        network_map=_network_map(options),
         windows=_windows(options),
         customize=_customize(options),
         keys=tuple(_key(value) for value in options.key),
@@ -72,6 +82,37 @@ def job_from(options: argparse.Namespace) -> Job:
         vcpus=options.smp,
         trace=options.trace,
     )
+
+
+def _resumed(options: argparse.Namespace) -> Job:
+    """Build the job that continues a kept folder: its source, and the target of the options.
+
+    What is asked for inside the guest was done by the run before, or not at all.  Raises JobError,
+    KeptError.
+    """
+    if options.source or options.in_place or options.direct or options.inspect or options.rehearse:
+        raise JobError("--resume takes a folder and a target; its source is on record there.")
+    kept = read_kept(Path(options.resume).absolute())
+    source = replace(
+        kept.input,
+        password_file=options.ip or kept.input.password_file,
+        options={**kept.input.options, **_pairs(options.io)},
+    )
+    return Job(
+        mode=Mode.COPY,
+        source=source,
+        target=target_from(options),
+        copy=copy_options_from(options),
+        name=options.on,
+        network_map=_network_map(options),
+        resume=options.resume,
+        trace=options.trace,
+    )
+
+
+def _network_map(options: argparse.Namespace) -> NetworkMap:
+    macs = [m for m in options.mac if m[17:21] != ":ip:"]
+    return parse_map(options.network, options.bridge, macs)
 
 
 def _pairs(values: Sequence[str]) -> dict[str, tuple[str, ...]]:

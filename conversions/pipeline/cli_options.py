@@ -120,6 +120,18 @@ def options_parser() -> argparse.ArgumentParser:
     add("--no-guest-agent", action="store_true", help="arrange no QEMU guest agent")
     add("--no-keep-nic-names", action="store_true", help="let names of network cards change")
     _add_wishes(parser)
+    add(
+        "--resume",
+        action=Once,
+        metavar="FOLDER",
+        help="go on from the copy with what an earlier run converted and kept there",
+    )
+    add(
+        "--clean-up",
+        action=Once,
+        metavar="FOLDER",
+        help="remove what a killed run with this work folder has left, here and on its target",
+    )
     for layout in ("current", "legacy", "json"):
         add(
             f"--print-source={layout}",

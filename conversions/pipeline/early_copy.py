@@ -56,16 +56,19 @@ def can_copy_early(
 
 
 class EarlyCopy:
-    """The copy of one disk as it was before its conversion, perhaps not complete yet."""
+    """The copy of one disk as it was before its conversion, perhaps not complete yet.
+
+    `base` is the overlay that is copied; it stays as it is.
+    """
 
     def __init__(self, base: Overlay, copied: Future[tuple[TargetDisk, dict[str, Any]]]) -> None:
-        self._base = base
+        self.base = base
         self._copied = copied
 
     def wait(self, report: Reporter) -> None:
         """Wait until it is complete.  Raises whatever the copy failed with."""
         if not self._copied.done():
-            report.log(Level.INFO, f"Disk {self._base.sd} is still being copied; waiting for that.")
+            report.log(Level.INFO, f"Disk {self.base.sd} is still being copied; waiting for that.")
         self._copied.result()
 
     def finish(self, disk: TargetDisk, report: Reporter) -> tuple[TargetDisk, dict[str, Any]]:
@@ -81,7 +84,7 @@ class EarlyCopy:
         run([*rebase, "-b", opened.part_path, "-F", opened.format, layer.path], report)
         # -d: the layer stays whole, for the checks of the copy.
         run(["qemu-img", "commit", "-d", "-f", "qcow2", "-t", "writeback", layer.path], report)
-        run([*rebase, "-b", self._base.path, "-F", "qcow2", layer.path], report)
+        run([*rebase, "-b", self.base.path, "-F", "qcow2", layer.path], report)
         changed, seconds = allocated(Path(layer.path)), time.monotonic() - begun
         report.log(
             Level.INFO, f"Disk {layer.sd}: {human(changed)} of changes added in {seconds:.1f} s."

@@ -109,6 +109,7 @@ class CopyOptions:
     of each result (quick) or every byte of it (full); `digests` adds the SHA-256 of every file.
     `overlap` says whether the disks are copied while the guest is being converted: where that is
     exact and large enough to be worth it (auto), wherever it is exact (always), never.
+    With `keep_converted` the converted overlays stay when the copy fails or is stopped.
     """
 
     parallel: int = 1
@@ -116,6 +117,7 @@ class CopyOptions:
     verify: Literal["none", "quick", "full"] = "none"
     digests: bool = False
     overlap: Literal["auto", "always", "never"] = "auto"
+    keep_converted: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.  Raises JobError."""
@@ -258,6 +260,8 @@ class Job:
     in place its new definition on its host.  `keys` open encrypted devices; they belong in no file
     and no log.  `fsck` checks filesystems before and after.  `collect` are files and folders of the
     guest, GUESTPATH[:DIR], packed into the file `collect_output` before anything is changed.
+    `resume` is a folder of converted overlays that an earlier run of the same source has kept: it
+    goes on from the copy.
     """
 
     mode: Mode
@@ -282,12 +286,15 @@ class Job:
     memory_mib: int | None = None
     vcpus: int | None = None
     work_dir: str | None = None
+    resume: str | None = None
     trace: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what can be refused without looking at anything.  Raises JobError."""
         if self.mode is Mode.COPY and self.target is None:
             raise JobError("Copy mode needs a target.", remedy="Give one with -o and -os.")
+        if self.resume and self.mode is not Mode.COPY:
+            raise JobError("Only a conversion into a copy can be continued from the copy.")
         if self.root not in ("single", "first") and not self.root.startswith(_ROOTS):
             raise JobError(
                 f"Root choice {self.root!r} is not known.",

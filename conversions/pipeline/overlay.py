@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,12 @@ def create_overlays(
                 format=format_,
             )
         )
+    report_overlays(overlays, report)
+    return tuple(overlays)
+
+
+def report_overlays(overlays: Sequence[Overlay], report: Reporter) -> None:
+    """Report the overlays of this run."""
     report.report(
         "overlays",
         [
@@ -70,7 +77,6 @@ def create_overlays(
             for o in overlays
         ],
     )
-    return tuple(overlays)
 
 
 def create_layer(overlay: Overlay, work: Path, report: Reporter) -> Overlay:

@@ -10,33 +10,40 @@ from conversions.pipeline.collect import collect_files
 from conversions.pipeline.concerns import collect_concerns
 from conversions.pipeline.context import Context
 from conversions.pipeline.convert import pick_converter
+from conversions.pipeline.converted import Converted
 from conversions.pipeline.decrypt import unlock
 from conversions.pipeline.direct import changing_disks
 from conversions.pipeline.early_copy import can_copy_early, copying_early
-from conversions.pipeline.firmware import detect_boot_disk, is_uefi_target
+from conversions.pipeline.firmware import detect_boot_disk
 from conversions.pipeline.fsck import check_filesystems, has_old_counters
 from conversions.pipeline.inspection import inspect_guest, mount_guest
 from conversions.pipeline.job import Job, Mode
-from conversions.pipeline.networks import map_nics, warn_of_unused
+from conversions.pipeline.kept import remembered
+from conversions.pipeline.last_steps import write_target
+from conversions.pipeline.networks import warn_of_unused
 from conversions.pipeline.outputs import output_for
+from conversions.pipeline.outputs.base import Targets
 from conversions.pipeline.overlay import create_overlays
 from conversions.pipeline.report import Level, Reporter
-from conversions.pipeline.source import fingerprint, open_source, refuse_changed, report_unchanged
+from conversions.pipeline.resume import resume
+from conversions.pipeline.source import fingerprint, open_source
 from conversions.pipeline.space import check_guest_space, estimate_targets, mountpoint_stats
 from conversions.pipeline.steps import Step
-from conversions.pipeline.target_buses import assign_target_buses
 from conversions.pipeline.trim import trim_filesystems
-from conversions.pipeline.types import TargetMeta
 from conversions.pipeline.work import work_folder
 from inventory.sources.nbdkit import Servers
 
 
 def convert(job: Job, report: Reporter) -> None:
-    """Run one job to its end.
+    """Run one job to its end, from its beginning or from the copy.
 
     Copies, rehearses, inspects or changes in place as `job.mode` says.  Except in place the source
-    is only ever read.  Raises ConversionError or SourceError; whatever was made is removed then.
+    is only ever read.  Raises ConversionError or SourceError; whatever was made is removed then,
+    but for the converted overlays where the job keeps them.
     """
+    if job.resume:
+        resume(job, Path(job.resume).absolute(), report)
+        return
     copying = job.mode in (Mode.COPY, Mode.IN_PLACE)
     changing = job.mode is not Mode.INSPECT
     trimming = changing and job.trim and job.mode is not Mode.IN_PLACE
@@ -51,6 +58,7 @@ def convert(job: Job, report: Reporter) -> None:
             before = fingerprint(source, job.source.location)
         with report.step(Step.OVERLAYS):
             overlays = create_overlays(source, work, report, direct=job.direct)
+        targets: Targets | None = None
         if copying:
             with report.step(Step.TARGETS):
                 targets = stack.enter_context(output.prepare(source, overlays))
@@ -74,7 +82,7 @@ def convert(job: Job, report: Reporter) -> None:
             estimates = estimate_targets(stats, overlays, report)
             if changing:
                 check_guest_space(stats, report)
-            if copying:
+            if targets is not None:
                 output.check_space(estimates, overlays)
                 disks = output.target_disks(source, overlays, estimates)
                 if can_copy_early(job, guest, estimates, disks):
@@ -113,35 +121,9 @@ def convert(job: Job, report: Reporter) -> None:
                 g.umount_all()
                 check_filesystems(g, filesystems, when="after", strict=False, report=report)
             appliance.shutdown()
-        with report.step(Step.TARGET_BUSES):
-            disks = output.target_disks(source, overlays, estimates)
-            meta = TargetMeta(
-                source=source,
-                name=output.name_for(source),
-                guestcaps=guestcaps,
-                buses=assign_target_buses(disks, source.removables, guestcaps, report),
-                nics=map_nics(source.nics, job.network_map),
-                uefi=is_uefi_target(source, guest, report),
-                boot_disk=boot_disk,
-                guest=guest,
-                keep_display=bool(job.target and job.target.keep_display),
-            )
-            if copying:
-                output.check(meta)
-        if copying:
-            with report.step(Step.COPY):
-                if job.mode is Mode.IN_PLACE and not job.direct:
-                    refuse_changed(source, job.source.location, before)
-                servers.stop_keeping()
-                output.copy(targets, disks, job.copy)
-            with report.step(Step.METADATA):
-                output.write_metadata(targets, meta)
-        else:
-            output.preview(meta)
-            for step in (Step.COPY, Step.METADATA):
-                report.skip(step, f"{job.mode} mode: nothing is written")
-        with report.step(Step.FINISH):
-            if job.mode is not Mode.IN_PLACE:
-                report_unchanged(source, job.source.location, before, report)
-            if copying:
-                targets.commit()
+            converted = Converted(
+                source=source, before=before, overlays=overlays, estimates=estimates, guest=guest,
+                guestcaps=guestcaps, boot_disk=boot_disk,
+            )  # fmt: skip
+            stack.enter_context(remembered(work, job, converted))
+        write_target(job, converted, output, targets, servers, work, report)

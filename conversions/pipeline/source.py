@@ -63,11 +63,9 @@ def open_source(job: Job, work: Path, report: Reporter, servers: Servers) -> Sou
             text = f"The {digest['algorithm']} of the content of {digest['file']} is "
             report.log(Level.INFO, text + digest["digest"])
         report.report("digests", digests)
-    else:
+    elif not job.resume:  # that was up to the run that is continued
         report.log(Level.INFO, "The digests of the manifest are not checked, as asked.")
-    text = legacy(source)
-    report.log(Level.INFO, text)
-    report.report("source", source.to_dict() | {"text": text})
+    tell_source(source, report)
     if job.mode is Mode.IN_PLACE and any(disk.remote for disk in source.disks):
         raise TargetError(
             f"{source.name} has disks on another host; those cannot be changed in place.",
@@ -77,6 +75,13 @@ def open_source(job: Job, work: Path, report: Reporter, servers: Servers) -> Sou
     if isinstance(reader, RemoteReader):
         source = reader.serve(source, servers)
     return source
+
+
+def tell_source(source: Source, report: Reporter) -> None:
+    """Log and report what the source is."""
+    text = legacy(source)
+    report.log(Level.INFO, text)
+    report.report("source", source.to_dict() | {"text": text})
 
 
 def _refuse_split(source: Source) -> None:
@@ -130,10 +135,15 @@ def fingerprint(source: Source, location: str) -> Fingerprint:
     return result
 
 
+def changed_files(source: Source, location: str, before: Fingerprint) -> list[str]:
+    """Return the files of the source that are not what they were, sorted.  Raises OSError."""
+    after = fingerprint(source, location)
+    return sorted(name for name in before if after.get(name) != before[name])
+
+
 def refuse_changed(source: Source, location: str, before: Fingerprint) -> None:
     """Raise TargetError when the source is not what it was at the start."""
-    after = fingerprint(source, location)
-    if changed := sorted(name for name in before if after.get(name) != before[name]):
+    if changed := changed_files(source, location, before):
         raise TargetError(
             f"{', '.join(changed)} changed while the guest was being converted; nothing was "
             "written into it.",
@@ -144,8 +154,7 @@ def refuse_changed(source: Source, location: str, before: Fingerprint) -> None:
 
 def report_unchanged(source: Source, location: str, before: Fingerprint, report: Reporter) -> None:
     """Compare the source with what it was at the start and say so."""
-    after = fingerprint(source, location)
-    changed = sorted(name for name in before if after.get(name) != before[name])
+    changed = changed_files(source, location, before)
     remote = [disk.path for disk in source.disks if disk.remote]
     # Of disks on other hosts nobody here can tell whether something else wrote to them.
     unchanged = None if remote and not changed else not changed

@@ -58,6 +58,11 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="copy the disks while the guest is being converted; auto: when they are large",
     )
+    add(
+        "--keep-converted",
+        action="store_true",
+        help="keep the converted disks when the copy fails or is stopped, for --resume",
+    )
     add("--digests", action="store_true", help="put the SHA-256 of every file into the report")
 
 
@@ -105,6 +110,7 @@ def copy_options_from(options: argparse.Namespace) -> CopyOptions:
         verify=options.verify,
         digests=options.digests,
         overlap=options.overlap,
+        keep_converted=options.keep_converted,
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from conversions.pipeline.commit import keep_if_begun
 from conversions.pipeline.errors import HostError
 from conversions.pipeline.job import Job
+from conversions.pipeline.kept import keep_converted
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
 
@@ -31,9 +32,10 @@ def large_temp_folder() -> Path:
 def work_folder(job: Job, report: Reporter) -> Iterator[Path]:
     """Make the folder, mode 0700, and remove it with all that is in it at the end.
 
-    Raises HostError when less than 1 GiB is free where it would be.
+    After an error the overlays stay if the guest was converted already and the job wants it so;
+    see kept.py.  Raises HostError when less than 1 GiB is free where it would be.
     """
-    parent = Path(job.work_dir).parent if job.work_dir else large_temp_folder()
+    parent = (Path(job.work_dir).parent if job.work_dir else large_temp_folder()).absolute()
     try:
         free = shutil.disk_usage(parent).free
     except OSError as error:
@@ -45,14 +47,22 @@ def work_folder(job: Job, report: Reporter) -> Iterator[Path]:
             remedy="Free some space there, or set VIRT_V2V_TMPDIR to a larger folder.",
         )
     if job.work_dir:
-        folder = Path(job.work_dir)
+        folder = Path(job.work_dir).absolute()
         folder.mkdir(mode=0o700, exist_ok=True)
     else:
         folder = Path(tempfile.mkdtemp(prefix="v2v.", dir=parent))
+    succeeded = False
     try:
         yield folder
+        succeeded = True
     finally:
         keep_if_begun(folder, report)
-        shutil.rmtree(folder, ignore_errors=True)
-        if folder.exists():
-            report.log(Level.WARNING, f"The work folder {folder} could not be removed (ignored).")
+        if succeeded or not keep_converted(folder, MIN_FREE_BYTES, report):
+            remove_folder(folder, report)
+
+
+def remove_folder(folder: Path, report: Reporter) -> None:
+    """Remove a work folder with all that is in it; a failure is a warning."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        report.log(Level.WARNING, f"The work folder {folder} could not be removed (ignored).")

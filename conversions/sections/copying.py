@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.utils.translation import gettext_lazy
 
 from conversions.models import Inspection
@@ -54,6 +56,14 @@ class CopySection(Section):
             "preallocated disks, btrfs and RAID."
         ),
     )
+    keep_converted = forms.BooleanField(
+        label=gettext_lazy("Keep the converted disks if the copy fails or is stopped"),
+        required=False,
+        initial=True,
+        help_text=gettext_lazy(
+            "It can then go on from the copy, also to another target, without converting again."
+        ),
+    )
     digests = forms.BooleanField(
         label=gettext_lazy("Put SHA-256 digests of the files into the report"), required=False
     )
@@ -62,6 +72,20 @@ class CopySection(Section):
     def suits(cls, vm: SourceVM, inspection: Inspection | None) -> bool:
         """Tell whether the machine has disks to copy; all have."""
         return True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if settings.KEEP_DAYS <= 0:
+            del self.fields["keep_converted"]
+
+    def start_with(self, options: CopyOptions) -> None:
+        """Begin with what an earlier run was told."""
+        self.initial = {
+            "parallel": options.parallel,
+            "rate_mib": options.rate_bytes // MIB if options.rate_bytes else None,
+            "verify": options.verify,
+            "digests": options.digests,
+        }
 
     def apply(self, job: Job) -> Job:
         """Set the options."""
@@ -74,6 +98,7 @@ class CopySection(Section):
                 rate_bytes=rate * MIB if rate else None,
                 verify=values["verify"],
                 digests=values["digests"],
-                overlap=values["overlap"] or "auto",
+                overlap=values.get("overlap") or "auto",
+                keep_converted=values.get("keep_converted", False),
             ),
         )

@@ -87,6 +87,8 @@
     const retry = document.getElementById("retry");
     if (stop) stop.hidden = true;
     if (retry) retry.hidden = false;
+    const isKept = run.querySelector("[data-kept]") !== null;
+    run.querySelectorAll(".for-kept").forEach((link) => { link.hidden = !isKept; });
     show("ended", state.dataset.endedText);
   };
 

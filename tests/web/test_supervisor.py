@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pytest_django import Settings
 
-from conversions import actions, tasks
+from conversions import actions, leftovers, tasks
 from conversions.models import Conversion
 from conversions.pipeline.job import Input, Job, Mode, Target
 from conversions.pipeline.steps import Step
@@ -142,7 +142,7 @@ def test_a_new_worker_gives_up_what_the_last_one_left(begin: Run, settings: Sett
     supervisor = Supervisor(conversion)
     process = supervisor._start()
     deadline = time.monotonic() + 20
-    while not (actions.work_dir(conversion) / "overlay").exists():
+    while not (leftovers.work_dir(conversion) / "overlay").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     tasks.on_worker_init()

@@ -14,7 +14,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from conversions import targets
-from conversions.actions import clean_up_after
+from conversions.leftovers import clean_up_after
 from conversions.models import OutputTarget
 from conversions.pipeline.job import Target
 from conversions.tasks import check_targets

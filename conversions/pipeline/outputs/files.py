@@ -69,11 +69,16 @@ class FileTargets:
                     f"{part} exists: another conversion writes there, or one was cut off.",
                     remedy="Wait for it, or delete that file.",
                 )
+        self._tell(committing=False)
+
+    def _tell(self, *, committing: bool) -> None:
+        """Report the names; `committing` while some may be final of a result that is not whole."""
         self._report.report(
             "targets",
             {
                 "parts": [str(p) for p in self.parts],
                 "finals": [str(p) for p in self.parts.values()],
+                "committing": committing,
             },
         )
 
@@ -92,6 +97,16 @@ class FileTargets:
 
     def commit(self) -> None:
         """Sync and rename every file, then sync the folders; report what was made."""
+        self.rename_all()
+        self.settle()
+
+    def settle(self) -> None:
+        """Say that the result is whole: who tidies up leaves the files from now on."""
+        self._tell(committing=False)
+
+    def rename_all(self) -> None:
+        """Do the renaming of a commit; what else belongs to the result may follow."""
+        self._tell(committing=True)
         for part, final in self.parts.items():
             part.chmod(self._modes[part])
             fsync_path(part)

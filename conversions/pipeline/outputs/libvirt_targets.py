@@ -11,6 +11,7 @@ from lxml import etree
 
 from conversions.pipeline.errors import TargetError
 from conversions.pipeline.job import Target
+from conversions.pipeline.leftovers import Note, forget_notes, note
 from conversions.pipeline.outputs.files import FileTargets
 from conversions.pipeline.outputs.libvirt_host import LibvirtHost, Pool, libvirt_errors
 from conversions.pipeline.report import Level, Reporter
@@ -99,9 +100,10 @@ class PoolFiles(PoolTargets):
 
     def commit(self) -> None:
         """Rename the files, show them to libvirt and define the domain.  Raises TargetError."""
-        self._files.commit()
+        self._files.rename_all()
         self._refresh()
         super().commit()
+        self._files.settle()
 
 
 class UploadedVolumes(PoolTargets):
@@ -143,6 +145,7 @@ class UploadedVolumes(PoolTargets):
         preallocated = self._target.allocation == "preallocated"
         with libvirt_errors(f"Volume {name} could not be uploaded"):
             pool = self._host.connection.storagePoolLookupByName(self._pool.name)
+            self._note(pool=self._pool.name, volume=name)
             volume = pool.createXML(volume_xml(disk, preallocated=preallocated))
             self._made.append(name)
             stream = self._host.connection.newStream()
@@ -155,7 +158,9 @@ class UploadedVolumes(PoolTargets):
     def commit(self) -> None:
         """Show the volumes to libvirt and define the domain.  Raises TargetError."""
         self._refresh()
+        self._note(domain=etree.fromstring(self.xml.encode()).findtext("name", ""))
         super().commit()
+        forget_notes(self._work)
         created = [{"path": f"{self._pool.name}/{name}", "bytes": 0} for name in self._made]
         self._report.report("files", {"created": created, "removed": []})
 
@@ -172,6 +177,40 @@ class UploadedVolumes(PoolTargets):
                 removed.append(f"{self._pool.name}/{name}")
                 self._report.log(Level.INFO, f"Removed: volume {name}")
         self._report.report("files", {"created": [], "removed": removed})
+
+    @property
+    def _work(self) -> Path:
+        """The work folder, where the copies wait to be sent."""
+        return Path(self.disks[0].part_path).parent
+
+    def _note(self, **values: str) -> None:
+        """Note what is about to be made, for the case that this process is killed."""
+        note(self._work, "libvirt", uri=self._target.uri, **values)
+
+
+def remove_noted(notes: Sequence[Note], report: Reporter) -> list[str]:
+    """Delete the volumes that a killed run noted; once its domain is defined they are its result.
+
+    Returns what was deleted.  Raises TargetError when the host cannot be asked.
+    """
+    host = LibvirtHost(str(notes[0]["uri"]))
+    removed = []
+    try:
+        with libvirt_errors(f"The leftovers on {host.uri} could not be removed"):
+            domains = {domain.name() for domain in host.connection.listAllDomains()}
+            if defined := [e["domain"] for e in notes if e.get("domain") in domains]:
+                report.log(Level.INFO, f"{defined[0]} was defined on {host.uri}; it stays.")
+                return []
+            for entry in notes:
+                if name := entry.get("volume"):
+                    pool = host.connection.storagePoolLookupByName(entry["pool"])
+                    if name in {volume.name() for volume in pool.listAllVolumes()}:
+                        pool.storageVolLookupByName(name).delete()
+                        removed.append(f"{entry['pool']}/{name}")
+                        report.log(Level.INFO, f"Removed: volume {name} of pool {entry['pool']}")
+    finally:
+        host.close()
+    return removed
 
 
 def volume_xml(disk: TargetDisk, *, preallocated: bool) -> str:

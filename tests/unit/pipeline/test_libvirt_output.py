@@ -15,10 +15,13 @@ import libvirt
 import pytest
 from lxml import etree
 
+from conversions.pipeline.cli import main
 from conversions.pipeline.disk_copy import copy_disks
 from conversions.pipeline.errors import JobError, TargetError
 from conversions.pipeline.guestcaps import expected_guestcaps
 from conversions.pipeline.job import CopyOptions, Target
+from conversions.pipeline.leftovers import NOTES
+from conversions.pipeline.outputs import libvirt_targets
 from conversions.pipeline.outputs.libvirt import LibvirtOutput
 from conversions.pipeline.outputs.libvirt_host import LibvirtHost, check_uri
 from conversions.pipeline.overlay import create_overlays
@@ -164,11 +167,14 @@ def test_a_pool_that_is_not_ours_gets_its_volumes_by_upload(
     assert scene.domain().find("devices/disk/source").get("volume") == disk.name  # type: ignore[union-attr]
 
 
+@pytest.mark.rows("4-T29")
 @pytest.mark.parametrize("uploaded", [False, True], ids=["files", "uploaded"])
 def test_t29_a_refused_machine_is_an_error_and_leaves_nothing(
     scene: Scene, uploaded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The issue's rule: the volumes are removed; the XML is in the report."""
+    """The volumes are removed; the XML is in the report, and the converted disks are kept in the
+    work folder (test_resume.py), from where they can go to another place.
+    """
     if uploaded:
         monkeypatch.setattr(LibvirtHost, "is_local", False)
     output = scene.output()
@@ -187,7 +193,6 @@ def test_a_failure_during_the_upload_removes_the_volume(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LibvirtHost, "is_local", False)
-    from conversions.pipeline.outputs import libvirt_targets
 
     def broken() -> None:
         raise TargetError("the line went dead")
@@ -348,3 +353,44 @@ def test_t01_libvirt_and_its_default_pool_when_nothing_is_said() -> None:
     add_target_options(parser)
     target = target_from(parser.parse_args([]))
     assert (target.kind, target.storage, target.format) == ("libvirt", "default", "qcow2")
+
+
+def test_what_a_killed_upload_left_in_the_pool_is_removed_by_its_notes(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command that the supervisor runs; only what the run has noted goes."""
+    monkeypatch.setattr(LibvirtHost, "is_local", False)
+    work = Path(scene.overlays[0].path).parent
+    other = scene.folder / "somebody-s"
+    other.write_bytes(b"x")
+    scene.pool.refresh()
+    with scene.output().prepare(scene.source, scene.overlays) as targets:
+        copy_disks(targets, targets.disks, scene.output().target, CopyOptions(), scene.report)
+        assert (scene.folder / f"{scene.name}-sda").exists()
+        assert (work / NOTES).exists()
+        with (work / NOTES).open("a") as stream:
+            stream.write('{"kind": "libvirt", "vol')  # cut off: nothing was made
+        assert main(["--clean-up", str(work), "--quiet"]) == 0
+        assert sorted(scene.folder.iterdir()) == [other]
+        assert not work.exists()
+        targets.committed = True  # nothing is left for its own way out
+
+
+def test_volumes_of_a_machine_that_was_defined_are_no_leftovers(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LibvirtHost, "is_local", False)
+    work = Path(scene.overlays[0].path).parent
+    kept: list[bytes] = []
+    forget = libvirt_targets.forget_notes
+    monkeypatch.setattr(
+        libvirt_targets,
+        "forget_notes",
+        lambda folder: (kept.append((folder / NOTES).read_bytes()), forget(folder)),
+    )
+    scene.convert(scene.output())
+    assert not (work / NOTES).exists()
+    (work / NOTES).write_bytes(kept[0])  # killed between the definition and the end
+    assert main(["--clean-up", str(work), "--quiet"]) == 0
+    assert scene.has_domain()
+    assert (scene.folder / f"{scene.name}-sda").exists()

@@ -1,0 +1,67 @@
+"""The steps from the target buses on: of a conversion, and of one that is continued later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conversions.pipeline.converted import Converted
+from conversions.pipeline.firmware import is_uefi_target
+from conversions.pipeline.job import Job, Mode
+from conversions.pipeline.kept import forget
+from conversions.pipeline.networks import map_nics
+from conversions.pipeline.outputs.base import Output, Targets
+from conversions.pipeline.report import Reporter
+from conversions.pipeline.source import refuse_changed, report_unchanged
+from conversions.pipeline.steps import Step
+from conversions.pipeline.target_buses import assign_target_buses
+from conversions.pipeline.types import TargetMeta
+from inventory.sources.nbdkit import Servers
+
+
+def write_target(
+    job: Job,
+    converted: Converted,
+    output: Output,
+    targets: Targets | None,
+    servers: Servers,
+    work: Path,
+    report: Reporter,
+) -> None:
+    """Copy what was converted to its target and describe it there; without targets only preview.
+
+    Raises CommandError, TargetError, Stopped.
+    """
+    source, location = converted.source, job.source.location
+    with report.step(Step.TARGET_BUSES):
+        disks = output.target_disks(source, converted.overlays, converted.estimates)
+        meta = TargetMeta(
+            source=source,
+            name=output.name_for(source),
+            guestcaps=converted.guestcaps,
+            buses=assign_target_buses(disks, source.removables, converted.guestcaps, report),
+            nics=map_nics(source.nics, job.network_map),
+            uefi=is_uefi_target(source, converted.guest, report),
+            boot_disk=converted.boot_disk,
+            guest=converted.guest,
+            keep_display=bool(job.target and job.target.keep_display),
+        )
+        if targets is not None:
+            output.check(meta)
+    if targets is not None:
+        with report.step(Step.COPY):
+            if job.mode is Mode.IN_PLACE and not job.direct:
+                refuse_changed(source, location, converted.before)
+            servers.stop_keeping()
+            output.copy(targets, disks, job.copy)
+        with report.step(Step.METADATA):
+            output.write_metadata(targets, meta)
+    else:
+        output.preview(meta)
+        for step in (Step.COPY, Step.METADATA):
+            report.skip(step, f"{job.mode} mode: nothing is written")
+    with report.step(Step.FINISH):
+        if job.mode is not Mode.IN_PLACE:
+            report_unchanged(source, location, converted.before, report)
+        if targets is not None:
+            targets.commit()
+            forget(work)
