@@ -170,6 +170,8 @@ def test_disks_arrive_byte_for_byte_and_the_machine_is_made(
     scene, state = two_disks, two_disks.server.state
     scene.convert(scene.output(format=format_), parallel=2, verify="full")
     assert scene.uploaded() == scene.expected
+    assert {r["verified"] for r in scene.report.data("copy")} == {"full"}
+    assert "Disk sdb: full check of the copy passed." in scene.texts()
     fields = sorted((d.fields for d in state.disks.values()), key=lambda f: str(f["name"]))
     assert [f["name"] for f in fields] == ["web_01-000", "web_01-001"]
     assert {f["format"] for f in fields} == {word}
