@@ -68,6 +68,7 @@ def test_t09_null_reads_everything_and_leaves_nothing(tmp_path: Path) -> None:
     assert report.data("copy")[0]["data_bytes"] == 4 * MIB
 
 
+@pytest.mark.rows("4-T25")
 @pytest.mark.parametrize("parallel", [1, 2, 4])
 def test_t25_no_more_copies_than_asked_for(
     parallel: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -175,6 +176,7 @@ def kill_copies(number: int) -> int:
     raise AssertionError("no copy was started")
 
 
+@pytest.mark.rows("4-T22")
 def test_t22_a_killed_copy_names_its_signal_and_leaves_nothing(tmp_path: Path) -> None:
     source, overlays, report = make_disks(tmp_path, 1, data=16 * MIB)
     output = local(tmp_path / "t", report)
@@ -191,6 +193,7 @@ def test_t22_a_killed_copy_names_its_signal_and_leaves_nothing(tmp_path: Path) -
     assert progress["done_bytes"] < progress["total_bytes"]
 
 
+@pytest.mark.rows("4-T23")
 def test_t23_the_other_copies_end_with_the_one_that_fails(tmp_path: Path) -> None:
     """The siblings run at a rate that would take hours."""
     source, overlays, report = make_disks(tmp_path, 3, data=8 * MIB)
@@ -249,6 +252,7 @@ def test_t94_a_disk_of_zeros(tmp_path: Path) -> None:
     assert progress[-1][0] == progress[-1][1] > 0
 
 
+@pytest.mark.rows("4-T95")
 def test_t95_a_copy_that_fails_at_its_end_is_not_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +268,7 @@ def test_t95_a_copy_that_fails_at_its_end_is_not_complete(
     assert all(e["done_bytes"] < e["total_bytes"] for e in report.of("progress"))
 
 
+@pytest.mark.rows("4-T96")
 def test_t96_a_stop_ends_every_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stop, "_asked", threading.Event())
     source, overlays, report = make_disks(tmp_path, 2, data=8 * MIB)
@@ -293,6 +298,7 @@ def test_t96_a_stop_ends_every_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert stop.children_of(os.getpid()) == []
 
 
+@pytest.mark.rows("4-T98")
 @pytest.mark.parametrize("format_", ["qcow2", "raw"])
 @pytest.mark.parametrize("level", ["quick", "full"])
 def test_t98_a_changed_byte_is_found(

@@ -167,11 +167,14 @@ def test_a_pool_that_is_not_ours_gets_its_volumes_by_upload(
     assert scene.domain().find("devices/disk/source").get("volume") == disk.name  # type: ignore[union-attr]
 
 
+@pytest.mark.rows("4-T29")
 @pytest.mark.parametrize("uploaded", [False, True], ids=["files", "uploaded"])
 def test_t29_a_refused_machine_is_an_error_and_leaves_nothing(
     scene: Scene, uploaded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The issue's rule: the volumes are removed; the XML is in the report."""
+    """The volumes are removed; the XML is in the report, and the converted disks are kept in the
+    work folder (test_resume.py), from where they can go to another place.
+    """
     if uploaded:
         monkeypatch.setattr(LibvirtHost, "is_local", False)
     output = scene.output()

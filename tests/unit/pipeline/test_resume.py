@@ -142,9 +142,14 @@ def test_a_continued_copy_gives_the_same_as_an_undisturbed_one(run: Run, early: 
     convert(run.job("elsewhere", work="second", name="web02", resume=str(folder)), run.report)
     result = run.folder / "elsewhere" / "web02-sda"
     assert same(result, run.expected())
-    assert (run.folder / "elsewhere" / "web02.xml").exists()
+    written = (run.folder / "elsewhere" / "web02.xml").read_text()
+    undisturbed = (run.folder / "undisturbed" / "web.xml").read_text()
+    renamed = undisturbed.replace("undisturbed/web", "elsewhere/web02")
+    assert written == renamed.replace("<name>web<", "<name>web02<")
     assert not folder.exists()
     assert not (run.folder / "second").exists()
+    told = [e["data"] for e in run.report.of("report") if e["name"] == "targets"]
+    assert [data["committing"] for data in told[:3]] == [False, True, False]
     steps = {e["name"]: e["state"] for e in run.report.of("step")}
     assert steps["conversion"] == "skipped"
     assert steps["copy"] == "finished"
@@ -305,6 +310,13 @@ def test_a_package_that_was_replaced_is_not_continued(run: Run) -> None:
             run.job("elsewhere", source=source, work="second", resume=str(run.folder / "work")),
             run.report,
         )
+
+
+def test_a_job_that_continues_survives_its_way_as_json(run: Run) -> None:
+    job = run.job("target", resume="/work/x")
+    assert Job.from_json(job.to_json()) == job
+    with pytest.raises(JobError, match=r"job\.resume must be"):
+        Job.from_dict(job.to_dict() | {"resume": 1})
 
 
 def test_only_a_copy_can_be_continued() -> None:
