@@ -37,7 +37,8 @@ def kernel_name(g: GuestFS, device: str) -> str:
 def guest_name(g: GuestFS, mountable: str) -> str:
     """Return a filesystem's name with the guest's own disk in it.
 
-    libguestfs 1.48 gives the subvolumes of btrfs with the kernel's names, and takes them so.
+    libguestfs 1.48 gives the subvolumes of btrfs with the kernel's names, but takes them with the
+    guest's, as it does those of whole disks.
     """
     if not mountable.startswith(SUBVOLUME):
         return mountable

@@ -31,12 +31,17 @@ _SYSTEM = ("/boot", "/efi", "/usr", "/var")
 _ON_DISK = ("/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=")
 
 
+def list_filesystems(g: GuestFS) -> list[tuple[str, str]]:
+    """Return every device with the type of its filesystem, under names that stay."""
+    return [(guest_name(g, device), kind) for device, kind in g.list_filesystems()]
+
+
 def inspect_guest(
     g: GuestFS, filesystems: Filesystems, *, root: str, read_only: bool, report: Reporter
 ) -> Inspection:
     """Choose the root, mount its filesystems below `/` and return what it is.
 
-    `filesystems` are what list_filesystems gives; `root` is "single", "first" or one of the roots
+    `filesystems` are what list_filesystems() gives; `root` is "single", "first" or one of the roots
     found.  Leaves the guest mounted, read-only if asked.  Raises InspectionError.
     """
     esps = find_esps(g, report)
@@ -64,10 +69,9 @@ def inspect_guest(
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A filesystem that holds a system; `mountable` is what libguestfs calls it."""
+    """A filesystem that holds a system."""
 
     device: str
-    mountable: str
     product_name: str
     type: str
 
@@ -78,10 +82,8 @@ def _find_roots(g: GuestFS, filesystems: Filesystems, report: Reporter) -> list[
     Raises InspectionError when it fails and there is none.
     """
     try:
-        return [
-            Root(guest_name(g, r), r, g.inspect_get_product_name(r), g.inspect_get_type(r))
-            for r in g.inspect_os()
-        ]
+        devices = [guest_name(g, root) for root in g.inspect_os()]
+        return [Root(d, g.inspect_get_product_name(d), g.inspect_get_type(d)) for d in devices]
     except RuntimeError as error:
         g.umount_all()
         roots = find_windows_roots(g, filesystems)
@@ -92,7 +94,7 @@ def _find_roots(g: GuestFS, filesystems: Filesystems, report: Reporter) -> list[
                 "source to see whether it boots.",
             ) from error
         report.log(Level.WARNING, f"libguestfs could not inspect the disks: {error} (ignored).")
-        return [Root(r, r, "Windows", "windows") for r in roots]
+        return [Root(r, "Windows", "windows") for r in roots]
 
 
 def _inspect_windows(
@@ -127,8 +129,9 @@ def _inspect_other(
     report: Reporter,
 ) -> Inspection:
     """Mount the filesystems of the system in `root` and describe it.  Raises InspectionError."""
-    chosen = root.mountable
-    mountpoints = sorted(g.inspect_get_mountpoints(chosen), key=lambda m: len(m[0]))
+    chosen = root.device
+    found = ((path, guest_name(g, dev)) for path, dev in g.inspect_get_mountpoints(chosen))
+    mountpoints = sorted(found, key=lambda m: len(m[0]))
     if "/" not in dict(mountpoints):  # its entry in fstab names something that is not there
         mountpoints.insert(0, ("/", chosen))
     mount_guest(g, mountpoints, read_only=read_only, report=report)
@@ -149,8 +152,8 @@ def _inspect_other(
         osinfo=g.inspect_get_osinfo(chosen),
         hostname=g.inspect_get_hostname(chosen),
         uefi_esps=tuple(esps),
-        mountpoints=tuple((mp, guest_name(g, dev)) for mp, dev in mountpoints),
-        filesystems=tuple(sorted((guest_name(g, d), kind) for d, kind in filesystems)),
+        mountpoints=tuple(mountpoints),
+        filesystems=tuple(sorted(filesystems)),
         applications=tuple(_applications(g, chosen, read_only=read_only, report=report)),
     )
 

@@ -16,7 +16,7 @@ from conversions.pipeline.direct import changing_disks
 from conversions.pipeline.early_copy import can_copy_early, copying_early
 from conversions.pipeline.firmware import detect_boot_disk
 from conversions.pipeline.fsck import check_filesystems, has_old_counters
-from conversions.pipeline.inspection import inspect_guest, mount_guest
+from conversions.pipeline.inspection import inspect_guest, list_filesystems, mount_guest
 from conversions.pipeline.job import Job, Mode
 from conversions.pipeline.kept import remembered
 from conversions.pipeline.last_steps import write_target
@@ -71,7 +71,7 @@ def convert(job: Job, report: Reporter) -> None:
             g = appliance.launch()
         with report.step(Step.INSPECTION):
             closed = unlock(g, job.keys, read_only=not changing, report=report)
-            filesystems = g.list_filesystems()  # takes seconds, and stays as it is
+            filesystems = list_filesystems(g)  # takes seconds, and stays as it is
             if changing and job.fsck:
                 check_filesystems(g, filesystems, when="before", strict=True, report=report)
             guest = inspect_guest(

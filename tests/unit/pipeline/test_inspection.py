@@ -16,7 +16,13 @@ from conversions.pipeline.decrypt import plain_selector, unlock
 from conversions.pipeline.errors import GuestError, InspectionError
 from conversions.pipeline.firmware import detect_boot_disk, is_uefi_target
 from conversions.pipeline.fsck import has_old_counters
-from conversions.pipeline.inspection import Root, find_esps, inspect_guest, without_snapshots
+from conversions.pipeline.inspection import (
+    Root,
+    find_esps,
+    inspect_guest,
+    list_filesystems,
+    without_snapshots,
+)
 from conversions.pipeline.job import Input, Job, Key, Mode
 from conversions.pipeline.linux.convert import linux_guestcaps
 from conversions.pipeline.outputs.libvirt_devices import boot_order
@@ -119,7 +125,7 @@ def guest(tmp_path: Path) -> Inspected:
 def inspect(g: Inspected, root: str = "single", *, read_only: bool = False) -> Any:
     """Return what is found, and the log."""
     report = RecordingReporter()
-    found = inspect_guest(g, g.list_filesystems(), root=root, read_only=read_only, report=report)
+    found = inspect_guest(g, list_filesystems(g), root=root, read_only=read_only, report=report)
     return found, [e for e in report.of("log") if e["level"] != "debug"]
 
 
@@ -151,14 +157,50 @@ def test_the_only_system_is_taken_without_a_word(guest: Inspected) -> None:
 
 @rows("2-T10")
 def test_snapshots_are_no_systems_of_their_own() -> None:
-    plain = Root("/dev/sda2", "/dev/sda2", "openSUSE", "linux")
+    plain = Root("/dev/sda2", "openSUSE", "linux")
     volumes = [
-        Root(f"btrfsvol:/dev/sda2/@/.snapshots/{n}/snapshot", "", "openSUSE", "linux")
+        Root(f"btrfsvol:/dev/sda2/@/.snapshots/{n}/snapshot", "openSUSE", "linux")
         for n in (1, 2, 3)
     ]
-    other = Root("/dev/sdb1", "/dev/sdb1", "Debian", "linux")
+    other = Root("/dev/sdb1", "Debian", "linux")
     assert without_snapshots([plain, *volumes]) == [plain]
     assert without_snapshots([plain, *volumes, other]) == [plain, other]
+
+
+class Swapped(Inspected):
+    """The kernel found the second disk first; libguestfs takes names of the guest only."""
+
+    def debug(self, command: str, arguments: list[str]) -> str:
+        """Answer with the kernel's names of the disks, in the order in which they were given."""
+        return "scsi-0 /dev/sdb\nscsi-0-part1 /dev/sdb1\nscsi-1 /dev/sda\n\nstatus=0"
+
+    def list_filesystems(self) -> list[tuple[str, str]]:
+        """Return disks by the guest's names, subvolumes as the kernel calls them."""
+        return [("/dev/sda1", "ext4"), ("btrfsvol:/dev/sda1/@", "btrfs")]
+
+    def inspect_os(self) -> list[str]:
+        """Return the root as the kernel calls it."""
+        return ["btrfsvol:/dev/sda1/@"]
+
+    def inspect_get_mountpoints(self, root: str) -> list[tuple[str, str]]:
+        """Return what fstab mounts, as the kernel calls it."""
+        assert root in self.roots
+        return [("/", "btrfsvol:/dev/sda1/@"), ("/home", "btrfsvol:/dev/sda1/@home")]
+
+
+def test_subvolumes_are_asked_for_and_mounted_by_the_names_of_the_guest(tmp_path: Path) -> None:
+    """The kernel's order of the disks differs from start to start."""
+    swapped = Swapped(tmp_path)
+    swapped.roots = {"btrfsvol:/dev/sdb1/@": "openSUSE"}
+    for name in ("@", "@home"):
+        swapped.mkfs("btrfs", f"btrfsvol:/dev/sdb1/{name}")
+    assert list_filesystems(swapped)[1] == ("btrfsvol:/dev/sdb1/@", "btrfs")
+    found, _log = inspect(swapped)
+    assert found.root == "btrfsvol:/dev/sdb1/@"
+    assert found.mountpoints == (
+        ("/", "btrfsvol:/dev/sdb1/@"), ("/home", "btrfsvol:/dev/sdb1/@home"),
+    )  # fmt: skip
+    assert swapped.mounted == dict(found.mountpoints)
 
 
 @rows("2-T19")
