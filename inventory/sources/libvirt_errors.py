@@ -33,7 +33,7 @@ _CAUSES = (
         re.compile(r"call to 'Login'"),
         Reason(
             code="E-LV-AUTH",
-            message="{host} refuses the user {user} or the password",
+            message="{host} refuses the user {user} or the password: {error}.",
             remedy="Check both by signing in to its own web page. After some wrong passwords "
             "VMware locks an account for a quarter of an hour.",
         ),
@@ -42,7 +42,7 @@ _CAUSES = (
         re.compile(r"Could not find (datacenter|compute|host system)|specify (a|the) (data|comp)"),
         Reason(
             code="E-LV-VPX-PATH",
-            message="{host} answers, but has nothing at the path of {uri}",
+            message="{host} answers, but has nothing at the path of {uri}: {error}.",
             remedy="Write vpx://user@vcenter/Datacenter/host, or .../Datacenter/cluster/host for a "
             "host of a cluster, with the folders before the datacenter if there are any, as the "
             "vSphere client shows the names; a blank is %20.",
@@ -52,7 +52,7 @@ _CAUSES = (
         re.compile(r"host but found a|server but found|but found (an? )?(ESX|vCenter|VPX)"),
         Reason(
             code="E-LV-VPX-OR-ESX",
-            message="{host} is not what its address says",
+            message="{host} is not what its address says: {error}.",
             remedy="esx:// is for an ESXi host, vpx:// for a vCenter.",
         ),
     ),
@@ -60,7 +60,7 @@ _CAUSES = (
         re.compile(r"Host key verification failed|host key"),
         Reason(
             code="E-LV-HOSTKEY",
-            message="The key of {host} is not known here",
+            message="The key of {host} is not known here: {error}.",
             remedy="Let the user that runs the workers connect there once with ssh, and compare "
             "the key that is shown.",
         ),
@@ -69,7 +69,7 @@ _CAUSES = (
         re.compile(r"Permission denied \("),
         Reason(
             code="E-LV-AUTH",
-            message="{host} accepts no key of this user",
+            message="{host} accepts no key of this user: {error}.",
             remedy="Add the public key of the user that runs the workers to the authorized keys "
             "there.",
         ),
@@ -88,11 +88,12 @@ def why_no_connection(uri: str, error: libvirt.libvirtError) -> Reason:
         "uri": uri,
         "host": parts.hostname or "This machine",
         "user": unquote(parts.username or "") or "(none)",
+        "error": str(error),
     }
     reason = _reason(uri, error)
     return Reason(
         code=reason.code,
-        message=f"{reason.message.format(**words)}: {error}.",
+        message=reason.message.format(**words),
         remedy=reason.remedy,
     )
 
@@ -107,18 +108,18 @@ def _reason(uri: str, error: libvirt.libvirtError) -> Reason:
     if error.get_error_code() in _REFUSED:
         return Reason(
             code="E-LV-AUTH",
-            message="{host} refuses the user {user} or the password",
+            message="{host} refuses the user {user} or the password: {error}.",
             remedy="Check both; the user is part of the address.",
         )
     if error.get_error_code() in _MISSING:
         return Reason(
             code="E-LV-DRIVER",
-            message="libvirt on this machine cannot speak with {uri}",
+            message="libvirt on this machine cannot speak with {uri}: {error}.",
             remedy="Install a libvirt that has the driver, on every machine that runs workers.",
         )
     return Reason(
         code="E-LV-CONNECT",
-        message="There is no connection to {uri}",
+        message="There is no connection to {uri}: {error}.",
         remedy="Check that libvirt runs there, and that this user may connect to it."
         if scheme_of(uri) not in VMWARE
         else "Check the name of the server and that its port answers.",
@@ -131,13 +132,13 @@ def _unknown_certificate(uri: str) -> Reason:
     shown = ""
     try:
         pem = shown_certificate(parts.hostname or "", parts.port or 443)
-        digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
-        shown = f" It shows one with the SHA-256 thumbprint {digest}."
+        digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest().upper()
+        shown = f"; its SHA-256 thumbprint is {':'.join(re.findall('..', digest))}"
     except OSError:
         pass
     return Reason(
         code="E-LV-CERTIFICATE",
-        message="The certificate of {host} is signed by nobody that this machine trusts",
-        remedy=f"Compare it on the server itself and state its thumbprint.{shown} Or have this "
+        message=f"The certificate of {{host}} is signed by nobody that this machine trusts{shown}.",
+        remedy="Compare it on the server itself and give it as the thumbprint, or have this "
         "machine trust who signed it.",
     )

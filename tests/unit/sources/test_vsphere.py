@@ -122,7 +122,7 @@ def test_a_vcenter_under_an_esxi_hosts_address_is_told(vcenter: VSphere) -> None
 def test_an_unknown_certificate_comes_with_the_thumbprint_to_compare(esx: VSphere) -> None:
     error = refused(access(esx, ""))
     assert error.code == "E-LV-CERTIFICATE"
-    thumbprint = error.remedy.split("SHA-256 thumbprint ")[1].split(".")[0]
+    thumbprint = error.message.split("SHA-256 thumbprint is ")[1].removesuffix(".")
     assert esx.logins == esx.refused == 0
     assert len(by_name(read(access(esx, "", thumbprint=thumbprint)))) == 2
 
