@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -169,14 +169,18 @@ class DiskReader:
         self._sd = overlay.sd
         self._handle: Any = nbd.NBD()
         serve = ["qemu-nbd", "--read-only", "-f", "qcow2", overlay.path]
-        with self._errors():
+        try:
             self._handle.connect_systemd_socket_activation([*WITH_US, *serve])
+        except nbd.Error as error:
+            raise self._broken(error) from error
         siblings.started(self)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes of the disk.  Raises TargetError, Stopped."""
-        with self._errors():
+        try:
             return bytes(self._handle.pread(length, offset))
+        except nbd.Error as error:
+            raise self._broken(error) from error
 
     def kill(self) -> None:
         """End the server, from any thread; what is being read fails."""
@@ -189,15 +193,12 @@ class DiskReader:
         self.kill()
         self._handle = None
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except nbd.Error as error:
-            error.with_traceback(None)  # its frames hold the handle, which would never end
-            self.close()
-            check_stop()
-            raise TargetError(f"The converted disk {self._sd} cannot be read: {error}") from error
+    def _broken(self, error: nbd.Error) -> TargetError:
+        """Return what to raise; whoever holds the error must not hold the handle by its frames."""
+        error.with_traceback(None)
+        self.close()
+        check_stop()
+        return TargetError(f"The converted disk {self._sd} cannot be read: {error}")
 
 
 class Throttle:

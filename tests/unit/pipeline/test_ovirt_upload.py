@@ -53,8 +53,10 @@ def disks(tmp_path_factory: pytest.TempPathFactory) -> Disks:
 def server(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OvirtServer]:
     monkeypatch.setattr(ovirt_api, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(imageio, "_PAUSE_SECONDS", 0.01)
+    before = stop.children_of(os.getpid())
     with OvirtServer(certificates) as running:
         yield running
+    assert stop.children_of(os.getpid()) == before  # every qemu-nbd has ended
 
 
 class Disks:
