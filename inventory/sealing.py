@@ -34,6 +34,11 @@ def unseal(text: str) -> Any:
         raise ValueError("It was sealed with another SECRET_KEY, or is damaged.") from error
 
 
+def masked(_value: str) -> str:
+    """Return what the audit record shows of a secret: nothing of it, not even its length."""
+    return "********"
+
+
 class SealedInput(forms.PasswordInput):
     """A password field that gives back what was typed in sealed form only."""
 

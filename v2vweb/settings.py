@@ -174,6 +174,8 @@ AXES_RESET_ON_SUCCESS = True
 AXES_ENABLE_ADMIN = True
 AXES_LOCKOUT_TEMPLATE = "registration/locked.html"
 AXES_VERBOSE = False  # no banner with every command
+# The audit record's own mask leaves the second half of a password's hash readable.
+AUDITLOG_MASK_CALLABLE = "inventory.sealing.masked"
 SESSION_COOKIE_AGE = 12 * 3600
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SECURE = env.bool("HTTPS", default=False)
