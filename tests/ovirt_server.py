@@ -56,6 +56,7 @@ class Disk:
     fields: dict[str, Any]
     data: bytearray
     looks: int = 0
+    dirty: bool = False
 
 
 @dataclass
@@ -71,7 +72,6 @@ class State:
     logins: int = 0
     writes: int = 0
     image_requests: int = 0
-    dirty: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
     writing: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
@@ -298,7 +298,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path[1] == "cancel":
             del state.transfers[path[0]]
             return {}
-        assert path[1] == "finalize" and not state.dirty
+        assert path[1] == "finalize" and not disk.dirty
         good = trouble.final_phase == "finished_success"
         transfer["phase"] = trouble.final_phase
         disk.fields["status"] = "ok" if good else "illegal"
@@ -336,7 +336,7 @@ class _Handler(BaseHTTPRequestHandler):
                      if t["ticket"] == ticket.removesuffix("-proxy")]  # fmt: skip
             if not found or found[0]["phase"] != "transferring":
                 raise _Refusal(403, "no such ticket")
-            data = state.disks[found[0]["disk"]["id"]].data
+            disk = state.disks[found[0]["disk"]["id"]]
         match self.command:
             case "OPTIONS" if trouble.features is None:
                 return self._answer(405, None)
@@ -344,15 +344,15 @@ class _Handler(BaseHTTPRequestHandler):
                 options = {"features": trouble.features, "max_readers": 8}
                 return self._answer(200, options | {"max_writers": trouble.max_writers})
             case "PUT":
-                self._write(data, query, body)
+                self._write(disk, query, body)
             case "PATCH":
-                self._patch(data, json.loads(body))
+                self._patch(disk, json.loads(body))
             case "GET":
-                return self._read(data)
+                return self._read(disk.data)
         return self._answer(200, None)
 
-    def _write(self, data: bytearray, query: dict[str, str], body: bytes) -> None:
-        state, trouble = self.server_side.state, self.server_side.trouble
+    def _write(self, disk: Disk, query: dict[str, str], body: bytes) -> None:
+        state, trouble, data = self.server_side.state, self.server_side.trouble, disk.data
         assert len(body) <= 4 << 20
         with state.lock:
             state.writes += 1
@@ -368,24 +368,24 @@ class _Handler(BaseHTTPRequestHandler):
         if last >= len(data):
             raise _Refusal(416, "beyond the end")
         with state.lock:
-            state.dirty |= query.get("flush", "y") == "n"
+            disk.dirty |= query.get("flush", "y") == "n"
             data[first : last + 1] = body
             if trouble.corrupt:
                 data[first] ^= 1
 
-    def _patch(self, data: bytearray, order: dict[str, Any]) -> None:
+    def _patch(self, disk: Disk, order: dict[str, Any]) -> None:
         state, features = self.server_side.state, self.server_side.trouble.features
         if order["op"] not in (features or ()):
             raise _Refusal(405, "what is PATCH?")
         with state.lock:
             if order["op"] == "flush":
-                state.dirty = False
+                disk.dirty = False
                 return
-            first, size = order["offset"], order["size"]
+            first, size, data = order["offset"], order["size"], disk.data
             if first + size > len(data):
                 raise _Refusal(416, "beyond the end")
             data[first : first + size] = bytes(size)
-            state.dirty |= "flush" in (features or ()) and not order["flush"]
+            disk.dirty |= "flush" in (features or ()) and not order["flush"]
 
     def _read(self, data: bytearray) -> None:
         given = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"])

@@ -34,7 +34,9 @@ def own_state(settings: Settings, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+def django_db_modify_db_settings(
+    django_db_modify_db_settings_parallel_suffix: None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Keep SQLite's test database in a file, as in use: one in memory locks whole tables at once
     when a supervisor's thread and the test's meet."""
     if connection.vendor == "sqlite":
