@@ -10,8 +10,8 @@ from conversions.pipeline.output_kinds import KINDS
 from inventory.sources.input_options import TRANSPORTS
 
 _OPTIONS = (
-    "libguestfs-rewrite", "vcenter-https", "xen-ssh", "vddk", "io/oo", "mac-option",
-    "mac-ip-option", "parallel-option", "block-driver-option", "collect-option",
+    "libguestfs-rewrite", "vcenter-https", "xen-ssh", "vddk", "vdsm-compat-option", "io/oo",
+    "mac-option", "mac-ip-option", "parallel-option", "block-driver-option", "collect-option",
 )  # fmt: skip
 _INPUTS = ("disk", "libvirt", "libvirtxml", "ova", "vmx")
 _OURS = ("in-place", "output-xml-option")
@@ -29,6 +29,8 @@ def capabilities() -> str:
             *(f"output:{name}" for name in outputs),
             "convert:linux",
             "convert:windows",
+            "ovf:ovirt",
+            "ovf:ovirtexp",
             *_OURS,
             *(f"input-transport:{name}" for name in ("https", *TRANSPORTS)),
         )

@@ -114,7 +114,7 @@ class PhonyWindows:
 
     def convert(
         self, *, change: bool = True, disks: int = 1, guest_agent: bool = True,
-        firstboot: tuple[str, ...] = (), **windows: Any,
+        firstboot: tuple[str, ...] = (), hostname: str = "", **windows: Any,
     ) -> Guestcaps:  # fmt: skip
         """Convert the guest and mount it again; `windows` are the options for Windows."""
         found = self.found or self.mount()
@@ -126,7 +126,7 @@ class PhonyWindows:
             mode=Mode.REHEARSE,
             source=Input(kind="ova", location="/x.ova"),
             guest_agent=guest_agent,
-            customize=Customize(firstboot=firstboot),
+            customize=Customize(firstboot=firstboot, hostname=hostname),
             windows=WindowsOptions(**options),
         )
         context = Context(

@@ -197,11 +197,32 @@ def _queue_settings(c: Context, plan: Plan, firstboot: FirstBoot, caps: Guestcap
             firstboot.add_powershell(name, text, priority=NETWORK_PRIORITY)
         else:
             firstboot.add(name, static_ip.netsh(addresses), priority=NETWORK_PRIORITY)
+    _warn_of_wishes(c)
     for number, text in enumerate(c.job.customize.firstboot, 1):
         firstboot.add(f"user script {number}", text)
     if plan.boot and c.job.windows.remove_boot_keys:
         keys = tuple(temporary_keys(plan.boot, arch=c.guest.arch))
         firstboot.add("remove boot keys", scripts.remove_boot_keys(keys), priority=LAST_PRIORITY)
+
+
+def _warn_of_wishes(c: Context) -> None:
+    """Say what was wished for and is only done to Linux guests."""
+    wishes = c.job.customize
+    unheeded = {
+        "host name": wishes.hostname,
+        "time zone": wishes.timezone,
+        "password of root": wishes.root_password_hash,
+        "SSH keys": wishes.ssh_keys,
+        "update of the packages": wishes.update,
+        "packages to install": wishes.install,
+        "packages to remove": wishes.uninstall,
+    }
+    if names := ", ".join(name for name, value in unheeded.items() if value):
+        c.report.log(
+            Level.WARNING,
+            f"Not done, since this is a Windows guest: {names} (ignored). A script of the first "
+            "start can do it.",
+        )
 
 
 def _tell(c: Context, caps: Guestcaps) -> None:

@@ -51,6 +51,7 @@ def tags(element: etree._Element | None) -> list[str]:
     return [str(child.tag) for child in element if isinstance(child.tag, str)]
 
 
+@pytest.mark.rows("2-T140")
 def test_a_linux_has_its_elements_in_order() -> None:
     root = parsed(reports(LINUX, boot_disk=1))
     assert root.tag == "v2v-inspection"

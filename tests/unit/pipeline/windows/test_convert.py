@@ -267,7 +267,7 @@ def test_virtio_scsi_when_asked_for_with_all_other_wishes(windows: Make) -> None
     entry = parse_static_ip("00:11:22:33:44:55:ip:192.168.0.10,192.168.0.1,24,8.8.8.8,8.8.4.4")
     caps = phony.convert(
         block_driver="virtio-scsi", disable_vmware=True, remove_boot_keys=True, disks=2,
-        static_ips=(entry,), firstboot=("echo one", "echo two"),
+        static_ips=(entry,), firstboot=("echo one", "echo two"), hostname="pc1",
     )  # fmt: skip
     assert caps.block_bus is BlockBus.VIRTIO_SCSI
     system = phony.hive("SYSTEM")
@@ -292,6 +292,7 @@ def test_virtio_scsi_when_asked_for_with_all_other_wishes(windows: Make) -> None
     assert "00-11-22-33-44-55" in phony.read(f"{FIRST_START}/Temp/network-configure.ps1")
     assert "DriverDatabase" in phony.script("remove-boot-keys")
     assert "echo one" in phony.script("user-script-1")
+    assert any("a Windows guest: host name (ignored)" in line for line in phony.log("warning"))
 
 
 @pytest.mark.rows("3-T28", "3-T46", "3-T69")
