@@ -8,19 +8,18 @@ import hashlib
 import ipaddress
 import re
 import secrets
-import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from tests.local_server import LocalHandler, LocalServer
 
 
 @dataclass(kw_only=True)
@@ -80,7 +79,7 @@ def make_certificate(folder: Path, *names: str) -> tuple[Path, str]:
     return file, ":".join(re.findall("..", digest))
 
 
-class HttpsServer:
+class HttpsServer(LocalServer):
     """Serves files by their raw request path on a port of localhost; a context manager.
 
     `post` answers POST requests: it gets their body and cookies, and gives a status, a body and a
@@ -97,58 +96,19 @@ class HttpsServer:
         self.files = files
         self.post = post
         self.mood = mood or Mood()
-        outer = self
-
-        class Handler(_Handler):
-            server_side = outer
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        # The handshake belongs to the thread of the connection, not to the one that accepts.
-        self._server.socket = context.wrap_socket(
-            self._server.socket, server_side=True, do_handshake_on_connect=False
-        )
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-
-    def __enter__(self) -> HttpsServer:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(_Handler, certificate)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else each answer waits for the client's delayed ACK
+class _Handler(LocalHandler):
     server_side: HttpsServer
 
-    def handle(self) -> None:
-        try:
-            super().handle()
-        except (OSError, ssl.SSLError):
-            self.close_connection = True
-
-    def log_message(self, *_args: object) -> None:
-        """Say nothing."""
-
-    def do_HEAD(self) -> None:
+    def _head(self) -> None:
         self._answer(body=False)
 
-    def do_GET(self) -> None:
+    def _get(self) -> None:
         self._answer(body=True)
 
-    def do_POST(self) -> None:
+    def _post(self) -> None:
         given = self.rfile.read(int(self.headers["Content-Length"]))
         if self.server_side.post is None:
             return self._empty(405)
@@ -160,6 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer)
         return None
+
+    do_HEAD, do_GET, do_POST = _head, _get, _post  # noqa: N815  the names http.server calls
 
     def _answer(self, *, body: bool) -> None:
         mood = self.server_side.mood

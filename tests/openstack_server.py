@@ -10,16 +10,14 @@ import hashlib
 import json
 import os
 import re
-import ssl
-import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.local_server import LocalHandler, LocalServer
 
 PROJECT = "0123456789abcdef0123456789abcdef"
 SERVER = "11111111-2222-3333-4444-555555555555"
@@ -84,47 +82,19 @@ class Cloud:
         return found
 
 
-class OpenStackServer:
+class OpenStackServer(LocalServer):
     """Serves a cloud on a port of localhost, over https with a certificate; a context manager."""
 
     def __init__(self, folder: Path, certificate: Path | None = None) -> None:
         self.cloud = Cloud(folder=folder)
         self.cloud.by_id.mkdir(parents=True)
-        outer = self
-
-        class Handler(_Handler):
-            server_side = outer
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        if certificate:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate)
-            self._server.socket = context.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
-            )
-        scheme = "https" if certificate else "http"
-        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        super().__init__(_Handler, certificate)
+        self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def auth_url(self) -> str:
         """What -oc takes."""
         return f"{self.url}/identity/v3"
-
-    def __enter__(self) -> OpenStackServer:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 class Refused(Exception):  # noqa: N818  it is what the server answers
@@ -135,19 +105,8 @@ class Refused(Exception):  # noqa: N818  it is what the server answers
         self.status = status
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+class _Handler(LocalHandler):
     server_side: OpenStackServer
-
-    def handle(self) -> None:
-        try:
-            super().handle()
-        except (OSError, ssl.SSLError):
-            self.close_connection = True
-
-    def log_message(self, *_args: object) -> None:
-        """Say nothing."""
 
     def _serve(self) -> None:
         self.cloud = self.server_side.cloud

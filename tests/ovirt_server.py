@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 import threading
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.https_server import make_certificate
+from tests.local_server import LocalHandler, LocalServer
 
 API = "/ovirt-engine/api"
 CENTER, STORAGE, CLUSTER = (str(uuid.UUID(int=n)) for n in (1, 2, 3))
@@ -77,7 +75,7 @@ class State:
     go_on: threading.Event = field(default_factory=threading.Event)
 
 
-class OvirtServer:
+class OvirtServer(LocalServer):
     """Runs within a `with` block; `url` is the engine's API, `certificate` what to trust."""
 
     def __init__(self, folder: Path, *names: str) -> None:
@@ -85,32 +83,13 @@ class OvirtServer:
         self.state = State()
         self.state.go_on.set()
         self.certificate, _thumbprint = make_certificate(folder, *names)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.certificate)
-        handler = type("Handler", (_Handler,), {"server_side": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self._server.socket = context.wrap_socket(
-            self._server.socket, server_side=True, do_handshake_on_connect=False
-        )
-        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        super().__init__(_Handler, self.certificate)
+        self.host = f"127.0.0.1:{self.port}"
         self.url = f"https://{self.host}{API}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
-    def __enter__(self) -> OvirtServer:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *what: Any) -> None:
         self.state.go_on.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__exit__(*what)
 
     def asked(self, pattern: str) -> list[str]:
         """Return the requests that match, in order."""
@@ -123,19 +102,8 @@ class _Refusal(Exception):  # noqa: N818  an answer like others
         self.detail = detail
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+class _Handler(LocalHandler):
     server_side: OvirtServer
-
-    def handle(self) -> None:
-        try:
-            super().handle()
-        except (OSError, ssl.SSLError):
-            self.close_connection = True
-
-    def log_message(self, *_args: object) -> None:
-        """Say nothing."""
 
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
