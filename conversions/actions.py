@@ -27,9 +27,9 @@ from conversions.models import (
     KeptWork,
     LogLine,
 )
+from conversions.news import News, group_name
 from conversions.pipeline.job import Job
 from conversions.pipeline.steps import Step
-from conversions.routing import News, group_name
 from conversions.secrets import take_secrets, with_secrets
 from inventory.models import SourceVM
 from v2vweb.celery import host_queue, send

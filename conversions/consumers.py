@@ -19,7 +19,7 @@ from django.contrib.auth import get_user_model
 
 from conversions import live
 from conversions.models import Conversion
-from conversions.routing import group_name
+from conversions.news import group_name
 from inventory.access import VIEW
 
 logger = logging.getLogger(__name__)
