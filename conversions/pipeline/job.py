@@ -100,6 +100,18 @@ class Target:
         """Return a yes-or-no option."""
         return BOOLEANS[self.option(key)] if key in self.options else default
 
+    def public(self) -> dict[str, Any]:
+        """Return all but the secrets, which a file may hold, as plain JSON values."""
+        return {key: value for key, value in asdict(self).items() if key != "secrets"}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Target:
+        """Build a target from parsed JSON.  Raises JobError."""
+        values = _strict(cls, data, "target")
+        for pairs in ("options", "secrets"):
+            values[pairs] = {k: tuple(v) for k, v in values.get(pairs, {}).items()}
+        return cls(**values)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyOptions:
@@ -357,10 +369,7 @@ class Job:
         source["options"] = {k: tuple(v) for k, v in source.get("options", {}).items()}
         values["source"] = Input(**source)
         if values.get("target") is not None:
-            target = _strict(Target, values["target"], "target")
-            for pairs in ("options", "secrets"):
-                target[pairs] = {k: tuple(v) for k, v in target.get(pairs, {}).items()}
-            values["target"] = Target(**target)
+            values["target"] = Target.from_dict(values["target"])
         values["collect"] = tuple(values.get("collect", ()))
         if "copy" in values:
             values["copy"] = CopyOptions(**_strict(CopyOptions, values["copy"], "copy"))

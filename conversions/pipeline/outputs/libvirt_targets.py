@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import libvirt
@@ -11,7 +12,7 @@ from lxml import etree
 
 from conversions.pipeline.errors import TargetError
 from conversions.pipeline.job import Target
-from conversions.pipeline.leftovers import Note, forget_notes, note
+from conversions.pipeline.leftovers import Note, Notes, Remove, refuse_other_place
 from conversions.pipeline.outputs.files import FileTargets
 from conversions.pipeline.outputs.libvirt_host import LibvirtHost, Pool, libvirt_errors
 from conversions.pipeline.report import Level, Reporter
@@ -118,6 +119,8 @@ class UploadedVolumes(PoolTargets):
         report: Reporter,
     ) -> None:
         super().__init__(host, pool, disks, target, report)
+        # In the work folder, where the copies wait to be sent.
+        self._notes = Notes(Path(disks[0].part_path).parent, target, host.uri)
         self._made: list[str] = []
 
     def refuse_existing(self, *, overwrite: bool) -> None:
@@ -145,7 +148,7 @@ class UploadedVolumes(PoolTargets):
         preallocated = self._target.allocation == "preallocated"
         with libvirt_errors(f"Volume {name} could not be uploaded"):
             pool = self._host.connection.storagePoolLookupByName(self._pool.name)
-            self._note(pool=self._pool.name, volume=name)
+            self._notes.add(thing="volume", name=name, pool=self._pool.name)
             volume = pool.createXML(volume_xml(disk, preallocated=preallocated))
             self._made.append(name)
             stream = self._host.connection.newStream()
@@ -158,9 +161,9 @@ class UploadedVolumes(PoolTargets):
     def commit(self) -> None:
         """Show the volumes to libvirt and define the domain.  Raises TargetError."""
         self._refresh()
-        self._note(domain=etree.fromstring(self.xml.encode()).findtext("name", ""))
+        self._notes.add(machine=etree.fromstring(self.xml.encode()).findtext("name", ""))
         super().commit()
-        forget_notes(self._work)
+        self._notes.forget()
         created = [{"path": f"{self._pool.name}/{name}", "bytes": 0} for name in self._made]
         self._report.report("files", {"created": created, "removed": []})
 
@@ -178,39 +181,34 @@ class UploadedVolumes(PoolTargets):
                 self._report.log(Level.INFO, f"Removed: volume {name}")
         self._report.report("files", {"created": [], "removed": removed})
 
-    @property
-    def _work(self) -> Path:
-        """The work folder, where the copies wait to be sent."""
-        return Path(self.disks[0].part_path).parent
 
-    def _note(self, **values: str) -> None:
-        """Note what is about to be made, for the case that this process is killed."""
-        note(self._work, "libvirt", uri=self._target.uri, **values)
+@contextmanager
+def remover(target: Target, noted: Sequence[Note], report: Reporter) -> Iterator[Remove]:
+    """Connect, and give what deletes a volume that a killed run noted.
 
-
-def remove_noted(notes: Sequence[Note], report: Reporter) -> list[str]:
-    """Delete the volumes that a killed run noted; once its domain is defined they are its result.
-
-    Returns what was deleted.  Raises TargetError when the host cannot be asked.
+    Once its machine is defined they are its result, and stay.  Raises TargetError.
     """
-    host = LibvirtHost(str(notes[0]["uri"]))
-    removed = []
+    host = LibvirtHost(target.uri)
+    connection = host.connection
+
+    def remove(note: Note) -> str | None:
+        name = str(note["name"])
+        with libvirt_errors(f"Volume {name} could not be removed"):
+            pool = connection.storagePoolLookupByName(note["pool"])
+            if name not in {volume.name() for volume in pool.listAllVolumes()}:
+                return None
+            pool.storageVolLookupByName(name).delete()
+        return f"{note['pool']}/{name}"
+
     try:
-        with libvirt_errors(f"The leftovers on {host.uri} could not be removed"):
-            domains = {domain.name() for domain in host.connection.listAllDomains()}
-            if defined := [e["domain"] for e in notes if e.get("domain") in domains]:
-                report.log(Level.INFO, f"{defined[0]} was defined on {host.uri}; it stays.")
-                return []
-            for entry in notes:
-                if name := entry.get("volume"):
-                    pool = host.connection.storagePoolLookupByName(entry["pool"])
-                    if name in {volume.name() for volume in pool.listAllVolumes()}:
-                        pool.storageVolLookupByName(name).delete()
-                        removed.append(f"{entry['pool']}/{name}")
-                        report.log(Level.INFO, f"Removed: volume {name} of pool {entry['pool']}")
+        refuse_other_place(noted, host.uri)
+        with libvirt_errors(f"The machines on {host.uri} could not be listed"):
+            domains = {domain.name() for domain in connection.listAllDomains()}
+        if defined := [note["machine"] for note in noted if note.get("machine") in domains]:
+            report.log(Level.INFO, f"{defined[0]} was defined on {host.uri}; it stays.")
+        yield remove if not defined else lambda _note: None
     finally:
         host.close()
-    return removed
 
 
 def volume_xml(disk: TargetDisk, *, preallocated: bool) -> str:

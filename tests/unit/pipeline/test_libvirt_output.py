@@ -20,7 +20,7 @@ from conversions.pipeline.disk_copy import copy_disks
 from conversions.pipeline.errors import JobError, TargetError
 from conversions.pipeline.guestcaps import expected_guestcaps
 from conversions.pipeline.job import CopyOptions, Target
-from conversions.pipeline.leftovers import NOTES
+from conversions.pipeline.leftovers import NOTES, Notes
 from conversions.pipeline.outputs import libvirt_targets
 from conversions.pipeline.outputs.libvirt import LibvirtOutput
 from conversions.pipeline.outputs.libvirt_host import LibvirtHost, check_uri
@@ -356,7 +356,7 @@ def test_t01_libvirt_and_its_default_pool_when_nothing_is_said() -> None:
 
 
 def test_what_a_killed_upload_left_in_the_pool_is_removed_by_its_notes(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command that the supervisor runs; only what the run has noted goes."""
     monkeypatch.setattr(LibvirtHost, "is_local", False)
@@ -370,6 +370,8 @@ def test_what_a_killed_upload_left_in_the_pool_is_removed_by_its_notes(
         assert (work / NOTES).exists()
         with (work / NOTES).open("a") as stream:
             stream.write('{"kind": "libvirt", "vol')  # cut off: nothing was made
+        assert main(["--clean-up", str(work), "-oo", "os-username=x"]) == 1
+        assert "is not an option of output libvirt" in capsys.readouterr().err
         assert main(["--clean-up", str(work), "--quiet"]) == 0
         assert sorted(scene.folder.iterdir()) == [other]
         assert not work.exists()
@@ -382,11 +384,9 @@ def test_volumes_of_a_machine_that_was_defined_are_no_leftovers(
     monkeypatch.setattr(LibvirtHost, "is_local", False)
     work = Path(scene.overlays[0].path).parent
     kept: list[bytes] = []
-    forget = libvirt_targets.forget_notes
+    forget = Notes.forget
     monkeypatch.setattr(
-        libvirt_targets,
-        "forget_notes",
-        lambda folder: (kept.append((folder / NOTES).read_bytes()), forget(folder)),
+        Notes, "forget", lambda notes: (kept.append((work / NOTES).read_bytes()), forget(notes))
     )
     scene.convert(scene.output())
     assert not (work / NOTES).exists()
