@@ -25,7 +25,11 @@ from inventory.sources.errors import SourceError
 
 NOTES = "made-elsewhere.jsonl"
 # By the kind of output: what connects to its target and gives what removes one thing there.
-_REMOVERS = {"libvirt": "libvirt_targets:remover"}
+_REMOVERS = {
+    "glance": "glance_images:remover",
+    "libvirt": "libvirt_targets:remover",
+    "openstack": "openstack_lending:remover",
+}
 
 Note = Mapping[str, Any]
 # Returns what was removed, None when nothing of this run is there.  Raises TargetError.
