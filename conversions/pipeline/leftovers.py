@@ -29,6 +29,7 @@ _REMOVERS = {
     "glance": "glance_images:remover",
     "libvirt": "libvirt_targets:remover",
     "openstack": "openstack_lending:remover",
+    "ovirt-upload": "ovirt_leftovers:remover",
 }
 
 Note = Mapping[str, Any]
