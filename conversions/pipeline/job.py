@@ -119,6 +119,8 @@ class CopyOptions:
 
     At most `parallel` at once, at `rate_bytes` a second together.  `verify` checks the structure
     of each result (quick) or every byte of it (full); `digests` adds the SHA-256 of every file.
+    What libvirt stores for us was checked so before it was sent; quick compares its size then, full
+    reads it back.
     `overlap` says whether the disks are copied while the guest is being converted: where that is
     exact and large enough to be worth it (auto), wherever it is exact (always), never.
     With `keep_converted` the converted overlays stay when the copy fails or is stopped.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +14,9 @@ from conversions.pipeline.job import Target
 from conversions.pipeline.leftovers import Note, Notes, Remove, refuse_other_place
 from conversions.pipeline.outputs.files import FileTargets
 from conversions.pipeline.outputs.libvirt_host import LibvirtHost, Pool, libvirt_errors
+from conversions.pipeline.outputs.libvirt_streams import compare, upload
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
-from conversions.pipeline.stop import check_stop
 from conversions.pipeline.types import TargetDisk
 
 
@@ -28,6 +27,7 @@ class PoolTargets:
     """
 
     xml = ""
+    verify = "none"
 
     def __init__(
         self,
@@ -140,22 +140,27 @@ class UploadedVolumes(PoolTargets):
         )
 
     def close(self, disk: TargetDisk) -> None:
-        """Make the volume and send it the copy, which is removed then.  Raises TargetError."""
+        """Make the volume and send it the copy, which is removed then.
+
+        Raises TargetError, also when the volume is not what was sent.
+        """
         source = Path(disk.part_path)
         name = Path(disk.final_path).name
         size = source.stat().st_size
         self._report.log(Level.INFO, f"Uploading {name} ({human(size)}) to pool {self._pool.name}.")
-        preallocated = self._target.allocation == "preallocated"
+        sparse = self._target.allocation == "sparse"
         with libvirt_errors(f"Volume {name} could not be uploaded"):
             pool = self._host.connection.storagePoolLookupByName(self._pool.name)
             self._notes.add(thing="volume", name=name, pool=self._pool.name)
-            volume = pool.createXML(volume_xml(disk, preallocated=preallocated))
+            volume = pool.createXML(volume_xml(disk, preallocated=not sparse))
             self._made.append(name)
-            stream = self._host.connection.newStream()
-            sparse = 0 if preallocated else libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM
-            volume.upload(stream, 0, size, sparse)
-            with source.open("rb") as file:
-                _send(stream, file.fileno(), sparse=bool(sparse))
+            upload(volume, source, sparse=sparse)
+            if self.verify == "quick":
+                _check_size(volume, disk, size)
+            elif self.verify == "full":
+                compare(volume, source, sparse=sparse)
+        if self.verify != "none":
+            self._report.log(Level.INFO, f"Volume {name}: {self.verify} check passed.")
         source.unlink()
 
     def commit(self) -> None:
@@ -211,6 +216,23 @@ def remover(target: Target, noted: Sequence[Note], report: Reporter) -> Iterator
         host.close()
 
 
+def _check_size(volume: libvirt.virStorageVol, disk: TargetDisk, sent: int) -> None:
+    """See that a volume has room for the disk and holds as many bytes as were sent.
+
+    More cannot be known without reading it back.  Raises TargetError, libvirtError.
+    """
+    _type, capacity, _allocation = volume.info()
+    _type, _capacity, size = volume.infoFlags(libvirt.VIR_STORAGE_VOL_GET_PHYSICAL)
+    wanted = disk.overlay.virtual_size_bytes
+    if capacity != wanted or size < sent:
+        raise TargetError(
+            f"Volume {volume.name()} is not what was sent: {size} bytes of {sent}, for a disk of "
+            f"{capacity} bytes where {wanted} were expected.",
+            remedy="Look at the storage of the target for faults, then copy again.",
+            code="E-VERIFY",
+        )
+
+
 def volume_xml(disk: TargetDisk, *, preallocated: bool) -> str:
     """Return libvirt's description of a volume to be made."""
     volume = etree.Element("volume")
@@ -222,44 +244,3 @@ def volume_xml(disk: TargetDisk, *, preallocated: bool) -> str:
     etree.SubElement(target, "format", type=disk.format)
     text: str = etree.tostring(volume, encoding="unicode")
     return text
-
-
-def _send(stream: libvirt.virStream, descriptor: int, *, sparse: bool) -> None:
-    """Send a file; holes as holes when `sparse`.  Raises libvirtError, Stopped."""
-
-    def data(_stream: libvirt.virStream, size: int, fd: int) -> bytes:
-        check_stop()
-        return os.read(fd, size)
-
-    try:
-        if sparse:
-            stream.sparseSendAll(data, _hole, _skip, descriptor)
-        else:
-            stream.sendAll(data, descriptor)
-    except BaseException:
-        stream.abort()
-        raise
-    stream.finish()
-
-
-def _hole(_stream: libvirt.virStream, fd: int) -> tuple[bool, int]:
-    """Return (in data, bytes to the end of this stretch) at the file's position."""
-    here = os.lseek(fd, 0, os.SEEK_CUR)
-    end = os.fstat(fd).st_size
-    if here >= end:
-        return False, 0
-    try:
-        data = os.lseek(fd, here, os.SEEK_DATA)
-    except OSError:  # only a hole is left
-        data = end
-    if data > here:
-        os.lseek(fd, here, os.SEEK_SET)
-        return False, data - here
-    hole = os.lseek(fd, here, os.SEEK_HOLE)
-    os.lseek(fd, here, os.SEEK_SET)
-    return True, hole - here
-
-
-def _skip(_stream: libvirt.virStream, length: int, fd: int) -> int:
-    """Step over a hole."""
-    return os.lseek(fd, length, os.SEEK_CUR)
