@@ -17,7 +17,7 @@ from conversions.models import Conversion, KeptWork
 from conversions.pipeline.commit import keep_if_begun
 from conversions.pipeline.errors import HostError
 from conversions.pipeline.kept import discard, keep_converted, size_of
-from conversions.pipeline.leftovers import notes_of
+from conversions.pipeline.leftovers import names_in, notes_of
 from conversions.pipeline.report import EventReporter
 from conversions.pipeline.work import MIN_FREE_BYTES
 from conversions.processes import environment_for, kill_processes_of
@@ -131,9 +131,8 @@ def _remove_elsewhere(conversion: Conversion, work: Path, removed: list[str]) ->
             removed += event["data"]["removed"]
     if process.returncode:
         logger.error("%s: leftovers on other hosts remain: %s", conversion, message)
-        left = [str(n["volume"]) for n in notes_of(work) if n.get("volume")]
         conversion.reports["leftovers"] = {
-            "state": "unfinished", "message": message, "names": left,
+            "state": "unfinished", "message": message, "names": names_in(notes_of(work)),
         }  # fmt: skip
         return False
     conversion.reports.pop("leftovers", None)

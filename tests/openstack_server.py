@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ class Mood:
 
     user: str = "mover"
     password: str = "s3cret-w{o}rd"
+    project: str = PROJECT
     types: tuple[str, ...] = ("fast",)
     volume_status: str = "available"
     volume_bytes: int | None = None
@@ -49,6 +51,9 @@ class Mood:
 class Cloud:
     """What there is in it; `calls` are the requests that change something, and the sign-ins.
 
+    With `hold_at` the first of them that begins so, or "image receive", is done but not answered
+    before `go_on`, which `holding` tells.
+
     `device_of` makes the device of a volume's bytes: the file itself, when nothing else is said.
     """
 
@@ -58,9 +63,24 @@ class Cloud:
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     tokens: set[str] = field(default_factory=set)
     calls: list[str] = field(default_factory=list)
+    hold_at: str = ""
+    holding: threading.Event = field(default_factory=threading.Event)
+    go_on: threading.Event = field(default_factory=threading.Event)
     device_of: Callable[[Path], Path] = lambda data: data
     staging: Path | None = None
     staged: list[list[str]] = field(default_factory=list)
+
+    def did(self, call: str) -> None:
+        """Remember what was asked for."""
+        self.calls.append(call)
+        self.hold(call)
+
+    def hold(self, call: str) -> None:
+        """Hold the answer when that is wanted."""
+        if self.hold_at and call.startswith(self.hold_at):
+            self.hold_at = ""
+            self.holding.set()
+            self.go_on.wait(60)
 
     def data_of(self, volume_id: str) -> Path:
         """Return the file that holds a volume's bytes."""
@@ -113,7 +133,8 @@ class _Handler(LocalHandler):
         self.mood = self.cloud.mood
         parts = urlsplit(self.path)
         try:
-            self._dispatch(parts.path.rstrip("/"), parse_qs(parts.query))
+            self.query = parse_qs(parts.query)
+            self._dispatch(parts.path.rstrip("/"))
         except Refused as refused:
             self._drain()
             body = {"error": {"code": refused.status, "message": str(refused)}}
@@ -121,7 +142,7 @@ class _Handler(LocalHandler):
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
 
-    def _dispatch(self, path: str, query: dict[str, list[str]]) -> None:
+    def _dispatch(self, path: str) -> None:
         for method, pattern, name in _ROUTES:
             match = re.fullmatch(pattern, path)
             if match and method == self.command:
@@ -129,7 +150,7 @@ class _Handler(LocalHandler):
                     self._check_token()
                 getattr(self, name)(*match.groups())
                 return
-        raise Refused(404, f"There is no {self.command} {path}?{query}.")
+        raise Refused(404, f"There is no {self.command} {path}?{self.query}.")
 
     def _check_token(self) -> None:
         if self.headers.get("X-Auth-Token") not in self.cloud.tokens:
@@ -183,7 +204,7 @@ class _Handler(LocalHandler):
             raise Refused(401, "The request you have made requires authentication.")
         token = uuid.uuid4().hex
         self.cloud.tokens.add(token)
-        self.cloud.calls.append("token issue")
+        self.cloud.did("token issue")
         url = self.server_side.url
         catalog = [
             {
@@ -205,7 +226,11 @@ class _Handler(LocalHandler):
         body = {
             "methods": ["password"],
             "user": {"id": "u1", "name": user["name"], "domain": {"id": "default", "name": "D"}},
-            "project": {"id": PROJECT, "name": "moves", "domain": {"id": "default", "name": "D"}},
+            "project": {
+                "id": self.mood.project,
+                "name": "moves",
+                "domain": {"id": "default", "name": "D"},
+            },
             "roles": [{"id": "r1", "name": "member"}],
             "issued_at": "2026-01-01T00:00:00.000000Z",
             "expires_at": "2099-01-01T00:00:00.000000Z",
@@ -246,8 +271,17 @@ class _Handler(LocalHandler):
             data.truncate(size)
         volume["descriptions"] = [wanted.get("description")]
         self.cloud.volumes[id_] = volume
-        self.cloud.calls.append(f"volume create {wanted['name']}")
+        self.cloud.did(f"volume create {wanted['name']}")
         self._answer(202, {"volume": volume})
+
+    def _listed(self, objects: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the objects of the name that is asked for, or all, no more than wanted."""
+        [name], [limit] = self.query.get("name", [None]), self.query.get("limit", [None])
+        found = [entry for entry in objects.values() if name in (None, entry["name"])]
+        return found[: int(limit)] if limit else found
+
+    def _volume_list(self) -> None:
+        self._answer(200, {"volumes": self._listed(self.cloud.volumes)})
 
     def _found(self, id_: str) -> dict[str, Any]:
         if id_ not in self.cloud.volumes:
@@ -275,7 +309,7 @@ class _Handler(LocalHandler):
             raise Refused(self.mood.describe_status, "Not today.")
         volume |= wanted
         volume["descriptions"].append(wanted["description"])
-        self.cloud.calls.append(f"volume set {volume['name']}")
+        self.cloud.did(f"volume set {volume['name']}")
         self._answer(200, {"volume": volume})
 
     def _volume_delete(self, id_: str) -> None:
@@ -284,7 +318,7 @@ class _Handler(LocalHandler):
             raise Refused(400, f"Volume status must be available or error, is {volume['status']}.")
         del self.cloud.volumes[id_]
         self.cloud.data_of(id_).unlink()
-        self.cloud.calls.append(f"volume delete {volume['name']}")
+        self.cloud.did(f"volume delete {volume['name']}")
         self._answer(202)
 
     def _volume_action(self, id_: str) -> None:
@@ -292,11 +326,11 @@ class _Handler(LocalHandler):
         [(verb, values)] = self._json().items()
         if verb == "os-set_bootable":
             volume["bootable"] = str(values["bootable"]).lower()
-            self.cloud.calls.append(f"volume set bootable {volume['name']}")
+            self.cloud.did(f"volume set bootable {volume['name']}")
             self._answer(200)
         elif verb == "os-set_image_metadata":
             volume["volume_image_metadata"] = values["metadata"]
-            self.cloud.calls.append(f"volume set properties {volume['name']}")
+            self.cloud.did(f"volume set properties {volume['name']}")
             self._answer(200, {"metadata": values["metadata"]})
         else:
             raise Refused(400, f"There is no action {verb}.")
@@ -323,7 +357,7 @@ class _Handler(LocalHandler):
             device = self.cloud.device_of(self.cloud.data_of(volume["id"]))
             self._link(volume["id"]).symlink_to(device)
             self._link(volume["id"]).with_name("virtio-other").touch()
-        self.cloud.calls.append(f"server add volume {volume['name']}")
+        self.cloud.did(f"server add volume {volume['name']}")
         attachment = {"serverId": server, "volumeId": volume["id"], "device": "/dev/vdb",
                       "attachment_id": str(uuid.uuid4()), "bdm_uuid": str(uuid.uuid4()),
                       "tag": None, "delete_on_termination": False}  # fmt: skip
@@ -337,19 +371,19 @@ class _Handler(LocalHandler):
             raise Refused(404, "Instance is not attached to that volume.")
         volume["status"] = "detaching"
         self._link(volume_id).unlink(missing_ok=True)
-        self.cloud.calls.append(f"server remove volume {volume['name']}")
+        self.cloud.did(f"server remove volume {volume['name']}")
         self._answer(202)
 
     # --- Glance ----------------------------------------------------------------------------
 
     def _image_list(self) -> None:
-        self._answer(200, {"images": list(self.cloud.images.values())[:1]})
+        self._answer(200, {"images": self._listed(self.cloud.images)})
 
     def _image_create(self) -> None:
         wanted = self._json()
         id_ = str(uuid.uuid4())
         self.cloud.images[id_] = {"id": id_, "status": "queued", "size": None, **wanted}
-        self.cloud.calls.append(f"image create {wanted['name']}")
+        self.cloud.did(f"image create {wanted['name']}")
         self._answer(201, self.cloud.images[id_])
 
     def _image_found(self, id_: str) -> dict[str, Any]:
@@ -359,6 +393,7 @@ class _Handler(LocalHandler):
 
     def _image_upload(self, id_: str) -> None:
         image = self._image_found(id_)
+        self.cloud.hold(f"image receive {image['name']}")
         if self.cloud.staging:
             # What lies on the sending host at this moment.
             self.cloud.staged.append([p.name for p in self.cloud.staging.glob("upload-*")])
@@ -383,7 +418,7 @@ class _Handler(LocalHandler):
         os.truncate(file, file.stat().st_size - self.mood.upload_loses)
         image |= {"status": "active", "size": file.stat().st_size, "os_hash_algo": "sha512",
                   "os_hash_value": digest.hexdigest()}  # fmt: skip
-        self.cloud.calls.append(f"image upload {image['name']}")
+        self.cloud.did(f"image upload {image['name']}")
         self._answer(204)
 
     def _image_show(self, id_: str) -> None:
@@ -397,13 +432,13 @@ class _Handler(LocalHandler):
             if change["op"] not in ("add", "replace"):
                 raise Refused(400, f"Unexpected {change['op']}.")
             image[change["path"].removeprefix("/")] = change["value"]
-        self.cloud.calls.append(f"image set {image['name']}")
+        self.cloud.did(f"image set {image['name']}")
         self._answer(200, image)
 
     def _image_delete(self, id_: str) -> None:
         image = self._image_found(id_)
         del self.cloud.images[id_]
-        self.cloud.calls.append(f"image delete {image['name']}")
+        self.cloud.did(f"image delete {image['name']}")
         self._answer(204)
 
 
@@ -419,6 +454,7 @@ _ROUTES = (
     ("GET", f"{_VOLUME}/types", "_types"),
     ("GET", f"{_VOLUME}/types/([^/]+)", "_type"),
     ("POST", f"{_VOLUME}/volumes", "_volume_create"),
+    ("GET", f"{_VOLUME}/volumes/detail", "_volume_list"),
     ("GET", f"{_VOLUME}/volumes/([^/]+)", "_volume_show"),
     ("PUT", f"{_VOLUME}/volumes/([^/]+)", "_volume_set"),
     ("DELETE", f"{_VOLUME}/volumes/([^/]+)", "_volume_delete"),

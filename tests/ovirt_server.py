@@ -59,7 +59,11 @@ class Disk:
 
 @dataclass
 class State:
-    """Everything the engine knows; `requests` are method and path, in order."""
+    """Everything the engine knows; `requests` are method and path, in order.
+
+    With `hold_at` the first that matches is done but not answered before `go_on`, which `holding`
+    tells.
+    """
 
     password: str = "s3cret word"
     disks: dict[str, Disk] = field(default_factory=dict)
@@ -71,7 +75,9 @@ class State:
     writes: int = 0
     image_requests: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
+    hold_at: str = ""
     writing: threading.Event = field(default_factory=threading.Event)
+    holding: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
 
 
@@ -125,12 +131,21 @@ class _Handler(LocalHandler):
             with state.lock:
                 name = f"_{self.command.lower()}_{path[0]}"
                 answer = getattr(self, name, self._unknown)(path[1:], query, data)
+            self._hold(f"{self.command} {parts.path.removeprefix(API)}")
             self._answer(200, answer)
         except _Refusal as refusal:
             fault = {"reason": "Operation Failed", "detail": refusal.detail}
             self._answer(refusal.status, fault)
 
     do_GET = do_POST = do_DELETE = do_PUT = do_PATCH = do_OPTIONS = _serve  # noqa: N815
+
+    def _hold(self, request: str) -> None:
+        state = self.server_side.state
+        if state.hold_at and re.search(state.hold_at, request):
+            state.hold_at = ""
+            state.go_on.clear()
+            state.holding.set()
+            state.go_on.wait(60)
 
     def _answer(self, status: int, answer: Any, headers: Mapping[str, str] | None = None) -> None:
         text = b"" if answer is None else json.dumps(answer).encode()
@@ -190,7 +205,11 @@ class _Handler(LocalHandler):
         known = query["search"] == "storage.name=data"
         return {"data_center": [{"id": CENTER, "name": "Main"}]} if known else {}
 
-    def _get_vms(self, _path: list[str], query: dict[str, str], _data: Any) -> Any:
+    def _get_vms(self, path: list[str], query: dict[str, str], _data: Any) -> Any:
+        if path[1:] == ["diskattachments"]:
+            attached = self.server_side.state.vms[path[0]]["disks"]
+            # An attachment has the identity of its disk.
+            return {"disk_attachment": [{"id": disk, "disk": {"id": disk}} for disk in attached]}
         name = query["search"].removeprefix("name=")
         return {"vm": [vm for vm in self.server_side.state.vms.values() if vm["name"] == name]}
 
@@ -200,7 +219,8 @@ class _Handler(LocalHandler):
         name = re.search(r"<Name>(.*)</Name>", configuration["data"])
         assert name
         vm = {"id": str(uuid.uuid4()), "name": name[1], "cluster": data["cluster"]["id"],
-              "ovf": configuration["data"], "job": query["correlation_id"]}  # fmt: skip
+              "ovf": configuration["data"], "job": query["correlation_id"],
+              "disks": re.findall(r'ovf:diskId="([^"]+)"', configuration["data"])}  # fmt: skip
         self.server_side.state.vms[vm["id"]] = vm
         return vm
 
@@ -212,7 +232,8 @@ class _Handler(LocalHandler):
 
     def _get_jobs(self, _path: list[str], query: dict[str, str], _data: Any) -> Any:
         job = query["search"].removeprefix("correlation_id=")
-        assert job in {vm["job"] for vm in self.server_side.state.vms.values()}
+        if job not in {vm["job"] for vm in self.server_side.state.vms.values()}:
+            return {}
         return {"job": [{"id": job, "status": self.server_side.trouble.job}]}
 
     def _post_disks(self, _path: list[str], _query: dict[str, str], data: Any) -> Any:
@@ -281,6 +302,8 @@ class _Handler(LocalHandler):
         return found
 
     def _get_imagetransfers(self, path: list[str], _query: dict[str, str], _data: Any) -> Any:
+        if not path:
+            return {"image_transfer": list(self.server_side.state.transfers.values())}
         transfer = self._transfer(path[0])
         answer = dict(transfer)
         if transfer["phase"] == "initializing":

@@ -24,7 +24,7 @@ from conversions.pipeline.job import Job, Mode
 from conversions.pipeline.leftovers import clean_up
 from conversions.pipeline.report import EventReporter, Level, json_lines
 from conversions.pipeline.source import reader_of
-from conversions.pipeline.target_options import option_help, wants_option_help
+from conversions.pipeline.target_options import option_help, signing_in, wants_option_help
 from conversions.pipeline.text_log import text_lines
 from conversions.pipeline.work import work_folder
 from inventory.sources.errors import SourceError
@@ -63,7 +63,8 @@ def main(argv: Sequence[str]) -> int:
             print(option_help(options))
             return 0
         if options.clean_up:
-            clean_up(Path(options.clean_up).absolute(), reporter)
+            work = Path(options.clean_up).absolute()
+            clean_up(work, reporter, lambda target: signing_in(target, options))
             return _succeeded(reporter)
         job = job_from(options)
         if options.print_source:

@@ -100,6 +100,18 @@ class Target:
         """Return a yes-or-no option."""
         return BOOLEANS[self.option(key)] if key in self.options else default
 
+    def public(self) -> dict[str, Any]:
+        """Return all but the secrets, which a file may hold, as plain JSON values."""
+        return {key: value for key, value in asdict(self).items() if key != "secrets"}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Target:
+        """Build a target from parsed JSON.  Raises JobError."""
+        values = _strict(cls, data, "target")
+        for pairs in ("options", "secrets"):
+            values[pairs] = {k: tuple(v) for k, v in values.get(pairs, {}).items()}
+        return cls(**values)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyOptions:
@@ -107,6 +119,8 @@ class CopyOptions:
 
     At most `parallel` at once, at `rate_bytes` a second together.  `verify` checks the structure
     of each result (quick) or every byte of it (full); `digests` adds the SHA-256 of every file.
+    What libvirt stores for us was checked so before it was sent; quick compares its size then, full
+    reads it back.
     `overlap` says whether the disks are copied while the guest is being converted: where that is
     exact and large enough to be worth it (auto), wherever it is exact (always), never.
     With `keep_converted` the converted overlays stay when the copy fails or is stopped.
@@ -357,10 +371,7 @@ class Job:
         source["options"] = {k: tuple(v) for k, v in source.get("options", {}).items()}
         values["source"] = Input(**source)
         if values.get("target") is not None:
-            target = _strict(Target, values["target"], "target")
-            for pairs in ("options", "secrets"):
-                target[pairs] = {k: tuple(v) for k, v in target.get(pairs, {}).items()}
-            values["target"] = Target(**target)
+            values["target"] = Target.from_dict(values["target"])
         values["collect"] = tuple(values.get("collect", ()))
         if "copy" in values:
             values["copy"] = CopyOptions(**_strict(CopyOptions, values["copy"], "copy"))

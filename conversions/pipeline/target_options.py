@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import CopyOptions, Target
-from conversions.pipeline.output_kinds import BOOLEANS, OutputKind, kind_of
+from conversions.pipeline.output_kinds import BOOLEANS, OutputKind, check_target, kind_of
 
 DEFAULT_KIND = "libvirt"
 _MIB = 1 << 20
@@ -81,7 +82,7 @@ def target_from(options: argparse.Namespace) -> Target:
     kind = kind_of(options.o or DEFAULT_KIND)
     pairs = _pairs(options.oo, kind)
     flags = {key: _flag(pairs.pop(key)) for key in ("compressed", "keep-display") if key in pairs}
-    secrets = {key: tuple(pairs.pop(key)) for key in kind.secrets if key in pairs}
+    secrets = _take_secrets(pairs, kind)
     # Other words are refused by name in the target's own check.
     format_: Any = options.of or kind.formats[0]
     storage = options.os if kind.place != "directory" else None
@@ -99,6 +100,25 @@ def target_from(options: argparse.Namespace) -> Target:
         options={key: tuple(values) for key, values in pairs.items()},
         secrets=secrets,
     )
+
+
+def signing_in(target: Target, options: argparse.Namespace) -> Target:
+    """Return a target that was noted with what the options say of signing in to it now.
+
+    A password that is given stands for any that was in a file.  Raises JobError.
+    """
+    kind = kind_of(target.kind)
+    pairs = _pairs(options.oo, kind)
+    secrets = _take_secrets(pairs, kind)
+    completed = replace(
+        target,
+        uri=options.oc or target.uri,
+        password_file=options.op or ("" if secrets else target.password_file),
+        options={**target.options, **{key: tuple(values) for key, values in pairs.items()}},
+        secrets=secrets,
+    )
+    check_target(completed)
+    return completed
 
 
 def copy_options_from(options: argparse.Namespace) -> CopyOptions:
@@ -121,6 +141,11 @@ def _pairs(values: Sequence[str], kind: OutputKind) -> dict[str, list[str]]:
         key, _, text = value.partition("=")
         pairs.setdefault(kind.spelling(key), []).append(text)
     return pairs
+
+
+def _take_secrets(pairs: dict[str, list[str]], kind: OutputKind) -> dict[str, tuple[str, ...]]:
+    """Take those out of the pairs that no file may hold."""
+    return {key: tuple(pairs.pop(key)) for key in kind.secrets if key in pairs}
 
 
 def _flag(values: Sequence[str]) -> bool:

@@ -20,7 +20,7 @@ from conversions import actions, leftovers, tasks
 from conversions.models import Conversion, ConversionHost, KeptWork
 from conversions.pipeline.job import CopyOptions, Input, Job, Mode, NetworkMap, Target
 from conversions.pipeline.kept import RECORD, opened
-from conversions.pipeline.leftovers import NOTES
+from conversions.pipeline.leftovers import NOTES, Notes
 from conversions.pipeline.report import RecordingReporter
 from conversions.processes import processes_of
 from conversions.supervisor import Supervisor
@@ -356,11 +356,16 @@ def test_leftovers_on_another_host_are_removed_by_the_engine_or_named(
     """A host that cannot be reached, one that hangs, and libvirt's test driver, which answers."""
     conversion = run("die:copy")
     work = leftovers.work_dir(conversion)
-    note = '{"kind": "libvirt", "uri": "%s", "pool": "default-pool", "volume": "web01-sda"}\n'
-    (work / NOTES).write_text(note % "qemu+ssh://nobody.invalid/system?no_tty=1")
+
+    def note(uri: str) -> None:
+        (work / NOTES).unlink(missing_ok=True)
+        notes = Notes(work, Target(kind="libvirt", uri=uri, storage="default-pool"), uri)
+        notes.add(thing="volume", name="web01-sda", pool="default-pool")
+
+    note("qemu+ssh://nobody.invalid/system?no_tty=1")
     leftovers.clean_up_after(conversion)
     conversion.save(update_fields=["reports"])
-    assert conversion.reports["leftovers"]["names"] == ["web01-sda"]
+    assert conversion.reports["leftovers"]["names"] == ["volume web01-sda"]
     assert work.exists()
     page = operator.get(conversion.get_absolute_url()).content.decode()
     assert "web01-sda: could not be removed and is tried again" in page
@@ -372,7 +377,7 @@ def test_leftovers_on_another_host_are_removed_by_the_engine_or_named(
     settings.CLEAN_UP_COMMAND = command
     assert "no answer within 1 s" in conversion.reports["leftovers"]["message"]
     assert processes_of(conversion.uuid) == []
-    (work / NOTES).write_text(note % "test:///default")
+    note("test:///default")
     tasks.on_worker_init()
     conversion.refresh_from_db()
     assert "leftovers" not in conversion.reports

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from conversions.pipeline.disk_copy import copy_disks
 from conversions.pipeline.job import CopyOptions, Target
+from conversions.pipeline.leftovers import Notes
 from conversions.pipeline.outputs.base import Targets
 from conversions.pipeline.outputs.files import safe_name
 from conversions.pipeline.outputs.folder import check_folder_space
 from conversions.pipeline.outputs.glance_images import ImageTargets
-from conversions.pipeline.outputs.openstack_cloud import cloud_errors, sign_in
+from conversions.pipeline.outputs.openstack_cloud import cloud_errors, place_of, sign_in
 from conversions.pipeline.outputs.openstack_properties import image_properties
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.types import Overlay, TargetDisk, TargetMeta
@@ -47,7 +48,8 @@ class GlanceOutput:
                 next(cloud.image.images(limit=1), None)
             names = [disk.final_path for disk in disks]
             self._report.report("targets", {"parts": [], "finals": [], "images": names})
-            targets = ImageTargets(cloud, disks, source.memory_bytes, self._report)
+            notes = Notes(self._staging, self.target, place_of(cloud))
+            targets = ImageTargets(cloud, disks, source.memory_bytes, notes, self._report)
             try:
                 yield targets
             finally:

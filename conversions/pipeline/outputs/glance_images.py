@@ -5,15 +5,25 @@ from __future__ import annotations
 import hashlib
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from openstack.connection import Connection
 from openstack.exceptions import raise_from_response
 from openstack.image.v2.image import Image
 
 from conversions.pipeline.errors import TargetError
-from conversions.pipeline.outputs.openstack_cloud import cloud_errors, wait_for
+from conversions.pipeline.job import Target
+from conversions.pipeline.leftovers import Note, Notes, Remove, refuse_other_place
+from conversions.pipeline.outputs.openstack_cloud import (
+    MARK,
+    cloud_errors,
+    place_of,
+    sign_in,
+    wait_for,
+)
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
 from conversions.pipeline.stop import check_stop
@@ -43,12 +53,19 @@ class ImageTargets:
     """Images that are made from staged copies; their properties follow when all are there."""
 
     def __init__(
-        self, cloud: Connection, disks: Sequence[TargetDisk], memory_bytes: int, report: Reporter
+        self,
+        cloud: Connection,
+        disks: Sequence[TargetDisk],
+        memory_bytes: int,
+        notes: Notes,
+        report: Reporter,
     ) -> None:
         self.disks = disks
         self.committed = False
         self._cloud = cloud
         self._min_ram_mib = memory_bytes // _MIB
+        self._notes = notes
+        self._mark = str(uuid4())
         self._report = report
         self._made: list[Image] = []
 
@@ -59,6 +76,7 @@ class ImageTargets:
     def close(self, disk: TargetDisk) -> None:
         """Upload the copy and delete it.  Raises TargetError, Stopped."""
         name, staged = disk.final_path, Path(disk.part_path)
+        self._notes.add(thing="image", name=name, mark=self._mark)
         with cloud_errors(f"Image {name} could not be made"):
             # Not image.create_image: it takes a name for a path if there is such a file.
             image = Image.new(
@@ -66,6 +84,7 @@ class ImageTargets:
                 disk_format=disk.format,
                 container_format="bare",
                 min_ram=self._min_ram_mib,
+                **{MARK: self._mark},
             ).create(self._cloud.image)
         self._made.append(image)
         size = staged.stat().st_size
@@ -108,6 +127,7 @@ class ImageTargets:
     def commit(self) -> None:
         """Report what was made: nothing is removed from here on."""
         self.committed = True
+        self._notes.forget()
         created = [{"path": f"{i.name} ({i.id})", "bytes": 0} for i in self._made]
         self._report.report("files", {"created": created, "removed": []})
 
@@ -118,11 +138,34 @@ class ImageTargets:
             Path(disk.part_path).unlink(missing_ok=True)
         for image in self._made:
             try:
-                with cloud_errors(f"Image {image.name} ({image.id}) could not be deleted"):
-                    self._cloud.image.delete_image(image.id)
+                gone = _delete(self._cloud, image.name, image.id)
             except TargetError as error:
                 self._report.log(Level.WARNING, f"{error.message} It has to be deleted by hand.")
             else:
-                removed.append(f"{image.name} ({image.id})")
-                self._report.log(Level.INFO, f"Removed: image {image.name} ({image.id})")
+                removed.append(gone)
+                self._report.log(Level.INFO, f"Removed: image {gone}")
         self._report.report("files", {"created": [], "removed": removed})
+
+
+def _delete(cloud: Connection, name: str, id_: str) -> str:
+    """Delete an image, whatever there is of it, and return what it was.  Raises TargetError."""
+    shown = f"{name} ({id_})"
+    with cloud_errors(f"Image {shown} could not be deleted"):
+        cloud.image.delete_image(id_)
+    return shown
+
+
+@contextmanager
+def remover(target: Target, noted: Sequence[Note], report: Reporter) -> Iterator[Remove]:
+    """Sign in, and give what deletes an image of a killed run.  Raises TargetError."""
+    with sign_in(target, report) as cloud:
+        refuse_other_place(noted, place_of(cloud))
+
+        def remove(note: Note) -> str | None:
+            name = note["name"]
+            with cloud_errors(f"Image {name} could not be looked for"):
+                same_name = list(cloud.image.images(name=name))
+            ours = [image.id for image in same_name if image.properties.get(MARK) == note["mark"]]
+            return _delete(cloud, name, ours[0]) if ours else None
+
+        yield remove

@@ -120,6 +120,8 @@ class LibvirtOutput:
 
     def copy(self, targets: Targets, disks: Sequence[TargetDisk], options: CopyOptions) -> None:
         """Convert each overlay into what stands for it here."""
+        assert isinstance(targets, PoolTargets)  # noqa: S101  ours, from prepare
+        targets.verify = options.verify
         copy_disks(targets, disks, self.target, options, self._report)
 
     def preview(self, meta: TargetMeta) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import libvirt
@@ -11,12 +11,12 @@ from lxml import etree
 
 from conversions.pipeline.errors import TargetError
 from conversions.pipeline.job import Target
-from conversions.pipeline.leftovers import Note, forget_notes, note
+from conversions.pipeline.leftovers import Note, Notes, Remove, refuse_other_place
 from conversions.pipeline.outputs.files import FileTargets
 from conversions.pipeline.outputs.libvirt_host import LibvirtHost, Pool, libvirt_errors
+from conversions.pipeline.outputs.libvirt_streams import compare, upload
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
-from conversions.pipeline.stop import check_stop
 from conversions.pipeline.types import TargetDisk
 
 
@@ -27,6 +27,7 @@ class PoolTargets:
     """
 
     xml = ""
+    verify = "none"
 
     def __init__(
         self,
@@ -118,6 +119,8 @@ class UploadedVolumes(PoolTargets):
         report: Reporter,
     ) -> None:
         super().__init__(host, pool, disks, target, report)
+        # In the work folder, where the copies wait to be sent.
+        self._notes = Notes(Path(disks[0].part_path).parent, target, host.uri)
         self._made: list[str] = []
 
     def refuse_existing(self, *, overwrite: bool) -> None:
@@ -137,30 +140,35 @@ class UploadedVolumes(PoolTargets):
         )
 
     def close(self, disk: TargetDisk) -> None:
-        """Make the volume and send it the copy, which is removed then.  Raises TargetError."""
+        """Make the volume and send it the copy, which is removed then.
+
+        Raises TargetError, also when the volume is not what was sent.
+        """
         source = Path(disk.part_path)
         name = Path(disk.final_path).name
         size = source.stat().st_size
         self._report.log(Level.INFO, f"Uploading {name} ({human(size)}) to pool {self._pool.name}.")
-        preallocated = self._target.allocation == "preallocated"
+        sparse = self._target.allocation == "sparse"
         with libvirt_errors(f"Volume {name} could not be uploaded"):
             pool = self._host.connection.storagePoolLookupByName(self._pool.name)
-            self._note(pool=self._pool.name, volume=name)
-            volume = pool.createXML(volume_xml(disk, preallocated=preallocated))
+            self._notes.add(thing="volume", name=name, pool=self._pool.name)
+            volume = pool.createXML(volume_xml(disk, preallocated=not sparse))
             self._made.append(name)
-            stream = self._host.connection.newStream()
-            sparse = 0 if preallocated else libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM
-            volume.upload(stream, 0, size, sparse)
-            with source.open("rb") as file:
-                _send(stream, file.fileno(), sparse=bool(sparse))
+            upload(volume, source, sparse=sparse)
+            if self.verify == "quick":
+                _check_size(volume, disk, size)
+            elif self.verify == "full":
+                compare(volume, source, sparse=sparse)
+        if self.verify != "none":
+            self._report.log(Level.INFO, f"Volume {name}: {self.verify} check passed.")
         source.unlink()
 
     def commit(self) -> None:
         """Show the volumes to libvirt and define the domain.  Raises TargetError."""
         self._refresh()
-        self._note(domain=etree.fromstring(self.xml.encode()).findtext("name", ""))
+        self._notes.add(machine=etree.fromstring(self.xml.encode()).findtext("name", ""))
         super().commit()
-        forget_notes(self._work)
+        self._notes.forget()
         created = [{"path": f"{self._pool.name}/{name}", "bytes": 0} for name in self._made]
         self._report.report("files", {"created": created, "removed": []})
 
@@ -178,39 +186,51 @@ class UploadedVolumes(PoolTargets):
                 self._report.log(Level.INFO, f"Removed: volume {name}")
         self._report.report("files", {"created": [], "removed": removed})
 
-    @property
-    def _work(self) -> Path:
-        """The work folder, where the copies wait to be sent."""
-        return Path(self.disks[0].part_path).parent
 
-    def _note(self, **values: str) -> None:
-        """Note what is about to be made, for the case that this process is killed."""
-        note(self._work, "libvirt", uri=self._target.uri, **values)
+@contextmanager
+def remover(target: Target, noted: Sequence[Note], report: Reporter) -> Iterator[Remove]:
+    """Connect, and give what deletes a volume that a killed run noted.
 
-
-def remove_noted(notes: Sequence[Note], report: Reporter) -> list[str]:
-    """Delete the volumes that a killed run noted; once its domain is defined they are its result.
-
-    Returns what was deleted.  Raises TargetError when the host cannot be asked.
+    Once its machine is defined they are its result, and stay.  Raises TargetError.
     """
-    host = LibvirtHost(str(notes[0]["uri"]))
-    removed = []
+    host = LibvirtHost(target.uri)
+    connection = host.connection
+
+    def remove(note: Note) -> str | None:
+        name = str(note["name"])
+        with libvirt_errors(f"Volume {name} could not be removed"):
+            pool = connection.storagePoolLookupByName(note["pool"])
+            if name not in {volume.name() for volume in pool.listAllVolumes()}:
+                return None
+            pool.storageVolLookupByName(name).delete()
+        return f"{note['pool']}/{name}"
+
     try:
-        with libvirt_errors(f"The leftovers on {host.uri} could not be removed"):
-            domains = {domain.name() for domain in host.connection.listAllDomains()}
-            if defined := [e["domain"] for e in notes if e.get("domain") in domains]:
-                report.log(Level.INFO, f"{defined[0]} was defined on {host.uri}; it stays.")
-                return []
-            for entry in notes:
-                if name := entry.get("volume"):
-                    pool = host.connection.storagePoolLookupByName(entry["pool"])
-                    if name in {volume.name() for volume in pool.listAllVolumes()}:
-                        pool.storageVolLookupByName(name).delete()
-                        removed.append(f"{entry['pool']}/{name}")
-                        report.log(Level.INFO, f"Removed: volume {name} of pool {entry['pool']}")
+        refuse_other_place(noted, host.uri)
+        with libvirt_errors(f"The machines on {host.uri} could not be listed"):
+            domains = {domain.name() for domain in connection.listAllDomains()}
+        if defined := [note["machine"] for note in noted if note.get("machine") in domains]:
+            report.log(Level.INFO, f"{defined[0]} was defined on {host.uri}; it stays.")
+        yield remove if not defined else lambda _note: None
     finally:
         host.close()
-    return removed
+
+
+def _check_size(volume: libvirt.virStorageVol, disk: TargetDisk, sent: int) -> None:
+    """See that a volume has room for the disk and holds as many bytes as were sent.
+
+    More cannot be known without reading it back.  Raises TargetError, libvirtError.
+    """
+    _type, capacity, _allocation = volume.info()
+    _type, _capacity, size = volume.infoFlags(libvirt.VIR_STORAGE_VOL_GET_PHYSICAL)
+    wanted = disk.overlay.virtual_size_bytes
+    if capacity != wanted or size < sent:
+        raise TargetError(
+            f"Volume {volume.name()} is not what was sent: {size} bytes of {sent}, for a disk of "
+            f"{capacity} bytes where {wanted} were expected.",
+            remedy="Look at the storage of the target for faults, then copy again.",
+            code="E-VERIFY",
+        )
 
 
 def volume_xml(disk: TargetDisk, *, preallocated: bool) -> str:
@@ -224,44 +244,3 @@ def volume_xml(disk: TargetDisk, *, preallocated: bool) -> str:
     etree.SubElement(target, "format", type=disk.format)
     text: str = etree.tostring(volume, encoding="unicode")
     return text
-
-
-def _send(stream: libvirt.virStream, descriptor: int, *, sparse: bool) -> None:
-    """Send a file; holes as holes when `sparse`.  Raises libvirtError, Stopped."""
-
-    def data(_stream: libvirt.virStream, size: int, fd: int) -> bytes:
-        check_stop()
-        return os.read(fd, size)
-
-    try:
-        if sparse:
-            stream.sparseSendAll(data, _hole, _skip, descriptor)
-        else:
-            stream.sendAll(data, descriptor)
-    except BaseException:
-        stream.abort()
-        raise
-    stream.finish()
-
-
-def _hole(_stream: libvirt.virStream, fd: int) -> tuple[bool, int]:
-    """Return (in data, bytes to the end of this stretch) at the file's position."""
-    here = os.lseek(fd, 0, os.SEEK_CUR)
-    end = os.fstat(fd).st_size
-    if here >= end:
-        return False, 0
-    try:
-        data = os.lseek(fd, here, os.SEEK_DATA)
-    except OSError:  # only a hole is left
-        data = end
-    if data > here:
-        os.lseek(fd, here, os.SEEK_SET)
-        return False, data - here
-    hole = os.lseek(fd, here, os.SEEK_HOLE)
-    os.lseek(fd, here, os.SEEK_SET)
-    return True, hole - here
-
-
-def _skip(_stream: libvirt.virStream, length: int, fd: int) -> int:
-    """Step over a hole."""
-    return os.lseek(fd, length, os.SEEK_CUR)

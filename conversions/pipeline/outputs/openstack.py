@@ -6,15 +6,22 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from openstack.connection import Connection
 
 from conversions.pipeline.disk_copy import copy_disks
 from conversions.pipeline.errors import JobError, TargetError
 from conversions.pipeline.job import CopyOptions, Target
+from conversions.pipeline.leftovers import Notes
 from conversions.pipeline.outputs.base import Targets
 from conversions.pipeline.outputs.files import safe_name
-from conversions.pipeline.outputs.openstack_cloud import check_sign_in, cloud_errors, sign_in
+from conversions.pipeline.outputs.openstack_cloud import (
+    check_sign_in,
+    cloud_errors,
+    place_of,
+    sign_in,
+)
 from conversions.pipeline.outputs.openstack_properties import image_properties
 from conversions.pipeline.outputs.openstack_volumes import VolumeTargets, gib_of
 from conversions.pipeline.report import Level, Reporter
@@ -59,7 +66,10 @@ class OpenStackOutput:
                 )
             names = [disk.final_path for disk in disks]
             self._report.report("targets", {"parts": [], "finals": [], "volumes": names})
-            targets = VolumeTargets(cloud, self.target, self.name_for(source), disks, self._report)
+            notes = Notes(Path(overlays[0].path).parent, self.target, place_of(cloud))
+            targets = VolumeTargets(
+                cloud, self.target, self.name_for(source), disks, notes, self._report
+            )
             try:
                 yield targets
             finally:

@@ -28,6 +28,8 @@ POLL_SECONDS = 1.0
 # For one answer.  After the last byte of an image a store may work on it for a while.
 _ANSWER_SECONDS = 600
 _MAX_WORDS = 500
+# A property of everything that is made, by which it is known after a kill: names are not unique.
+MARK = "v2vweb_run"
 # Of what signing in takes, all that is not for Keystone.
 _SETTINGS = frozenset({"auth_type", "cacert", "cert", "cloud", "identity_api_version", "interface",
                        "key", "region_name"})  # fmt: skip
@@ -80,14 +82,18 @@ def sign_in(target: Target, report: Reporter) -> Connection:
             auth=auth,
             **values,
         )
-        used = cloud.config.get_auth_args()
         by_password = str(cloud.config.config.get("auth_type", "")).endswith("password")
-        if by_password and not used.get("password"):
+        if by_password and not cloud.config.get_auth_args().get("password"):
             raise TargetError("No password for OpenStack was given.", remedy=f"Add -op. {remedy}")
         cloud.authorize()
-    where = urlsplit(str(used.get("auth_url", ""))).hostname
-    report.log(Level.INFO, f"Signed in to OpenStack at {where}.")
+        report.log(Level.INFO, f"Signed in to {place_of(cloud)}.")
     return cloud
+
+
+def place_of(cloud: Connection) -> str:
+    """Return where a connection leads: the same project, whatever it was reached with."""
+    where = urlsplit(str(cloud.config.get_auth_args().get("auth_url", ""))).hostname
+    return f"OpenStack at {where}, project {cloud.current_project_id}"
 
 
 @contextmanager

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 from openstack.connection import Connection
 
 from conversions.pipeline.errors import TargetError
 from conversions.pipeline.inspector_xml import PACKAGE, VERSION
 from conversions.pipeline.job import Target
+from conversions.pipeline.leftovers import Notes
 from conversions.pipeline.outputs.folder import check_device_size
-from conversions.pipeline.outputs.openstack_cloud import cloud_errors, wait_for
+from conversions.pipeline.outputs.openstack_cloud import MARK, cloud_errors, wait_for
+from conversions.pipeline.outputs.openstack_lending import Lender, Volume
 from conversions.pipeline.outputs.openstack_properties import image_properties
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.types import TargetDisk, TargetMeta
@@ -25,19 +28,7 @@ DEV_DISK_BY_ID = "/dev/disk/by-id"
 _GIB = 1 << 30
 # A disk's serial number is cut: virtio-blk has room for 20 characters of the volume's id.
 _SERIAL_LENGTH = 16
-_ID = re.compile(r"[0-9A-Za-z-]{16,64}")
-_ATTACHING = ("reserved", "attaching")
 _PARTITION = re.compile(r"-part[0-9]+")
-
-
-@dataclass(slots=True)
-class Volume:
-    """One volume that was made; `attached` from the request on."""
-
-    name: str
-    id: str
-    gib: int
-    attached: bool = False
 
 
 def gib_of(size_bytes: int) -> int:
@@ -57,6 +48,7 @@ class VolumeTargets:
         target: Target,
         name: str,
         disks: Sequence[TargetDisk],
+        notes: Notes,
         report: Reporter,
     ) -> None:
         self.disks = disks
@@ -64,7 +56,10 @@ class VolumeTargets:
         self._cloud = cloud
         self._target = target
         self._server = target.option("server-id")
+        self._lender = Lender(cloud, self._server, report)
         self._name = name
+        self._notes = notes
+        self._mark = str(uuid4())
         self._report = report
         self._made: dict[str, Volume] = {}
 
@@ -74,7 +69,7 @@ class VolumeTargets:
         Raises TargetError, Stopped.
         """
         volume = self._create(disk)
-        self._attach(volume)
+        self._lender.attach(volume)
         device = wait_for(
             f"Volume {volume.name} did not appear in {self._folder}. It is attached to server "
             f"{self._server}; is that the one this program runs on? Waiting for it",
@@ -91,8 +86,8 @@ class VolumeTargets:
     def close(self, disk: TargetDisk) -> None:
         """Take the full volume off this server.  Raises TargetError, Stopped."""
         volume = self._made[disk.overlay.sd]
-        self._take_off(volume)
-        self._wait_until_off(volume)
+        self._lender.take_off(volume)
+        self._lender.wait_until_off(volume)
 
     def describe(self, meta: TargetMeta) -> Mapping[str, str]:
         """Say on the volumes what they are, and on the boot disk's how to start it.
@@ -110,6 +105,7 @@ class VolumeTargets:
         for number, volume in enumerate(volumes, 1):
             index = f"{number}/{len(volumes)}"
             metadata = {
+                MARK: self._mark,
                 "virt_v2v_version": f"{PACKAGE} {VERSION}",
                 "virt_v2v_conversion_date": now,
                 "virt_v2v_guest_name": meta.name,
@@ -128,9 +124,8 @@ class VolumeTargets:
     def commit(self) -> None:
         """Report what was made: nothing is removed from here on."""
         self.committed = True
-        created = [
-            {"path": f"{v.name} ({v.id})", "bytes": v.gib * _GIB} for v in self._made.values()
-        ]
+        self._notes.forget()
+        created = [{"path": str(v), "bytes": v.gib * _GIB} for v in self._made.values()]
         self._report.report("files", {"created": created, "removed": []})
 
     def remove(self) -> None:
@@ -141,13 +136,13 @@ class VolumeTargets:
         removed = []
         attached = [volume for volume in self._made.values() if volume.attached]
         for volume in attached:
-            self._works(partial(self._take_off, volume, stoppable=False))
+            self._works(partial(self._lender.take_off, volume, stoppable=False))
         for volume in attached:  # all at once, since a stop has to be quick
-            self._works(partial(self._wait_until_off, volume, stoppable=False))
+            self._works(partial(self._lender.wait_until_off, volume, stoppable=False))
         for volume in self._made.values():
-            if self._works(partial(self._delete, volume)):
-                removed.append(f"{volume.name} ({volume.id})")
-                self._report.log(Level.INFO, f"Removed: volume {volume.name} ({volume.id})")
+            if self._works(partial(self._lender.delete, volume)):
+                removed.append(str(volume))
+                self._report.log(Level.INFO, f"Removed: volume {volume}")
         self._report.report("files", {"created": [], "removed": removed})
 
     def _works(self, attempt: Callable[[], None]) -> bool:
@@ -159,78 +154,22 @@ class VolumeTargets:
             return False
         return True
 
-    def _delete(self, volume: Volume) -> None:
-        with cloud_errors(f"Volume {volume.name} has to be deleted by hand ({volume.id})"):
-            self._cloud.block_storage.delete_volume(volume.id)
-
     @property
     def _folder(self) -> Path:
         return Path(self._target.option("dev-disk-by-id", DEV_DISK_BY_ID))
 
     def _create(self, disk: TargetDisk) -> Volume:
         name = disk.final_path
-        gib = gib_of(disk.overlay.virtual_size_bytes)
-        kind = {"volume_type": self._target.storage} if self._target.storage else {}
-        with cloud_errors(f"Volume {name} of {gib} GiB could not be made"):
-            made = self._cloud.block_storage.create_volume(
-                name=name,
-                size=gib,
-                description=f"Temporary volume of {self._name}, being converted",
-                **kind,
-            )
-        if not _ID.fullmatch(made.id or ""):
-            raise TargetError(f"Cinder gave volume {name} the impossible id {made.id!r}.")
-        volume = self._made[disk.overlay.sd] = Volume(name=name, id=made.id, gib=gib)
-        self._report.log(Level.INFO, f"Made volume {name} ({gib} GiB): {volume.id}")
-        wait_for(f"Making volume {name}", lambda: self._reached(volume, "available", "creating"))
+        self._notes.add(thing="volume", name=name, mark=self._mark)
+        volume = self._made[disk.overlay.sd] = self._lender.create(
+            name,
+            gib_of(disk.overlay.virtual_size_bytes),
+            type_=self._target.storage,
+            description=f"Temporary volume of {self._name}, being converted",
+            mark=self._mark,
+        )
+        self._lender.wait_until_made(volume)
         return volume
-
-    def _attach(self, volume: Volume) -> None:
-        self._report.log(Level.INFO, f"Attaching volume {volume.name} to server {self._server}.")
-        volume.attached = True
-        with cloud_errors(f"Volume {volume.name} could not be attached to server {self._server}"):
-            self._cloud.compute.create_volume_attachment(self._server, volume.id)
-        wait_for(
-            f"Attaching volume {volume.name}",
-            lambda: self._reached(volume, "in-use", *_ATTACHING),
-        )
-
-    def _take_off(self, volume: Volume, *, stoppable: bool = True) -> None:
-        # Nova refuses as long as it is busy with putting it there.
-        wait_for(
-            f"Attaching volume {volume.name}",
-            lambda: self._status(volume) not in _ATTACHING or None,
-            stoppable=stoppable,
-        )
-        with cloud_errors(f"Volume {volume.name} could not be taken off server {self._server}"):
-            self._cloud.compute.delete_volume_attachment(self._server, volume.id)
-
-    def _wait_until_off(self, volume: Volume, *, stoppable: bool = True) -> None:
-        wait_for(
-            f"Taking volume {volume.name} off server {self._server}",
-            lambda: self._reached(volume, "available", "in-use", "detaching"),
-            stoppable=stoppable,
-        )
-        volume.attached = False
-
-    def _reached(self, volume: Volume, wanted: str, *waiting: str) -> bool | None:
-        """Tell whether the volume has the wanted status; None while there is hope.
-
-        Raises TargetError.
-        """
-        status = self._status(volume)
-        if status == wanted:
-            return True
-        if status not in waiting:
-            raise TargetError(
-                f"Volume {volume.name} ({volume.id}) is {status}, where {wanted} was expected.",
-                remedy="Cinder's and Nova's logs of that moment say why.",
-            )
-        return None
-
-    def _status(self, volume: Volume) -> str:
-        with cloud_errors(f"Volume {volume.name} could not be asked for its state"):
-            return str(self._cloud.block_storage.get_volume(volume.id).status)
 
     def _device_of(self, volume: Volume) -> Path | None:
         """Return the device whose name has the start of the volume's id, once it is there."""

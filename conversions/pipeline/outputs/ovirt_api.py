@@ -10,7 +10,8 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -18,6 +19,8 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from conversions.pipeline.errors import JobError, TargetError
+from conversions.pipeline.job import Target
+from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.stop import check_stop
 
 DEFAULT_USER = "admin@internal"
@@ -42,6 +45,13 @@ class NotThereError(EngineError):
 
 class BusyError(EngineError):
     """The object is locked by something that the engine is still doing."""
+
+
+def trust_of(target: Target) -> ssl.SSLContext:
+    """Return how the certificates of a target are checked.  Raises JobError."""
+    return trust(
+        target.option("ovirt-cafile"), verify=target.flag("ovirt-verifypeer", default=True)
+    )
 
 
 def trust(ca_file: str, *, verify: bool) -> ssl.SSLContext:
@@ -149,6 +159,34 @@ class Engine:
     def delete(self, path: str, **query: str) -> None:
         """Delete an object.  Raises EngineError."""
         self._ask("DELETE", path, None, query)
+
+    def remove(self, path: str, *, seconds: float, **query: str) -> None:
+        """Delete an object that may be gone, again while the engine is busy with it.
+
+        Raises EngineError.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                self.delete(path, **query)
+            except NotThereError:
+                return  # an engine deletes the disk of a cancelled transfer itself
+            except BusyError:
+                if time.monotonic() > end:
+                    raise
+            else:
+                return
+            time.sleep(POLL_SECONDS)
+
+    def cancel(self, transfer_id: str) -> None:
+        """Cancel a transfer that may have ended.  Raises EngineError."""
+        with suppress(NotThereError):
+            self.post(f"imagetransfers/{transfer_id}/cancel", {})
+
+    def states_of(self, job: str) -> set[str]:
+        """Return the states of what the engine does for a job of ours.  Raises EngineError."""
+        found = self.all_of("jobs", "job", search=f"correlation_id={job}")
+        return {str(entry.get("status")) for entry in found}
 
     def _root(self, path: str) -> str:
         parts = urlsplit(self.url)
@@ -272,6 +310,20 @@ class Engine:
         for secret in self._secrets:
             words = words.replace(secret, "***")
         return words.strip().rstrip(".")[:500]
+
+
+@contextmanager
+def connected(target: Target, context: ssl.SSLContext, report: Reporter) -> Iterator[Engine]:
+    """Return an engine that is ready to sign in; sign out at the end.  Raises JobError."""
+    url, user = split_url(target.uri)
+    password = read_password(Path(target.password_file))
+    if context.verify_mode is ssl.CERT_NONE:
+        report.log(Level.WARNING, "Certificates are not checked, as asked.")
+    engine = Engine(url, user, password, context, lambda line: report.log(Level.DEBUG, line))
+    try:
+        yield engine
+    finally:
+        engine.close()
 
 
 def wait_until(

@@ -10,6 +10,7 @@ from uuid import UUID
 from conversions.pipeline.errors import TargetError
 from conversions.pipeline.job import Target
 from conversions.pipeline.outputs.ovirt_api import Engine, NotThereError
+from conversions.pipeline.outputs.ovirt_xml import random_uuid
 
 _STORAGE = re.compile(r"[A-Za-z0-9_-]+")
 # What the engine itself lets names be; nothing in it means something in a search.
@@ -49,13 +50,13 @@ def check_vm_name(name: str) -> None:
 
 
 def disk_uuids(target: Target, count: int) -> Sequence[str]:
-    """Return the identities that the disks are to have; none when oVirt may choose.
+    """Return the identities that the disks are to have, fresh ones when none are given.
 
-    Raises TargetError.
+    They are ours to choose, so that a disk can be noted before it is made.  Raises TargetError.
     """
     given = target.options.get(_DISKS, ())
     if not given:
-        return ()
+        return [random_uuid() for _ in range(count)]
     if len(given) != count:
         raise TargetError(
             f"The machine has {count} disks, but {_DISKS} was given {len(given)} times.",

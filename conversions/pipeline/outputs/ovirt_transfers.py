@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from conversions.pipeline.errors import TargetError
+from conversions.pipeline.leftovers import Notes
 from conversions.pipeline.outputs import ovirt_api as api
 from conversions.pipeline.outputs.ovirt_prechecks import Place
 from conversions.pipeline.outputs.ovirt_xml import GENERATOR, Volume, random_uuid
@@ -16,7 +18,7 @@ from conversions.pipeline.types import TargetDisk
 
 _WAIT_SECONDS = 300
 _INACTIVITY_SECONDS = 3600
-_JOB_SECONDS = 180
+JOB_SECONDS = 180
 _JOB_POLLS = 10  # times the ordinary pause
 # A stop has to be done before the supervisor's patience of 30 s ends.
 _CLEAN_UP_SECONDS = 20
@@ -37,6 +39,7 @@ class UploadTargets:
     A machine that oVirt refuses is an error: nothing of it stays there.
     """
 
+    name = ""
     ovf = ""
 
     def __init__(
@@ -45,6 +48,7 @@ class UploadTargets:
         place: Place,
         disks: Sequence[TargetDisk],
         uuids: Sequence[str],
+        notes: Notes,
         report: Reporter,
         *,
         by_proxy: bool,
@@ -53,7 +57,9 @@ class UploadTargets:
         self.committed = False
         self._engine = engine
         self._place = place
-        self._uuids = {d.overlay.sd: u for d, u in zip(disks, uuids, strict=False)}
+        self._uuids = {d.overlay.sd: u for d, u in zip(disks, uuids, strict=True)}
+        self._notes = notes
+        self._mark = random_uuid()
         self._report = report
         self._url_key = "proxy_url" if by_proxy else "transfer_url"
         self._lock = threading.Lock()
@@ -64,17 +70,19 @@ class UploadTargets:
         """Make the disk and begin a transfer into it.  Raises TargetError, Stopped."""
         size = str(disk.overlay.virtual_size_bytes)
         name = disk.final_path.partition("/")[2]
+        identity = self._uuids[disk.overlay.sd]
         body = {
+            "id": identity,
             "name": name,
-            "description": GENERATOR,
+            # A second run may be given the same identities; this tells whose disk it is.
+            "description": f"{GENERATOR}, run {self._mark}",
             "format": "cow" if disk.format == "qcow2" else "raw",
             "sparse": "true",
             "initial_size": size,
             "provisioned_size": size,
             "storage_domains": {"storage_domain": [{"id": self._place.storage_id}]},
         }
-        if uuid := self._uuids.get(disk.overlay.sd):
-            body["id"] = uuid
+        self._notes.add(thing="disk", name=disk.final_path, id=identity, mark=self._mark)
         made = _Made(self._engine.make("disks", body))
         with self._lock:
             self._made[disk.overlay.sd] = made
@@ -157,11 +165,11 @@ class UploadTargets:
             "cluster": {"id": self._place.cluster_id},
             "initialization": {"configuration": {"type": "ova", "data": self.ovf}},
         }
+        self._notes.add(machine=self.name, job=job)
         self._vm_id = self._engine.make("vms", body, correlation_id=job)
 
         def is_done() -> bool:
-            jobs = self._engine.all_of("jobs", "job", search=f"correlation_id={job}")
-            states = {str(entry.get("status")) for entry in jobs}
+            states = self._engine.states_of(job)
             if states & {"failed", "aborted"}:
                 raise TargetError(
                     "oVirt could not make the machine; its disks are removed.",
@@ -170,9 +178,10 @@ class UploadTargets:
             return "started" not in states
 
         api.wait_until(
-            "The new machine", is_done, seconds=_JOB_SECONDS, pause=_JOB_POLLS * api.POLL_SECONDS
+            "The new machine", is_done, seconds=JOB_SECONDS, pause=_JOB_POLLS * api.POLL_SECONDS
         )
         self.committed = True
+        self._notes.forget()
         created = [{"path": disk.final_path, "bytes": 0} for disk in self.disks]
         self._report.report("files", {"created": created, "removed": []})
         self._report.log(Level.INFO, f"Made: machine {self._vm_id} in {self._engine.url}")
@@ -180,8 +189,10 @@ class UploadTargets:
     def remove(self) -> None:
         """Cancel transfers, then delete the machine and the disks; report it.  Raises nothing."""
         end = time.monotonic() + _CLEAN_UP_SECONDS
-        for made in self._made.values():
-            self._cancel(made)
+        for transfer_id in [made.transfer_id for made in self._made.values() if made.transfer_id]:
+            self._works(
+                "A transfer could not be cancelled", partial(self._engine.cancel, transfer_id)
+            )
         removed = []
         if self._vm_id:
             # The disks stay, for they are deleted one by one.
@@ -193,29 +204,15 @@ class UploadTargets:
                 self._report.log(Level.INFO, f"Removed: disk {disk.final_path}")
         self._report.report("files", {"created": [], "removed": removed})
 
-    def _cancel(self, made: _Made) -> None:
-        if not made.transfer_id:
-            return
-        try:
-            self._engine.post(f"imagetransfers/{made.transfer_id}/cancel", {})
-        except api.NotThereError:
-            pass  # it has ended
-        except api.EngineError as error:
-            self._report.log(Level.WARNING, f"A transfer could not be cancelled: {error}")
-
     def _delete(self, path: str, end: float, **query: str) -> bool:
-        """Delete an object, again while the engine is busy with it; tell whether it is gone."""
-        while True:
-            try:
-                self._engine.delete(path, **query)
-            except api.NotThereError:
-                return True  # an engine deletes the disk of a cancelled transfer itself
-            except api.EngineError as error:
-                if not isinstance(error, api.BusyError) or time.monotonic() > end:
-                    self._report.log(
-                        Level.WARNING, f"{path} could not be removed from oVirt: {error}"
-                    )
-                    return False
-            else:
-                return True
-            time.sleep(api.POLL_SECONDS)
+        attempt = partial(self._engine.remove, path, seconds=end - time.monotonic(), **query)
+        return self._works(f"{path} could not be removed from oVirt", attempt)
+
+    def _works(self, failing: str, attempt: Callable[[], None]) -> bool:
+        """Tell whether an attempt succeeds; the log says why it does not."""
+        try:
+            attempt()
+        except api.EngineError as error:
+            self._report.log(Level.WARNING, f"{failing}: {error}")
+            return False
+        return True

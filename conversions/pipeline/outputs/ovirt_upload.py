@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from conversions.pipeline.copy_progress import CopyProgress
 from conversions.pipeline.disk_copy import copy_disks, disk_map
 from conversions.pipeline.errors import JobError, TargetError
 from conversions.pipeline.job import CopyOptions, Target
+from conversions.pipeline.leftovers import Notes
 from conversions.pipeline.outputs import ovirt_api as api
 from conversions.pipeline.outputs.base import Targets
 from conversions.pipeline.outputs.files import safe_name
@@ -46,11 +47,9 @@ class OvirtUploadOutput:
         self.target = target
         self._name = name
         self._report = report
-        self._url, self._user = api.split_url(target.uri)
+        self._url, _user = api.split_url(target.uri)
         self._cluster = target.option("ovirt-cluster", DEFAULT_CLUSTER)
-        self._context = api.trust(
-            target.option("ovirt-cafile"), verify=target.flag("ovirt-verifypeer", default=True)
-        )
+        self._context = api.trust_of(target)
         self._by_proxy = target.flag(
             "ovirt-proxy", default=not target.flag("ovirt-direct", default=True)
         )
@@ -74,20 +73,13 @@ class OvirtUploadOutput:
         check_storage_name(self.target.storage)
         refuse_many_disks(len(overlays))
         uuids = disk_uuids(self.target, len(overlays))
-        password = api.read_password(Path(self.target.password_file))
-        if not self.target.flag("ovirt-verifypeer", default=True):
-            self._report.log(Level.WARNING, "Certificates are not checked, as asked.")
-        with ExitStack() as stack:
-            engine = api.Engine(
-                self._url, self._user, password, self._context,
-                lambda line: self._report.log(Level.DEBUG, line),
-            )  # fmt: skip
-            stack.callback(engine.close)
+        with api.connected(self.target, self._context, self._report) as engine:
             self._place = find_place(engine, self.target.storage, self._cluster)
             refuse_taken(engine, name, uuids)
             disks = self.target_disks(source, overlays, {})
+            notes = Notes(Path(overlays[0].path).parent, self.target, engine.url)
             targets = UploadTargets(
-                engine, self._place, disks, uuids, self._report, by_proxy=self._by_proxy
+                engine, self._place, disks, uuids, notes, self._report, by_proxy=self._by_proxy
             )
             self._report.report(
                 "targets",
@@ -175,6 +167,7 @@ class OvirtUploadOutput:
         assert isinstance(targets, UploadTargets) and self._place  # noqa: S101  from prepare
         vm = self._vm(self._place.storage_id, targets.volumes())
         warn = lambda line: self._report.log(Level.WARNING, line)  # noqa: E731
+        targets.name = meta.name
         targets.ovf = ovf(meta, vm, Flavour.API, warn)
         self._report.report("ovf", {"text": targets.ovf})
         self._report.report("metadata", [{"path": meta.name, "kind": "machine of oVirt"}])

@@ -7,9 +7,10 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import libvirt
 import pytest
@@ -20,8 +21,8 @@ from conversions.pipeline.disk_copy import copy_disks
 from conversions.pipeline.errors import JobError, TargetError
 from conversions.pipeline.guestcaps import expected_guestcaps
 from conversions.pipeline.job import CopyOptions, Target
-from conversions.pipeline.leftovers import NOTES
-from conversions.pipeline.outputs import libvirt_targets
+from conversions.pipeline.leftovers import NOTES, Notes
+from conversions.pipeline.outputs import libvirt_streams, libvirt_targets
 from conversions.pipeline.outputs.libvirt import LibvirtOutput
 from conversions.pipeline.outputs.libvirt_host import LibvirtHost, check_uri
 from conversions.pipeline.overlay import create_overlays
@@ -79,14 +80,15 @@ class Scene:
         }
         return make_meta(**(base | values))
 
-    def convert(self, output: LibvirtOutput, **values: object) -> None:
+    def convert(self, output: LibvirtOutput, *, verify: str = "full", **values: object) -> None:
         """Do what the pipeline does with an output."""
+        options = CopyOptions(verify=verify)  # type: ignore[arg-type]
         with output.prepare(self.source, self.overlays) as targets:
             meta = self.meta(output, **values)
             output.check(meta)
             disks = output.target_disks(self.source, self.overlays, {})
             output.check_space({}, self.overlays)
-            copy_disks(targets, disks, output.target, CopyOptions(verify="full"), self.report)
+            output.copy(targets, disks, options)
             output.write_metadata(targets, meta)
             targets.commit()
 
@@ -122,6 +124,21 @@ def scene(libvirtd: libvirt.virConnect, tmp_path: Path) -> Iterator[Scene]:
             domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
     pool.destroy()
     shutil.rmtree(folder)
+
+
+def sent_otherwise(
+    scene: Scene, change: Callable[[BinaryIO], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Upload into the pool, where the volume is changed as soon as it is there."""
+    upload = libvirt_targets.upload
+
+    def changed(volume: libvirt.virStorageVol, path: Path, *, sparse: bool) -> None:
+        upload(volume, path, sparse=sparse)
+        with Path(volume.path()).open("r+b") as file:
+            change(file)
+
+    monkeypatch.setattr(LibvirtHost, "is_local", False)
+    monkeypatch.setattr(libvirt_targets, "upload", changed)
 
 
 def assert_same(scene: Scene, disk: Path, format_: str) -> None:
@@ -167,6 +184,51 @@ def test_a_pool_that_is_not_ours_gets_its_volumes_by_upload(
     assert scene.domain().find("devices/disk/source").get("volume") == disk.name  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("allocation", ["sparse", "preallocated"])
+@pytest.mark.parametrize("place", [MIB, 4 * MIB], ids=["data", "hole"])
+def test_an_altered_volume_is_found_by_a_full_check_and_removed(
+    scene: Scene, allocation: str, place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def alter(file: BinaryIO) -> None:
+        file.seek(place)
+        file.write(b"other")
+
+    sent_otherwise(scene, alter, monkeypatch)
+    with pytest.raises(TargetError, match=rf"differs from byte \d+ on, of {16 * MIB}") as raised:
+        scene.convert(scene.output(format="raw", allocation=allocation))
+    assert raised.value.code == "E-VERIFY"
+    assert list(scene.folder.iterdir()) == []
+    assert not scene.has_domain()
+
+
+@pytest.mark.parametrize("verify", ["none", "quick", "full"])
+def test_a_volume_that_is_cut_off_is_found_by_every_check(
+    scene: Scene, verify: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent_otherwise(scene, lambda file: file.truncate(MIB), monkeypatch)
+    if verify == "none":
+        scene.convert(scene.output(), verify=verify)
+        assert scene.report.data("copy")[0]["verified"] == "none"
+        return
+    with pytest.raises(TargetError, match="is not what was sent") as raised:
+        scene.convert(scene.output(), verify=verify)
+    assert raised.value.code == "E-VERIFY"
+    assert list(scene.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("verify", ["none", "quick", "full"])
+@pytest.mark.parametrize("format_", ["qcow2", "raw"])
+def test_an_uploaded_volume_is_checked_as_far_as_was_asked(
+    scene: Scene, format_: str, verify: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LibvirtHost, "is_local", False)
+    scene.convert(scene.output(format=format_), verify=verify)
+    assert scene.report.data("copy")[0]["verified"] == verify
+    texts = [event["text"] for event in scene.report.of("log")]
+    said = f"Volume {scene.name}-sda: {verify} check passed."
+    assert (said in texts) == (verify != "none")
+
+
 @pytest.mark.rows("4-T29")
 @pytest.mark.parametrize("uploaded", [False, True], ids=["files", "uploaded"])
 def test_t29_a_refused_machine_is_an_error_and_leaves_nothing(
@@ -197,8 +259,8 @@ def test_a_failure_during_the_upload_removes_the_volume(
     def broken() -> None:
         raise TargetError("the line went dead")
 
-    monkeypatch.setattr(libvirt_targets, "check_stop", broken)
-    with pytest.raises((TargetError, libvirt.libvirtError)):
+    monkeypatch.setattr(libvirt_streams, "check_stop", broken)
+    with pytest.raises(TargetError, match="the line went dead"):
         scene.convert(scene.output())
     assert list(scene.folder.iterdir()) == []
     assert not scene.has_domain()
@@ -356,7 +418,7 @@ def test_t01_libvirt_and_its_default_pool_when_nothing_is_said() -> None:
 
 
 def test_what_a_killed_upload_left_in_the_pool_is_removed_by_its_notes(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command that the supervisor runs; only what the run has noted goes."""
     monkeypatch.setattr(LibvirtHost, "is_local", False)
@@ -370,6 +432,8 @@ def test_what_a_killed_upload_left_in_the_pool_is_removed_by_its_notes(
         assert (work / NOTES).exists()
         with (work / NOTES).open("a") as stream:
             stream.write('{"kind": "libvirt", "vol')  # cut off: nothing was made
+        assert main(["--clean-up", str(work), "-oo", "os-username=x"]) == 1
+        assert "is not an option of output libvirt" in capsys.readouterr().err
         assert main(["--clean-up", str(work), "--quiet"]) == 0
         assert sorted(scene.folder.iterdir()) == [other]
         assert not work.exists()
@@ -382,11 +446,9 @@ def test_volumes_of_a_machine_that_was_defined_are_no_leftovers(
     monkeypatch.setattr(LibvirtHost, "is_local", False)
     work = Path(scene.overlays[0].path).parent
     kept: list[bytes] = []
-    forget = libvirt_targets.forget_notes
+    forget = Notes.forget
     monkeypatch.setattr(
-        libvirt_targets,
-        "forget_notes",
-        lambda folder: (kept.append((folder / NOTES).read_bytes()), forget(folder)),
+        Notes, "forget", lambda notes: (kept.append((work / NOTES).read_bytes()), forget(notes))
     )
     scene.convert(scene.output())
     assert not (work / NOTES).exists()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -22,16 +23,21 @@ from conversions.pipeline.early_copy import can_copy_early
 from conversions.pipeline.errors import JobError, Stopped, TargetError
 from conversions.pipeline.guestcaps import expected_guestcaps
 from conversions.pipeline.job import CopyOptions, Input, Job, Mode, Target
+from conversions.pipeline.kept import RECORD
+from conversions.pipeline.leftovers import NOTES, clean_up
 from conversions.pipeline.output_kinds import kind_of
 from conversions.pipeline.outputs import openstack_cloud
 from conversions.pipeline.outputs.glance import GlanceOutput
 from conversions.pipeline.outputs.openstack import OpenStackOutput
+from conversions.pipeline.outputs.openstack_cloud import MARK
 from conversions.pipeline.outputs.openstack_properties import image_properties
 from conversions.pipeline.overlay import create_overlays
 from conversions.pipeline.report import RecordingReporter
+from conversions.pipeline.run import convert
 from conversions.pipeline.types import BlockBus, Machine, NetBus, Overlay, TargetMeta
 from conversions.secrets import take_secrets, with_secrets
 from inventory.sources.types import CpuTopology, Source
+from tests.engine_alone import is_copying, kill_when, started
 from tests.https_server import make_certificate
 from tests.openstack_server import SERVER, Mood, OpenStackServer
 from tests.unit.pipeline.samples import GUEST, make_meta, make_source, source_disk, target_disk
@@ -269,6 +275,7 @@ def test_a_disk_becomes_a_volume(scene: Callable[..., Scene]) -> None:
     assert volume["volume_image_metadata"] == image_properties(place.meta())
     date = volume["metadata"].pop("virt_v2v_conversion_date")
     assert len(date) == len("2026/01/31 12:00:00")
+    assert UUID(volume["metadata"].pop(MARK))
     assert volume["metadata"] == {
         "virt_v2v_version": "v2vweb 0.1.0",
         "virt_v2v_guest_name": "web_01",
@@ -704,3 +711,139 @@ def test_glance_is_asked_before_anything_is_converted(
         place.glance().prepare(place.source, place.overlays),
     ):
         raise AssertionError("not reached")
+
+
+# --- What a kill leaves --------------------------------------------------------------------------
+
+
+def killed(place: Scene, target: Target, moment: str) -> Job:
+    """Kill an engine with -9 at its copy, or when the cloud has done something but not answered.
+
+    Returns the job.  Things of somebody else have the names that ours get.
+    """
+    cloud = place.server.cloud
+    for things in (cloud.volumes, cloud.images):
+        other = {"id": str(uuid4()), "name": "web-sda", "status": "available", "size": 1}
+        things[other["id"]] = other | {"metadata": {MARK: str(uuid4())}, MARK: str(uuid4())}
+    job = Job(
+        mode=Mode.COPY,
+        source=Input(kind="disk", location=str(place.folder / "source0.raw"), format="raw"),
+        target=target,
+        copy=CopyOptions(keep_converted=True, rate_bytes=MIB // 4 if moment == "copy" else None),
+        name="web-sda" if target.kind == "glance" else "web",
+        work_dir=str(place.folder / "killed"),
+    )
+    cloud.hold_at = moment
+    engine = started(job)
+    kill_when(engine, lambda: cloud.holding.is_set() or (moment == "copy" and is_copying(engine)))
+    cloud.go_on.set()
+    return job
+
+
+def tidied(work: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Clean up after a killed engine; return the exit status and what was said."""
+    status = main(["--clean-up", str(work), *words])
+    captured = capsys.readouterr()
+    return status, captured.out + captured.err
+
+
+def assert_goes_on_from_the_copy(place: Scene, job: Job) -> None:
+    """See that the converted disks were kept and nothing is in the way of a second run."""
+    work = Path(job.work_dir)
+    assert sorted(path.name for path in work.iterdir()) == [RECORD, "v2vovl-sda.qcow2"]
+    again = {"copy": CopyOptions(), "resume": str(work), "work_dir": str(place.folder / "again")}
+    convert(replace(job, **again), place.report)
+    assert not work.exists()
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["volume create", "server add volume", "copy", "server remove volume", "volume set bootable",
+     "volume set web"],
+)  # fmt: skip
+def test_volumes_of_a_killed_engine_are_taken_off_and_deleted(
+    moment: str, scene: Callable[..., Scene], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = scene(16)
+    cloud = place.server.cloud
+    job = killed(place, place.output().target, moment)
+    work = Path(job.work_dir)
+    foreign, ours = cloud.volumes
+    assert not any(PASSWORD.encode() in p.read_bytes() for p in work.rglob("*") if p.is_file())
+
+    status, said = tidied(work, capsys)
+    assert status == 1
+    mark = cloud.volumes[ours]["metadata"][MARK]
+    assert "No password" in said
+    assert f"OpenStack at 127.0.0.1, project {place.mood.project}" in said
+    assert f"volume web-sda (run {mark})" in said
+    assert (work / NOTES).exists()
+    assert list(cloud.volumes) == [foreign, ours]
+
+    status, said = tidied(work, capsys, "-oo", f"os-password={PASSWORD}")
+    assert status == 0
+    assert f"Removed: volume web-sda ({ours})" in said
+    assert list(cloud.volumes) == [foreign]
+    assert [path.name for path in cloud.by_id.iterdir() if path.is_symlink()] == []
+    assert_goes_on_from_the_copy(place, job)
+    assert len(cloud.volumes) == 2
+
+
+@pytest.mark.parametrize("moment", ["image create", "image receive", "image set"])
+def test_images_of_a_killed_engine_are_deleted(
+    moment: str,
+    scene: Callable[..., Scene],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = scene(16)
+    cloud = place.server.cloud
+    environment(monkeypatch, place.server)
+    job = killed(place, place.glance().target, moment)
+    foreign, ours = cloud.images
+    clean_up(Path(job.work_dir), place.report, lambda target: target)
+    assert place.report.data("files") == {"created": [], "removed": [f"web-sda ({ours})"]}
+    assert list(cloud.images) == [foreign]
+    assert_goes_on_from_the_copy(place, job)
+    assert len(cloud.images) == 2
+
+
+def test_leftovers_are_not_looked_for_in_another_project(
+    scene: Callable[..., Scene],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """There they would be missing, and count as removed."""
+    place = scene(16)
+    environment(monkeypatch, place.server)
+    work = Path(killed(place, place.glance().target, "image create").work_dir)
+    first, place.mood.project = place.mood.project, "f" * 32
+    status, said = tidied(work, capsys)
+    assert status == 1
+    assert f"project {place.mood.project}; the run" in said
+    assert f"worked at OpenStack at 127.0.0.1, project {first}" in said
+    assert (work / NOTES).exists()
+
+
+def test_a_volume_that_stays_is_named_and_the_others_are_deleted(
+    scene: Callable[..., Scene], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = scene(16, 16)
+    cloud = place.server.cloud
+    work = place.folder / "work"
+    with place.output().prepare(place.source, place.overlays) as targets:
+        for disk in targets.disks:
+            targets.close(targets.open(disk))
+        targets.committed = True  # as after a kill: nothing is removed on the way out
+    stuck, other = cloud.volumes
+    cloud.volumes[stuck]["status"] = "maintenance"
+    status, said = tidied(work, capsys, "-oo", f"os-password={PASSWORD}")
+    assert status == 1
+    assert list(cloud.volumes) == [stuck]
+    assert f"Removed: volume web_01-sdb ({other})" in said
+    assert f"has to be deleted by hand ({stuck})" in said
+    assert "made: volume web_01-sda" in said
+    assert "volume web_01-sdb (run" not in said
+    cloud.volumes[stuck]["status"] = "error"
+    assert tidied(work, capsys, "-oo", f"os-password={PASSWORD}")[0] == 0
+    assert cloud.volumes == {}
+    assert not work.exists()

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,23 +18,30 @@ import pytest
 from lxml import etree
 
 from conversions.pipeline import stop
+from conversions.pipeline.cli import main
 from conversions.pipeline.errors import JobError, Stopped, TargetError
 from conversions.pipeline.guestcaps import expected_guestcaps
 from conversions.pipeline.job import CopyOptions, Input, Job, Mode, Target
+from conversions.pipeline.kept import RECORD
+from conversions.pipeline.leftovers import NOTES
 from conversions.pipeline.outputs import imageio, ovirt_api
 from conversions.pipeline.outputs.imageio import Piece, Throttle, pieces
 from conversions.pipeline.outputs.ovirt_api import Engine, read_password, split_url, trust
 from conversions.pipeline.outputs.ovirt_upload import OvirtUploadOutput
+from conversions.pipeline.outputs.ovirt_xml import GENERATOR
 from conversions.pipeline.overlay import create_overlays
-from conversions.pipeline.report import EventReporter, RecordingReporter, json_lines
+from conversions.pipeline.report import RecordingReporter
+from conversions.pipeline.run import convert
 from conversions.pipeline.target_buses import assign_target_buses
 from conversions.pipeline.types import Overlay, Place, TargetMeta
 from inventory.sources.types import Source
-from tests.ovirt_server import CLUSTER, STORAGE, OvirtServer, Trouble
+from tests.engine_alone import kill_when, started
+from tests.ovirt_server import CLUSTER, STORAGE, Disk, OvirtServer, Trouble
 from tests.unit.pipeline.samples import make_meta, make_source, source_disk
 
 rows = pytest.mark.rows
 MIB = 1 << 20
+OTHER = "7d5a4f1c-0000-4000-8000-0000000000ff"
 UUIDS = ("7d5a4f1c-0000-4000-8000-00000000000a", "7d5a4f1c-0000-4000-8000-00000000000b")
 
 
@@ -111,6 +117,17 @@ class Scene:
         """Return an output to the server."""
         name = values.pop("name", None)
         return OvirtUploadOutput(self.target(**values), name, self.report)
+
+    def job(self, folder: Path, **values: Any) -> Job:
+        """Return the job of an engine of its own."""
+        return Job(
+            mode=Mode.COPY,
+            source=Input(kind="disk", location=str(self.raws[0]), format="raw"),
+            target=self.target(**values),
+            copy=CopyOptions(keep_converted=True),
+            name="web_01",
+            work_dir=str(folder / "alone"),
+        )
 
     def meta(self, output: OvirtUploadOutput, **values: Any) -> TargetMeta:
         """Return what the output describes."""
@@ -365,7 +382,7 @@ def test_a_disk_that_cannot_be_removed_is_named(
 def test_a_jobs_time_runs_out(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     from conversions.pipeline.outputs import ovirt_transfers
 
-    monkeypatch.setattr(ovirt_transfers, "_JOB_SECONDS", 0.2)
+    monkeypatch.setattr(ovirt_transfers, "JOB_SECONDS", 0.2)
     scene.server.trouble = Trouble(job="started")
     with pytest.raises(TargetError, match="The new machine is not ready"):
         scene.convert(scene.output())
@@ -415,43 +432,12 @@ def test_a_stop_cancels_the_transfer_and_deletes_the_disk(
     assert scene.server.asked("/cancel$")
 
 
-ENGINE = """
-import sys, threading
-from conversions.pipeline import stop
-from tests.unit.pipeline.test_ovirt_upload import run_alone
-stop.on_signals()
-thread = threading.Thread(target=run_alone, args=sys.argv[1:])
-thread.start()
-stop.join_or_stop(thread)
-"""
-
-
-def run_alone(job: str, raw: str, work: str) -> None:
-    """Send one disk, in a process of its own, telling its events."""
-    report = EventReporter(json_lines(sys.stdout))
-    parsed = Job.from_json(Path(job).read_text())
-    assert parsed.target
-    source = make_source(disks=(replace(source_disk(0), path=raw),))
-    overlays = create_overlays(source, Path(work), report)
-    output = OvirtUploadOutput(parsed.target, None, report)
-    with output.prepare(source, overlays) as targets:
-        output.copy(targets, output.target_disks(source, overlays, {}), parsed.copy)
-
-
 @rows("4-T116")
 def test_the_password_is_in_no_argument_no_job_and_no_event(scene: Scene, tmp_path: Path) -> None:
     """A process that is stopped by a signal while it sends, looked at from outside."""
     wait = held(scene)
-    work = tmp_path / "alone"
-    work.mkdir()
-    source = Input(kind="disk", location="/x")
-    job = Job(mode=Mode.COPY, source=source, target=scene.target(), copy=CopyOptions())
-    (work / "job").write_text(job.to_json())
-    arguments = [str(work / "job"), str(scene.raws[0]), str(work)]
-    process = subprocess.Popen(
-        [sys.executable, "-c", ENGINE, *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    job = scene.job(tmp_path)
+    process = started(job)
     wait()
     children = [process.pid, *stop.children_of(process.pid)]
     seen: list[bytes] = []
@@ -598,3 +584,111 @@ def test_passwords_lose_only_the_white_space_at_their_end(tmp_path: Path) -> Non
     file = tmp_path / "password"
     file.write_text("  with spaces \n\n")
     assert read_password(file) == "  with spaces"
+
+
+# --- What a kill leaves --------------------------------------------------------------------------
+
+
+def killed(scene: Scene, folder: Path, moment: str, **values: Any) -> Job:
+    """Kill an engine with -9 while it sends, or when oVirt has done something but not answered.
+
+    Returns the job.  A disk of somebody else has the name that ours gets, and is being sent to.
+    """
+    state, job = scene.server.state, scene.job(folder, **values)
+    fields = {"id": OTHER, "name": "web_01-000", "status": "locked", "description": GENERATOR}
+    state.disks[OTHER] = Disk(fields, bytearray())
+    state.transfers[OTHER] = {
+        "id": OTHER, "disk": {"id": OTHER}, "phase": "transferring", "ticket": OTHER
+    }  # fmt: skip
+    if moment == "write":
+        state.go_on.clear()
+        reached = state.writing
+    else:
+        state.hold_at, reached = moment, state.holding
+    kill_when(started(job), reached.is_set)
+    state.go_on.set()
+    return job
+
+
+def tidied(work: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Clean up after a killed engine; return the exit status and what was said."""
+    status = main(["--clean-up", str(work), *words])
+    captured = capsys.readouterr()
+    return status, captured.out + captured.err
+
+
+def assert_others_alone_are_left(scene: Scene) -> None:
+    """See that the engine has what somebody else has made, and nothing more."""
+    state = scene.server.state
+    assert (list(state.disks), list(state.transfers), state.vms) == ([OTHER], [OTHER], {})
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["POST /disks$", "POST /imagetransfers$", "write", "/finalize$", "POST /vms$"],
+)
+def test_what_a_killed_engine_left_in_ovirt_is_removed(
+    moment: str, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The machine was being made when the last was killed, and making it failed."""
+    scene.server.trouble = Trouble(job="failed", locked_deletes=2)
+    job = killed(scene, tmp_path, moment)
+    work = Path(job.work_dir)
+    assert len(scene.server.state.disks) == 2
+    status, said = tidied(work, capsys)
+    assert status == 0
+    assert "Removed: disk data/web_01-000" in said
+    assert_others_alone_are_left(scene)
+    assert sorted(path.name for path in work.iterdir()) == [RECORD, "v2vovl-sda.qcow2"]
+    scene.server.trouble = Trouble()
+    convert(replace(job, resume=str(work), work_dir=str(tmp_path / "again")), scene.report)
+    assert not work.exists()
+    assert len(scene.server.state.vms) == 1
+
+
+def test_a_machine_that_was_made_before_the_kill_stays(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = Path(killed(scene, tmp_path, "POST /vms$").work_dir)
+    status, said = tidied(work, capsys)
+    assert status == 0
+    assert "web_01 was made" in said
+    assert len(scene.server.state.vms) == 1
+    assert len(scene.server.state.disks) == 2
+    assert not (work / NOTES).exists()
+
+
+def test_leftovers_that_cannot_be_signed_in_for_are_named_and_stay_on_record(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = Path(killed(scene, tmp_path, "POST /imagetransfers$").work_dir)
+    other_file = scene.password.rename(tmp_path / "moved")
+    _other, ours = scene.server.state.disks
+    status, said = tidied(work, capsys)
+    assert status == 1
+    assert f"The password file {scene.password} cannot be read" in said
+    assert f"Still at {scene.server.url}, as far as they were made: disk data/web_01-000" in said
+    assert str(scene.server.state.disks[ours].fields["description"]).split(", ")[1] in said
+    assert (work / NOTES).exists()
+    where = scene.server.url.replace("127.0.0.1", "localhost")
+    status, said = tidied(work, capsys, "-op", str(other_file), "-oc", where)
+    assert status == 1
+    assert f"worked at {scene.server.url}" in said
+    assert len(scene.server.state.disks) == 2
+    where = scene.server.url.replace("https://", "https://admin%40internal@")
+    assert tidied(work, capsys, "-op", str(other_file), "-oc", where)[0] == 0
+    assert_others_alone_are_left(scene)
+
+
+def test_a_disk_of_a_later_run_with_the_same_identity_stays(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever gives the identities (-oo ovirt-disk-uuid) may run twice and tidy up then."""
+    work = Path(
+        killed(scene, tmp_path, "POST /disks$", options={"ovirt-disk-uuid": UUIDS[:1]}).work_dir
+    )
+    scene.server.state.disks[UUIDS[0]].fields["description"] = f"{GENERATOR}, run of tomorrow"
+    status, said = tidied(work, capsys)
+    assert status == 0
+    assert "Removed: disk" not in said
+    assert list(scene.server.state.disks) == [OTHER, UUIDS[0]]
