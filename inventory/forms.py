@@ -11,9 +11,9 @@ from django.utils.translation import gettext_lazy
 
 from inventory.models import LibvirtHost
 from inventory.sealing import SealedField
+from inventory.sources.certificates import plain_thumbprint
 from inventory.sources.errors import SourceError
 from inventory.sources.host_access import VMWARE, HostAccess, scheme_of
-from inventory.sources.https_session import plain_thumbprint
 from inventory.sources.uris import MAX_CHARACTERS, checked_uri
 from inventory.vddk import vddk_names
 

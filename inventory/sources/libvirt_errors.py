@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 import libvirt
 
+from inventory.sources.certificates import shown_certificate
 from inventory.sources.host_access import VMWARE, scheme_of
-from inventory.sources.https_session import shown_certificate
 
 _REFUSED = (libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_AUTH_CANCELLED)
 _MISSING = (libvirt.VIR_ERR_CONFIG_UNSUPPORTED, libvirt.VIR_ERR_NO_SUPPORT)
