@@ -27,9 +27,9 @@ from inventory.hosts import request_refresh
 from inventory.models import LibvirtHost
 from inventory.sources.errors import SourceError
 from inventory.sources.host_access import HostAccess
+from inventory.sources.host_listing import ListedDomain
 from inventory.sources.libvirt_child import follow_host
 from inventory.sources.libvirt_events import BEAT_SECONDS
-from inventory.sources.libvirt_listing import ListedDomain
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 from inventory.changes import compare, compare_power, remember
 from inventory.machine_rows import BATCH, columns_of, store_parts
 from inventory.models import LibvirtHost, SourceVM
-from inventory.sources.libvirt_listing import ListedDomain
+from inventory.sources.host_listing import ListedDomain
 from inventory.sources.types import Source
 
 # What a reading may change in a row.

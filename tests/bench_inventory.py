@@ -94,7 +94,7 @@ def fill(*, hosts: int, machines: int) -> None:
     from inventory.host_store import store_domains
     from inventory.models import LibvirtHost, SourceVM
     from inventory.sources.domain_xml import parse_domain
-    from inventory.sources.libvirt_listing import ListedDomain
+    from inventory.sources.host_listing import ListedDomain
     from inventory.sources.power import Power
     from tests.libvirt_samples import domain
 

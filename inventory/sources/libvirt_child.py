@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 
 from inventory.sources.errors import SourceError
 from inventory.sources.host_access import HostAccess
-from inventory.sources.libvirt_listing import HostListing
+from inventory.sources.host_listing import HostListing
 from inventory.sources.uris import checked_uri
 
 _PROGRAM = [sys.executable, "-m", "inventory.sources.libvirt_listing"]
