@@ -204,7 +204,7 @@ def reading_times(folder: Path, domains: int) -> dict[str, float]:
 
     uri = host_file(folder / "host.xml", [domain(20_000 + number) for number in range(domains)])
     libvirt_child._PROGRAM = [sys.executable, "-c", _PROGRAM]
-    libvirt_child.__dict__["checked_uri"] = str
+    libvirt_child.__dict__["checked_address"] = str
     host = LibvirtHost.objects.create(name="big", uri=uri)
     times = {}
     for name in (f"{domains} domains, all new", f"{domains} domains, unchanged"):

@@ -37,24 +37,8 @@ class VmxSshReader:
     def read(self) -> Source:
         """Fetch the file and return the machine.  Raises SourceError."""
         data = read_file(self._host, self._path, self._work_dir, max_bytes=MAX_BYTES)
-        return machine_of(data, posixpath.basename(self._path), self._disk, self._warn)
-
-    def _disk(self, number: int, disk: VmxDisk, vmx: VmxText) -> SourceDisk:
-        """Return where the flat file of a disk lies.  Raises ImageError."""
-        folder = posixpath.dirname(self._path)
-        path = posixpath.normpath(posixpath.join(folder, vmx.decoded(disk.file_name)))
-        if not self._anywhere and posixpath.dirname(path) != folder:
-            raise ImageError(
-                "E-VMX-OUTSIDE",
-                f"The disk {disk.unit} is {printable(path)}, outside of the folder of "
-                f"{posixpath.basename(self._path)}.",
-                remedy="On the command line, --disks-anywhere takes it as it is.",
-            )
-        if path.endswith(".vmdk"):
-            path = f"{path.removesuffix('.vmdk')}-flat.vmdk"
-        return SourceDisk(
-            id=number, controller=disk.controller, path=path, format="raw", remote=True
-        )
+        locate = flat_disks(self._path, anywhere=self._anywhere)
+        return machine_of(data, posixpath.basename(self._path), locate, self._warn)
 
     def verify(self, progress: Callable[[int, int], None]) -> list[dict[str, str]]:
         """Return nothing: a VMX file carries no digests."""
@@ -70,10 +54,40 @@ class VmxSshReader:
             except ServerError as error:
                 if "No such file" not in error.message:
                     raise
-                raise ImageError(
-                    "E-VMX-SNAPSHOT",
-                    f"{self._host.host} has no file {disk.path}: the machine has snapshots, or its "
-                    "disks are not flat.",
-                    remedy="Delete its snapshots (their changes are merged), and try again.",
-                ) from error
+                raise no_flat_disk(self._host.host, disk.path) from error
         return replace(source, disks=tuple(disks))
+
+
+def flat_disks(
+    vmx_path: str, *, anywhere: bool = False
+) -> Callable[[int, VmxDisk, VmxText], SourceDisk]:
+    """Return what says where the flat file of a disk of that VMX file lies.  It raises ImageError.
+
+    Disks lie in the folder of the file unless they may lie `anywhere`.
+    """
+    folder, name = posixpath.split(vmx_path)
+
+    def locate(number: int, disk: VmxDisk, vmx: VmxText) -> SourceDisk:
+        path = posixpath.normpath(posixpath.join(folder, vmx.decoded(disk.file_name)))
+        if not anywhere and posixpath.dirname(path) != folder:
+            raise ImageError(
+                "E-VMX-OUTSIDE",
+                f"The disk {disk.unit} is {printable(path)}, outside of the folder of {name}.",
+                remedy="On the command line, --disks-anywhere takes it as it is.",
+            )
+        if path.endswith(".vmdk"):
+            path = f"{path.removesuffix('.vmdk')}-flat.vmdk"
+        return SourceDisk(
+            id=number, controller=disk.controller, path=path, format="raw", remote=True
+        )
+
+    return locate
+
+
+def no_flat_disk(host: str, path: str) -> ImageError:
+    """Return the error of a disk whose flat file is not there."""
+    return ImageError(
+        "E-VMX-SNAPSHOT",
+        f"{host} has no file {path}: the machine has snapshots, or its disks are not flat.",
+        remedy="Delete its snapshots (their changes are merged), and try again.",
+    )

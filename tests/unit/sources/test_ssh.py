@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import random
-import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +17,7 @@ from inventory.sources.ssh import SshHost, read_file, ssh_path
 from inventory.sources.types import Controller
 from inventory.sources.vmx_ssh import VmxSshReader
 from inventory.sources.xen_ssh import XenSshReader
+from tests.sshd import Sshd
 
 SIZE = 2 << 20
 VMX = """displayName = "web 01"
@@ -30,64 +27,10 @@ scsi0:0.fileName = "{disk}"
 """
 
 
-class Sshd:
-    """A daemon that lets the client key in; `known` holds its host key, `unknown` another one."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for name in ("host", "client", "other"):
-            subprocess.run(
-                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)],
-                check=True,
-            )
-        shutil.copy(folder / "client.pub", folder / "authorized")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        config = folder / "config"
-        config.write_text(
-            f"ListenAddress 127.0.0.1:{self.port}\nHostKey {folder}/host\nStrictModes no\n"
-            f"AuthorizedKeysFile {folder}/authorized\nPidFile none\nUsePAM no\n"
-            "PermitRootLogin yes\nPasswordAuthentication no\nPubkeyAuthentication yes\n"
-            "MaxStartups 50\nSubsystem sftp internal-sftp\n"
-        )
-        # Where privileges are separated, a folder for it must be there.
-        if os.geteuid() == 0:
-            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-        # It wants to be called by its whole path.
-        self.process = subprocess.Popen(
-            ["/usr/sbin/sshd", "-D", "-E", str(folder / "log"), "-f", str(config)]
-        )
-        for name, key in (("known", "host"), ("unknown", "other")):
-            words = (folder / f"{key}.pub").read_text().split()[:2]
-            (folder / name).write_text(f"[localhost]:{self.port} {' '.join(words)}\n")
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.05)
-        raise AssertionError((folder / "log").read_text())
-
-    def uri(self, path: str = "") -> str:
-        return f"ssh://{getpass.getuser()}@localhost:{self.port}{path}"
-
-    def host(self, *, key: str = "client", known: str = "known") -> SshHost:
-        options = {
-            "ssh-identity": (str(self.folder / key),),
-            "ssh-known-hosts": (str(self.folder / known),),
-        }
-        return SshHost.from_parts(self.uri(), password=None, options=options)
-
-
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    if not Path("/usr/sbin/sshd").exists():
-        pytest.skip("openssh-server is not installed (script/setup --with-tests installs it)")
-    daemon = Sshd(tmp_path_factory.mktemp("sshd"))
-    yield daemon
-    daemon.process.terminate()
-    daemon.process.wait()
+    with Sshd(tmp_path_factory.mktemp("sshd")) as daemon:
+        yield daemon
 
 
 @pytest.fixture
