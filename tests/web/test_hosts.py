@@ -97,7 +97,7 @@ def test_without_hosts_the_page_teaches_the_next_step(
     administrator: Client, operator: Client
 ) -> None:
     page = administrator.get("/sources/").content.decode()
-    assert "No libvirt hosts yet. Add one by its address" in page
+    assert "No hosts yet. Add one by its address" in page
     page = operator.get("/sources/").content.decode()
     assert "Adding one needs the role Administrators" in page
     assert "/sources/hosts/add/" not in page
