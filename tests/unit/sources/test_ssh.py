@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,9 +44,9 @@ def machine(tmp_path: Path) -> Path:
     return folder
 
 
-def vmx_reader(sshd: Sshd, vmx: Path, work: Path, **options: bool) -> VmxSshReader:
+def vmx_reader(sshd: Sshd, vmx: Path, work: Path, **options: Any) -> VmxSshReader:
     uri = sshd.uri(str(vmx).replace(" ", "%20"))
-    return VmxSshReader(uri, sshd.host(), work_dir=work, warn=print, **options)
+    return VmxSshReader(uri, sshd.host(), work_dir=work, **{"warn": pytest.fail} | options)
 
 
 def read_disk(source_uri: str, out: Path) -> bytes:
@@ -65,6 +66,29 @@ def test_a_machine_is_read_over_ssh(sshd: Sshd, machine: Path, tmp_path: Path) -
             read_disk(disk_uri(disk), tmp_path / "out") == (machine / "web-flat.vmdk").read_bytes()
         )
     assert not (tmp_path / "fetched").exists()
+
+
+def test_a_machine_that_vmware_has_locked_is_refused(
+    sshd: Sshd, machine: Path, tmp_path: Path
+) -> None:
+    (machine / "web.vmx.lck").touch()
+    with pytest.raises(SourceError, match=r"web\.vmx\.lck' lies beside.*running") as caught:
+        vmx_reader(sshd, machine / "web.vmx", tmp_path).read()
+    assert caught.value.code == "E-VMX-RUNNING"
+    warnings: list[str] = []
+    vmx_reader(sshd, machine / "web.vmx", tmp_path, running=warnings.append).read()
+    assert len(warnings) == 1
+
+
+def test_where_nobody_can_look_a_machine_is_read_with_a_warning(
+    sshd: Sshd, machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = sshd.client(key="other")
+    monkeypatch.setattr(SshHost, "command", lambda *_w, **_o: [f"{client}/ssh", sshd.uri()])
+    warnings: list[str] = []
+    vmx_reader(sshd, machine / "web.vmx", tmp_path, warn=warnings.append).read()
+    (warning,) = warnings
+    assert "Whether the machine is shut off is not known" in warning
 
 
 @pytest.mark.rows("1-T183")
