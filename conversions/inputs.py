@@ -6,15 +6,16 @@ from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import Input
 from inventory.models import LibvirtHost, SourceVM
 from inventory.sources.errors import SourceError
+from inventory.sources.ssh import ssh_uri
 from inventory.vddk import vddk_libdir
 
 
 def input_of(vm: SourceVM) -> Input:
     """Return the job's source for a machine, with the password of its host.
 
-    Raises JobError for a domain without a host, and for a password that cannot be read.
+    Raises JobError for a machine whose host was removed, and for a password that cannot be read.
     """
-    if vm.is_domain and vm.host is None:
+    if vm.is_of_host and vm.host is None:
         # Without an address the engine would look for it on this machine.
         raise JobError(
             f"The host of {vm.name} is no longer in the inventory.",
@@ -26,6 +27,8 @@ def input_of(vm: SourceVM) -> Input:
         access = vm.host.access()
     except SourceError as error:
         raise JobError(error.message, remedy=error.remedy) from error
+    if vm.host.is_folder:
+        return Input(kind="vmx", location=ssh_uri(access.uri, vm.location), transport="ssh")
     is_vddk = vm.host.transport == LibvirtHost.Transport.VDDK
     return Input(
         kind=vm.kind,

@@ -27,9 +27,9 @@ from inventory.hosts import request_refresh
 from inventory.models import LibvirtHost
 from inventory.sources.errors import SourceError
 from inventory.sources.host_access import HostAccess
+from inventory.sources.host_listing import ListedDomain
 from inventory.sources.libvirt_child import follow_host
 from inventory.sources.libvirt_events import BEAT_SECONDS
-from inventory.sources.libvirt_listing import ListedDomain
 
 logger = logging.getLogger(__name__)
 
@@ -120,9 +120,9 @@ class Follower:
             LibvirtHost.objects.filter(pk__in=ready).update(followed_at=timezone.now())
 
     def _match(self) -> None:
-        """Follow what is in the inventory and nothing else; VMware's servers tell nothing."""
+        """Follow what is in the inventory and can be, and nothing else."""
         rows = LibvirtHost.objects.only("pk", "name", "uri", "sealed_password", "thumbprint")
-        wanted = {row.pk: row for row in rows if not row.is_vmware}
+        wanted = {row.pk: row for row in rows if row.tells_changes}
         for host in list(self._hosts.values()):
             row = wanted.get(host.pk)
             if row is None or not host.is_reached_as(row):

@@ -1,4 +1,4 @@
-"""The form of a libvirt host; every rule about it lives here."""
+"""The form of a host; every rule about it lives here."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from django.utils.translation import gettext_lazy
 
 from inventory.models import LibvirtHost
 from inventory.sealing import SealedField
+from inventory.sources.certificates import plain_thumbprint
 from inventory.sources.errors import SourceError
-from inventory.sources.host_access import VMWARE, HostAccess, scheme_of
-from inventory.sources.https_session import plain_thumbprint
-from inventory.sources.uris import MAX_CHARACTERS, checked_uri
+from inventory.sources.host_access import VMWARE, HostAccess, checked_address, scheme_of
+from inventory.sources.uris import MAX_CHARACTERS
 from inventory.vddk import vddk_names
 
 _PLAIN = {"autocomplete": "off", "autocapitalize": "off", "spellcheck": "false"}
@@ -38,10 +38,11 @@ class HostForm(forms.Form):
         help_text=gettext_lazy(
             "As libvirt writes it: qemu:///system for this machine, qemu+ssh://user@host/system "
             "or xen+ssh://root@host/ for another one, esx://root@host/ for an ESXi host, "
-            "vpx://user@vcenter/Datacenter/host for a host of a vCenter. Over ssh the user that "
-            "runs the workers needs a key that the host accepts, and must know the host's own. "
-            "Machines of KVM hosts can be converted when their disks lie on this server, or on "
-            "storage it shares."
+            "vpx://user@vcenter/Datacenter/host for a host of a vCenter. Or VMX files that ssh "
+            "leads to: ssh://root@host/vmfs/volumes/datastore, or the file of one machine. Over "
+            "ssh the user that runs the workers needs a key that the host accepts, and must know "
+            "the host's own. Machines of KVM hosts can be converted when their disks lie on this "
+            "server, or on storage it shares."
         ),
         widget=forms.TextInput(attrs={**_PLAIN, "placeholder": "qemu+ssh://root@kvm1/system"}),
     )
@@ -117,7 +118,7 @@ class HostForm(forms.Form):
         """Let only addresses pass that run no program and read no file, each once."""
         uri: str = self.cleaned_data["uri"]
         try:
-            checked_uri(uri)
+            checked_address(uri)
         except SourceError as error:
             raise forms.ValidationError(f"{error.message} {error.remedy}") from error
         known = self._others().filter(uri=uri).first()

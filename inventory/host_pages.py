@@ -1,4 +1,4 @@
-"""Libvirt hosts on the Sources place: add, change, look at, read again, remove."""
+"""Hosts on the Sources place: add, change, look at, read again, remove."""
 
 from __future__ import annotations
 

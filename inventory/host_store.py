@@ -9,7 +9,7 @@ from typing import Any
 from inventory.changes import compare, compare_power, remember
 from inventory.machine_rows import BATCH, columns_of, store_parts
 from inventory.models import LibvirtHost, SourceVM
-from inventory.sources.libvirt_listing import ListedDomain
+from inventory.sources.host_listing import ListedDomain
 from inventory.sources.types import Source
 
 # What a reading may change in a row.
@@ -63,6 +63,7 @@ def _store(
     now: datetime,
 ) -> None:
     """Write the machines of these domains, new or changed, and those that have changed already."""
+    kind = SourceVM.VMX_OVER_SSH if host.is_folder else SourceVM.DOMAIN
     added: list[SourceVM] = []
     rewired: list[SourceVM] = []
     for domain in domains:
@@ -71,7 +72,7 @@ def _store(
         if vm is None:
             added.append(
                 SourceVM(
-                    kind="libvirt", host=host, location=domain.uuid,
+                    kind=kind, host=host, location=domain.uuid,
                     created_by_id=host.created_by_id, **values,
                 )
             )  # fmt: skip

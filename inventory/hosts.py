@@ -1,4 +1,4 @@
-"""The verbs of libvirt hosts: add, ask for a reading, read, remove."""
+"""The verbs of hosts: add, ask for a reading, read, remove."""
 
 from __future__ import annotations
 

@@ -201,12 +201,12 @@ def machine_forget(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Ask, then delete the machine's uploaded file; its history stays."""
     vm = get_vm_for(request.user, uuid)
     active = vm.conversions.active()
-    if vm.is_domain:
+    if vm.is_of_host:
         messages.error(
             request,
             _(
-                "%(name)s is a domain of a libvirt host: it leaves the list when it is undefined "
-                "there, or when the host is removed."
+                "%(name)s is a machine of a host: it leaves the list when it is no longer there, "
+                "or when the host is removed."
             )
             % {"name": vm.name},
         )

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from inventory.sealing import unseal
 from inventory.sources.errors import SourceError
-from inventory.sources.host_access import VMWARE, HostAccess, scheme_of
+from inventory.sources.host_access import SSH, VMWARE, HostAccess, scheme_of
 from inventory.sources.power import BUSY, Power
 from inventory.sources.types import Source
 
@@ -77,7 +77,9 @@ class OvaUpload(models.Model):
 
 
 class LibvirtHost(models.Model):
-    """A host whose domains are listed; read again in the background.
+    """A host whose machines are listed; read again in the background.
+
+    They are libvirt's domains, or the VMX files of a folder that is reached over ssh.
 
     never -> fresh <-> failed     (failed: the rows of its domains stay as they were last seen)
 
@@ -142,6 +144,16 @@ class LibvirtHost(models.Model):
     def is_vmware(self) -> bool:
         """Tell whether it is an ESXi host or a vCenter."""
         return self.scheme in VMWARE
+
+    @property
+    def is_folder(self) -> bool:
+        """Tell whether it is a folder of VMX files over ssh, and not one of libvirt's."""
+        return self.scheme == SSH
+
+    @property
+    def tells_changes(self) -> bool:
+        """Tell whether it can be followed; what cannot is only read again and again."""
+        return not (self.is_vmware or self.is_folder)
 
     def access(self) -> HostAccess:
         """How it is reached, with the password in clear.  Raises SourceError."""
@@ -213,6 +225,9 @@ class SourceVM(models.Model):
         READY = "ready", _("Ready")
         GONE = "gone", _("Gone")
 
+    # Kinds of machines on hosts; other kinds are those of the engine.
+    DOMAIN, VMX_OVER_SSH = "libvirt", "vmx-ssh"
+
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
     name = models.CharField(max_length=255)
     kind = models.CharField(max_length=20, default="ova")
@@ -220,7 +235,8 @@ class SourceVM(models.Model):
     upload = models.OneToOneField(
         OvaUpload, on_delete=models.SET_NULL, null=True, blank=True, related_name="vm"
     )
-    # Of a domain, whose location is its UUID; the two are of one host only once.
+    # Of a domain, whose location is its UUID, or of a VMX file there, whose location is its path;
+    # the two are of one host only once.
     host = models.ForeignKey(
         LibvirtHost, on_delete=models.SET_NULL, null=True, blank=True, related_name="vms"
     )
@@ -272,19 +288,24 @@ class SourceVM(models.Model):
     @property
     def is_domain(self) -> bool:
         """Tell whether it is, or was, a domain of a libvirt host."""
-        return self.kind == "libvirt"
+        return self.kind == self.DOMAIN
+
+    @property
+    def is_of_host(self) -> bool:
+        """Tell whether it is, or was, on a host of the inventory."""
+        return self.kind in (self.DOMAIN, self.VMX_OVER_SSH)
 
     @property
     def may_change_in_place(self) -> bool:
         """Tell whether its disks are where this server can write to them."""
         if self.host is not None and (self.host.is_vmware or self.host.scheme == "xen+ssh"):
             return False
-        return self.kind in ("disk", "libvirt")
+        return self.kind in ("disk", self.DOMAIN)
 
     @property
     def shown_state(self) -> str:
         """The one state that matters most to a reader: a key of the states' look."""
-        if self.is_domain and self.status == self.Status.GONE:
+        if self.is_of_host and self.status == self.Status.GONE:
             return "vanished"
         if self.problem and self.status == self.Status.READY:
             return "unreadable"
@@ -298,7 +319,7 @@ class SourceVM(models.Model):
                 "The disks of %(name)s are still arriving. It can be inspected and converted when "
                 "the upload is complete."
             )
-        elif self.status == self.Status.GONE and not self.is_domain:
+        elif self.status == self.Status.GONE and not self.is_of_host:
             text = _(
                 "The files of %(name)s were deleted; what was found and done stays readable. "
                 "Upload it again to convert it."
@@ -306,7 +327,7 @@ class SourceVM(models.Model):
         elif self.status == self.Status.GONE and self.host is not None:
             text = _(
                 "%(name)s is no longer on the host %(host)s; what was found and done stays "
-                "readable. When it is defined there again, it comes back."
+                "readable. When it is there again, it comes back."
             )
         elif self.status == self.Status.GONE:
             text = _("%(problem)s What was found and done with %(name)s stays readable.")

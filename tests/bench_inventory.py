@@ -94,7 +94,7 @@ def fill(*, hosts: int, machines: int) -> None:
     from inventory.host_store import store_domains
     from inventory.models import LibvirtHost, SourceVM
     from inventory.sources.domain_xml import parse_domain
-    from inventory.sources.libvirt_listing import ListedDomain
+    from inventory.sources.host_listing import ListedDomain
     from inventory.sources.power import Power
     from tests.libvirt_samples import domain
 
@@ -204,7 +204,7 @@ def reading_times(folder: Path, domains: int) -> dict[str, float]:
 
     uri = host_file(folder / "host.xml", [domain(20_000 + number) for number in range(domains)])
     libvirt_child._PROGRAM = [sys.executable, "-c", _PROGRAM]
-    libvirt_child.__dict__["checked_uri"] = str
+    libvirt_child.__dict__["checked_address"] = str
     host = LibvirtHost.objects.create(name="big", uri=uri)
     times = {}
     for name in (f"{domains} domains, all new", f"{domains} domains, unchanged"):

@@ -27,6 +27,10 @@ class LocalServer:
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
+    def show(self, certificate: Path) -> None:
+        """Show another certificate from now on, to who connects."""
+        self._server.socket.context.load_cert_chain(certificate)  # type: ignore[attr-defined]
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self

@@ -43,7 +43,7 @@ def options_parser() -> argparse.ArgumentParser:
     add(
         "--allow-running",
         action="store_true",
-        help="take a domain that is not shut off: for a copy of disks that nothing writes to",
+        help="take a machine that is not shut off: for a copy of disks that nothing writes to",
     )
     add(
         "--disks-anywhere",

@@ -40,7 +40,7 @@ class Input:
     For sources on other hosts: `transport` is "ssh" (`location` is the address of a VMX file then)
     or "vddk", `options` are the pairs of -io, and the password there is `password` or the first
     line of `password_file`.  A password belongs in no file of ours and in no log.
-    `allow_running` takes a domain that is not shut off, with a warning.
+    `allow_running` takes a machine there that is not shut off, with a warning.
     """
 
     kind: str

@@ -96,7 +96,7 @@ def reader_for(
     "libvirtxml": it is a file of domain XML.  "libvirt": it is a domain of the host `connection`.
     With `disks_anywhere` the names of files in a VMX and in images are trusted.  `transport`,
     `password` and `options` are for sources on other hosts: ssh or vddk, the password there, the
-    pairs of -io.  `allow_running` takes domains that are not shut off, with a warning.  `look` is
+    pairs of -io.  `allow_running` takes machines that are not off, with a warning.  `look` is
     called while something is unpacked, and may raise to end it.
     """
     from inventory.sources.disk import DiskReader

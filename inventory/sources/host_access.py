@@ -1,4 +1,4 @@
-"""How a libvirt host is reached: its address and what it asks for."""
+"""How a host is reached: its address and what it asks for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from inventory.sources.ssh import checked_ssh_uri
+from inventory.sources.uris import checked_uri
+
 VMWARE = ("esx", "vpx")
+# Of a folder of VMX files.
+SSH = "ssh"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,3 +43,11 @@ def scheme_of(uri: str) -> str:
         return urlsplit(uri).scheme
     except ValueError:
         return ""
+
+
+def checked_address(uri: str) -> str:
+    """Return the address of a host as it is when it may be used: libvirt's, or that of a folder.
+
+    Raises SourceError.
+    """
+    return checked_ssh_uri(uri) if uri.startswith(f"{SSH}:") else checked_uri(uri)

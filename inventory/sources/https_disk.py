@@ -16,14 +16,19 @@ RETRY = (("retry-delay", "1"), ("retries", "6"))
 
 
 def https_server(
-    url: str, *, cookie_file: Path | None = None, ca_file: Path | None = None, verify: bool = True
+    url: str, *, cookie_file: Path | None = None, pinned: Path | None = None, verify: bool = True
 ) -> NbdServer:
     """Return the server for one URL.
 
     The cookie is read again from its file at most once a second, so that a new session is used as
-    soon as it is there.  `ca_file` holds the certificates that are trusted instead of the host's.
+    soon as it is there.  `pinned` is a Unix socket behind which the server answers (see pinned.py).
     """
-    parameters = [("url", url), ("timeout", str(TIMEOUT_SECONDS)), ("protocols", "https")]
+    if pinned:
+        parameters = [("url", url.replace("https:", "http:", 1)), ("protocols", "http")]
+        parameters += [("unix-socket-path", str(pinned))]
+    else:
+        parameters = [("url", url), ("protocols", "https")]
+    parameters += [("timeout", str(TIMEOUT_SECONDS))]
     # A redirect could lead the cookie to another host.
     parameters += [("followlocation", "false"), ("tcp-keepalive", "true")]
     variables = {}
@@ -31,8 +36,6 @@ def https_server(
         # The script is a fixed word of command; where the file is comes from the environment.
         parameters += [("cookie-script", 'cat -- "$V2V_COOKIE_FILE"'), ("cookie-script-renew", "1")]
         variables["V2V_COOKIE_FILE"] = str(cookie_file)
-    if ca_file:
-        parameters += [("cainfo", str(ca_file))]
     if not verify:
         parameters += [("sslverify", "false")]
     filters = pick_filters("cow", "retry")

@@ -7,7 +7,6 @@ password stays in this process; nbdkit is given the cookie alone, in a private f
 from __future__ import annotations
 
 import base64
-import hashlib
 import http.client
 import os
 import re
@@ -18,22 +17,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from inventory.sources.errors import SourceError
+from inventory.sources.certificates import SessionError, connect_pinned, unreachable
 
 _RENEW_SECONDS = 1500  # VMware's sessions end after 1800
 _TIMEOUT_SECONDS = 120
-_CERTIFICATE_SECONDS = 30
 # A new connection does not wait for a new session, so what is forgotten is to be seen early.
 _LOOK_SECONDS = 60
 _PAUSE_SECONDS = 0.25
 _MAX_REFUSED = 3  # servers lock accounts after some wrong passwords
 _REFUSED = (401, 403)
 _COOKIE = re.compile(r"[!#-+\--:<-~]+=[!-+\--:<-~]*")
-DIGESTS = {40: "sha1", 64: "sha256"}
-
-
-class SessionError(SourceError):
-    """An https server does not let us in or does not answer as it should."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,43 +45,17 @@ class Login:
     thumbprint: str = ""
 
 
-def plain_thumbprint(text: str) -> str:
-    """Return a thumbprint as lower-case hex digits.  Raises SessionError."""
-    plain = text.replace(":", "").lower()
-    if len(plain) not in DIGESTS or not re.fullmatch("[0-9a-f]+", plain):
-        raise SessionError(
-            "E-VC-THUMBPRINT",
-            f"{text[:100]!r} is no thumbprint: {len(plain)} hex digits, 40 or 64 are needed.",
-            remedy="Write the SHA-1 or SHA-256 fingerprint of the server's certificate.",
-        )
-    return plain
+class _PinnedConnection(http.client.HTTPSConnection):
+    """A connection to the server with one certificate."""
 
+    def __init__(self, login: Login) -> None:
+        super().__init__(login.host, login.port, timeout=_TIMEOUT_SECONDS)
+        self._thumbprint = login.thumbprint
 
-def shown_certificate(host: str, port: int) -> str:
-    """Return the certificate that a server shows now, as PEM.  Raises OSError."""
-    return ssl.get_server_certificate((host, port), timeout=_CERTIFICATE_SECONDS)
-
-
-def refuse_thumbprint(host: str, shown: str, wanted: str) -> SessionError:
-    """Return the error of a server that shows another certificate than the one that is trusted."""
-    return SessionError(
-        "E-VC-THUMBPRINT",
-        f"The certificate of {host} has the thumbprint {shown}, not {wanted}.",
-        remedy="Compare it on the server itself: somebody may be between.",
-    )
-
-
-def unreachable(host: str, port: int, error: Exception) -> SessionError:
-    """Return the error of a server that cannot be asked."""
-    why = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error)
-    bad_certificate = isinstance(error, ssl.SSLCertVerificationError)
-    return SessionError(
-        "E-VC-CERTIFICATE" if bad_certificate else "E-VC-CONNECT",
-        f"{host}:{port} cannot be asked: {why}.",
-        remedy="State the thumbprint of its certificate, or add ?no_verify=1 to the address."
-        if bad_certificate
-        else "Check the name of the server and that its port answers.",
-    )
+    def connect(self) -> None:
+        """Connect.  Raises SessionError."""
+        self.sock = connect_pinned(self.host, self.port, self._thumbprint)
+        self.sock.settimeout(self.timeout)
 
 
 class HttpsSession:
@@ -101,41 +68,12 @@ class HttpsSession:
         self._login = login
         self._log = log
         self.cookie_file = folder / "session-cookie"
-        self.ca_file: Path | None = None
         self._url_path = ""
         self._cookie = ""
         self._trouble = threading.Event()
         self._ended = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="https-session", daemon=True)
         self._logged_in = 0.0
-        self._context = ssl.create_default_context()
-        if login.thumbprint:
-            self._pin(folder / "pinned.pem")
-        elif not login.verify:
-            self._context.check_hostname = False
-            self._context.verify_mode = ssl.CERT_NONE
-
-    @property
-    def verify(self) -> bool:
-        """Whether certificates are checked, by their signer or by their thumbprint."""
-        return self._login.verify or bool(self._login.thumbprint)
-
-    def _pin(self, file: Path) -> None:
-        wanted = plain_thumbprint(self._login.thumbprint)
-        try:
-            pem = shown_certificate(self._login.host, self._login.port)
-        except OSError as error:
-            raise self._unreachable(error) from error
-        digest = hashlib.new(DIGESTS[len(wanted)], ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
-        if digest != wanted:
-            raise refuse_thumbprint(self._login.host, digest, wanted)
-        file.write_text(pem)
-        self.ca_file = file
-        self._context = ssl.create_default_context(cadata=pem)
-        self._context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-
-    def _unreachable(self, error: Exception) -> SessionError:
-        return unreachable(self._login.host, self._login.port, error)
 
     def log_in(self, url_path: str) -> int:
         """Ask for a file with the credentials; keep the cookie when it is there.
@@ -159,9 +97,7 @@ class HttpsSession:
         return status
 
     def _head(self, url_path: str, headers: dict[str, str]) -> tuple[int, list[str]]:
-        link = http.client.HTTPSConnection(
-            self._login.host, self._login.port, timeout=_TIMEOUT_SECONDS, context=self._context
-        )
+        link = self._connection()
         try:
             link.request("HEAD", url_path, headers=headers)
             answer = link.getresponse()
@@ -172,9 +108,20 @@ class HttpsSession:
                 "E-VC-HTTP", f"{self._login.host} did not answer in HTTP: {error!r}."
             ) from error
         except OSError as error:
-            raise self._unreachable(error) from error
+            raise unreachable(self._login.host, self._login.port, error) from error
         finally:
             link.close()
+
+    def _connection(self) -> http.client.HTTPSConnection:
+        if self._login.thumbprint:
+            return _PinnedConnection(self._login)
+        context = ssl.create_default_context()
+        if not self._login.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return http.client.HTTPSConnection(
+            self._login.host, self._login.port, timeout=_TIMEOUT_SECONDS, context=context
+        )
 
     def __enter__(self) -> HttpsSession:
         """Begin to renew."""

@@ -1,4 +1,4 @@
-"""Reading and following a libvirt host in a process of its own, which can be given up.
+"""Reading a host and following a libvirt host in a process of its own, which can be given up.
 
 libvirt's calls cannot be given up from within: a host behind a dropping firewall holds them for
 minutes, and ssh below them may wait for an answer that nobody gives.
@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from inventory.sources.errors import SourceError
-from inventory.sources.host_access import HostAccess
-from inventory.sources.libvirt_listing import HostListing
+from inventory.sources.host_access import SSH, HostAccess, checked_address, scheme_of
+from inventory.sources.host_listing import HostListing
 from inventory.sources.uris import checked_uri
 
 _PROGRAM = [sys.executable, "-m", "inventory.sources.libvirt_listing"]
+_SSH_PROGRAM = [sys.executable, "-m", "inventory.sources.vmx_folder"]
 _FOLLOW = [sys.executable, "-m", "inventory.sources.libvirt_events"]
 # The kernel kills the child with us, even after a kill -9 of this process.
 _WRAPPER = ["setpriv", "--pdeathsig", "KILL", "--"]
@@ -41,9 +42,9 @@ def read_host(access: HostAccess, *, with_domains: bool, seconds: int) -> HostLi
 
     The address is checked first; whatever the child started is gone when this returns.
     """
-    checked_uri(access.uri)
+    checked_address(access.uri)
     request = {**access.to_dict(), "domains": with_domains, "seconds": seconds}
-    answer = _ask(request, _PROGRAM)
+    answer = _ask(request, _SSH_PROGRAM if scheme_of(access.uri) == SSH else _PROGRAM)
     if "error" in answer:
         error = answer["error"]
         raise SourceError(error["code"], error["message"], remedy=error["remedy"])

@@ -5,25 +5,16 @@ from __future__ import annotations
 import hashlib
 import re
 import ssl
-from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 import libvirt
 
+from inventory.sources.certificates import shown_certificate
 from inventory.sources.host_access import VMWARE, scheme_of
-from inventory.sources.https_session import shown_certificate
+from inventory.sources.ssh_errors import SSH_CAUSES, Reason
 
 _REFUSED = (libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_AUTH_CANCELLED)
 _MISSING = (libvirt.VIR_ERR_CONFIG_UNSUPPORTED, libvirt.VIR_ERR_NO_SUPPORT)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
-    """What is wrong and what to do; `code` is a stable id."""
-
-    code: str
-    message: str
-    remedy: str
 
 
 # What libvirt says, since its error codes do not tell these apart.
@@ -56,24 +47,7 @@ _CAUSES = (
             remedy="esx:// is for an ESXi host, vpx:// for a vCenter.",
         ),
     ),
-    (
-        re.compile(r"Host key verification failed|host key"),
-        Reason(
-            code="E-LV-HOSTKEY",
-            message="The key of {host} is not known here: {error}.",
-            remedy="Let the user that runs the workers connect there once with ssh, and compare "
-            "the key that is shown.",
-        ),
-    ),
-    (
-        re.compile(r"Permission denied \("),
-        Reason(
-            code="E-LV-AUTH",
-            message="{host} accepts no key of this user: {error}.",
-            remedy="Add the public key of the user that runs the workers to the authorized keys "
-            "there.",
-        ),
-    ),
+    *SSH_CAUSES,
 )
 _CERTIFICATE = re.compile(r"SSL peer certificate|\((51|60)\)")
 

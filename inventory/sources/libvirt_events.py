@@ -22,8 +22,9 @@ import libvirt
 
 from inventory.sources.errors import SourceError
 from inventory.sources.host_access import HostAccess
+from inventory.sources.host_listing import MAX_MEMORY_BYTES
 from inventory.sources.libvirt_host import LibvirtError, connection
-from inventory.sources.libvirt_listing import MAX_MEMORY_BYTES, list_domain
+from inventory.sources.libvirt_listing import list_domain
 
 BEAT_SECONDS = 10
 # A start or an end is several events; what they leave behind is looked at once.

@@ -1,30 +1,26 @@
-"""Everything a libvirt host has, read at once; also a program, since libvirt may hang.
-
-As a program it takes one request as JSON on its input, a HostAccess with {"domains", "seconds"},
-and prints one answer: {"listing": ...} or {"error": {"code", "message", "remedy"}}.
-libvirt_child.py runs it.
-"""
+"""Everything a libvirt host has, read at once; also a program, since libvirt may hang."""
 
 from __future__ import annotations
 
-import json
-import resource
-import signal
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import libvirt
 
 from inventory.sources.domain_xml import Volume, parse_domain
 from inventory.sources.errors import SourceError
 from inventory.sources.host_access import HostAccess
-from inventory.sources.libvirt_host import connection, has_saved_memory, power_of, volume_of
+from inventory.sources.host_listing import HostListing, ListedDomain, answer
+from inventory.sources.libvirt_host import (
+    LibvirtError,
+    connection,
+    has_saved_memory,
+    power_of,
+    volume_of,
+)
 from inventory.sources.power import Power
-from inventory.sources.types import Source, SourceDisk
+from inventory.sources.types import SourceDisk
 
-MAX_MEMORY_BYTES = 2 << 30
 _VMWARE = "ESX"  # what libvirt calls the driver for all of their servers
 # Gives the pool and the capacity in bytes of the volume with that path.
 _FindVolume = Callable[[str], tuple[str, int] | None]
@@ -35,72 +31,20 @@ _LISTS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListedDomain:
-    """One domain of a host; `source` is None when its XML cannot be used, `problem` says why.
-
-    `pools` are the storage pools that its disks lie in, each once.
-    """
-
-    uuid: str
-    name: str
-    power: Power
-    memory_bytes: int
-    vcpus: int
-    source: Source | None = None
-    code: str = ""
-    problem: str = ""
-    snapshots: tuple[str, ...] = ()
-    has_saved_memory: bool = False
-    pools: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return asdict(self) | {"source": self.source.to_dict() if self.source else None}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ListedDomain:
-        """Build one from `to_dict()`'s form.  Raises KeyError, TypeError or ValueError."""
-        source = data["source"]
-        lists = {name: tuple(data[name]) for name in ("snapshots", "pools", "warnings")}
-        return cls(
-            **{
-                **data,
-                **lists,
-                "power": Power(data["power"]),
-                "source": Source.from_dict(source) if source else None,
-            }
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostListing:
-    """A host, in words for people, and its domains; `count` is also known without reading them."""
-
-    description: str
-    count: int
-    domains: tuple[ListedDomain, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        domains = [d.to_dict() for d in self.domains]
-        return {"description": self.description, "count": self.count, "domains": domains}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> HostListing:
-        """Build one from `to_dict()`'s form.  Raises KeyError, TypeError or ValueError."""
-        domains = tuple(ListedDomain.from_dict(d) for d in data["domains"])
-        return cls(description=data["description"], count=data["count"], domains=domains)
-
-
 def list_host(access: HostAccess, *, with_domains: bool = True) -> HostListing:
     """Connect to a host and return what it has.  Raises SourceError; may never return."""
     password = access.password or None
-    with connection(access.uri, password=password, thumbprint=access.thumbprint) as link:
-        count = link.numOfDomains() + link.numOfDefinedDomains()
-        domains = list_domains(link) if with_domains else ()
-        return HostListing(description=_describe(link), count=count, domains=domains)
+    try:
+        with connection(access.uri, password=password, thumbprint=access.thumbprint) as link:
+            count = link.numOfDomains() + link.numOfDefinedDomains()
+            domains = list_domains(link) if with_domains else ()
+            return HostListing(description=_describe(link), count=count, domains=domains)
+    except libvirt.libvirtError as error:
+        raise LibvirtError(
+            "E-LV-READ",
+            f"The host {access.uri} stopped answering: {error}.",
+            remedy="Check that libvirt runs there; its own log says more.",
+        ) from error
 
 
 def list_domains(link: libvirt.virConnect) -> tuple[ListedDomain, ...]:
@@ -260,24 +204,7 @@ def _describe(link: libvirt.virConnect) -> str:
 
 def main() -> None:
     """Answer one request."""
-    request = json.load(sys.stdin)
-    # Whoever asked may be gone; then nobody else ends a call that hangs.
-    signal.alarm(int(request["seconds"]) + 5)
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
-    answer: dict[str, Any]
-    try:
-        access = HostAccess.from_dict(request)
-        listing = list_host(access, with_domains=request["domains"])
-        answer = {"listing": listing.to_dict()}
-    except SourceError as error:
-        answer = {
-            "error": {"code": error.code, "message": error.message, "remedy": error.remedy},
-        }
-    except libvirt.libvirtError as error:
-        message = f"The host {request['uri']} stopped answering: {error}."
-        remedy = "Check that libvirt runs there; its own log says more."
-        answer = {"error": {"code": "E-LV-READ", "message": message, "remedy": remedy}}
-    json.dump(answer, sys.stdout)
+    answer(list_host)
 
 
 if __name__ == "__main__":

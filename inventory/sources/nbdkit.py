@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from inventory.sources.base import disk_uri
@@ -213,6 +213,15 @@ class Servers:
         """The private folder of the conversion."""
         return self._folder
 
+    @cached_property
+    def socket_folder(self) -> Path:
+        """A folder as private as that one, in which paths are short enough for sockets."""
+        if len(os.fsencode(self._folder)) + 10 <= _MAX_SOCKET_BYTES:
+            return self._folder
+        short = tempfile.mkdtemp(prefix="v2vnbd.", dir="/tmp")
+        self._stack.callback(shutil.rmtree, short, ignore_errors=True)
+        return Path(short)
+
     def stop_keeping(self) -> None:
         """Keep no blocks that are read from now on: the copy reads each once."""
         self._keep_reads.unlink(missing_ok=True)
@@ -239,20 +248,13 @@ class Servers:
             self.log(f"nbdkit: {line}")
             on_line(line)
 
-        socket = self._socket_folder() / f"in{len(self._running)}"
+        socket = self.socket_folder / f"in{len(self._running)}"
         running = _Running(server, socket, self._folder, told)
         self._stack.callback(running.stop)
         self._running.append(running)
         self.log(" ".join(running.argv))
         running.wait_ready()
         return socket
-
-    def _socket_folder(self) -> Path:
-        if len(os.fsencode(self._folder)) + 10 <= _MAX_SOCKET_BYTES:
-            return self._folder
-        short = tempfile.mkdtemp(prefix="v2vnbd.", dir="/tmp")
-        self._stack.callback(shutil.rmtree, short, ignore_errors=True)
-        return Path(short)
 
     def serve(
         self,

@@ -1,69 +1,54 @@
-"""A way to a VMware server with one certificate, for a libvirt that can only trust all or some.
+"""Ways to an https server with one certificate, for programs that can only trust all or some.
 
-libvirt's driver checks who signed a certificate, or nothing.  Here it speaks plainly with a port of
-this machine, from where what it says goes on over TLS, to that one certificate.
+libvirt's driver and libcurl check who signed a certificate and which names it has, or nothing.
+Here they speak plainly with a socket of this machine, from where what they say goes on over TLS, to
+that one certificate.
 """
 
 from __future__ import annotations
 
-import hashlib
 import select
 import socket
 import socketserver
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
-from inventory.sources.https_session import (
-    DIGESTS,
-    plain_thumbprint,
-    refuse_thumbprint,
-    unreachable,
-)
-from inventory.sources.vmware import VmwareServer
+from inventory.sources.certificates import connect_pinned
 
-_CONNECT_SECONDS = 30
+_SEND_SECONDS = 30
 _CHUNK_BYTES = 1 << 16
 
 
 @contextmanager
 def pinned_address(uri: str, thumbprint: str) -> Iterator[str]:
-    """Give an address for libvirt behind which the server with that certificate answers.
+    """Give an address for libvirt behind which the server of a checked one answers.
 
-    Raises SessionError when it shows another one or does not answer.
+    Raises SessionError when it shows another certificate or does not answer.
     """
-    server = VmwareServer.from_uri(uri)
-    wanted = plain_thumbprint(thumbprint)
-    connect_pinned(server, wanted).close()
+    parts = urlsplit(uri)
+    beyond = partial(connect_pinned, parts.hostname or "", parts.port or 443, thumbprint)
+    beyond().close()
+    with _Forwarder(("127.0.0.1", 0), beyond) as forwarder:
+        yield _local_address(uri, forwarder.server_address[1])
 
-    class Handler(socketserver.BaseRequestHandler):
-        """One connection of libvirt."""
 
-        def handle(self) -> None:
-            with connect_pinned(server, wanted) as beyond:
-                for link in (self.request, beyond):
-                    # What waits for an answer must not wait for its acknowledgement too.
-                    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                forward(self.request, beyond)
+@contextmanager
+def pinned_socket(path: Path, host: str, port: int, thumbprint: str) -> Iterator[None]:
+    """Have a Unix socket behind which the server with that certificate answers.
 
-    with _Server(("127.0.0.1", 0), Handler) as forwarder:
-        thread = threading.Thread(target=forwarder.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
+    It is as private as its folder; to a port anybody on this machine could connect.
+    """
+    with _Forwarder(str(path), partial(connect_pinned, host, port, thumbprint)):
         try:
-            yield _local_address(uri, forwarder.server_address[1])
+            yield
         finally:
-            forwarder.shutdown()
-
-
-class _Server(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-    # A connection that stays open must not hold up the end.
-    block_on_close = False
-
-    def handle_error(self, *_of: object) -> None:
-        """Say nothing: libvirt sees that its connection ended."""
+            path.unlink()
 
 
 def _local_address(uri: str, port: int) -> str:
@@ -74,25 +59,42 @@ def _local_address(uri: str, port: int) -> str:
     return urlunsplit((parts.scheme, f"{user}127.0.0.1:{port}", parts.path, query, ""))
 
 
-def connect_pinned(server: VmwareServer, wanted: str) -> ssl.SSLSocket:
-    """Connect to the certificate with that digest, in plain hex.  Raises SessionError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # The digest says more than a signature and a name do.
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    try:
-        plain = socket.create_connection((server.host, server.port), timeout=_CONNECT_SECONDS)
-        link = context.wrap_socket(plain, server_hostname=server.host)
-    except OSError as error:
-        raise unreachable(server.host, server.port, error) from error
-    shown = hashlib.new(DIGESTS[len(wanted)], link.getpeercert(binary_form=True) or b"").hexdigest()
-    if shown != wanted:
-        link.close()
-        raise refuse_thumbprint(server.host, shown, wanted)
-    return link
+class _Forwarder(socketserver.ThreadingTCPServer):
+    """Listens at a port, or at a path as a Unix socket; each connection leads to one `beyond`."""
+
+    daemon_threads = True
+    # A connection that stays open must not hold up the end.
+    block_on_close = False
+
+    def __init__(self, address: tuple[str, int] | str, beyond: Callable[[], ssl.SSLSocket]) -> None:
+        self.address_family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        self.beyond = beyond
+        super().__init__(address, _Connection)  # type: ignore[arg-type]  # a path with AF_UNIX
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, *_of: object) -> None:
+        """Say nothing: who connected sees that its connection ended."""
 
 
-def forward(here: socket.socket, beyond: ssl.SSLSocket) -> None:
+class _Connection(socketserver.BaseRequestHandler):
+    server: _Forwarder
+
+    def handle(self) -> None:
+        here = self.request
+        with self.server.beyond() as beyond:
+            if here.family != socket.AF_UNIX:
+                here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _forward(here, beyond)
+
+
+def _forward(here: socket.socket, beyond: ssl.SSLSocket) -> None:
     """Carry bytes both ways until one side ends."""
     while True:
         ready = [beyond] if beyond.pending() else select.select([here, beyond], [], [])[0]
@@ -100,7 +102,7 @@ def forward(here: socket.socket, beyond: ssl.SSLSocket) -> None:
             if link is here:
                 data = here.recv(_CHUNK_BYTES)
                 if data:
-                    beyond.settimeout(_CONNECT_SECONDS)
+                    beyond.settimeout(_SEND_SECONDS)
                     beyond.sendall(data)
             else:
                 beyond.settimeout(0)

@@ -40,11 +40,13 @@ def remote_reader(
     """
     if transport is not None and transport not in TRANSPORTS:
         raise _unfit(f"The transport {transport[:40]!r} is not known; ssh and vddk are.")
+    running = warn if allow_running else None
     if kind == "vmx" and transport == "ssh":
         _refuse_others(options, SSH_OPTIONS)
         host = SshHost.from_parts(location, password=password, options=options)
-        return VmxSshReader(location, host, work_dir=work_dir, warn=warn, anywhere=disks_anywhere)
-    running = warn if allow_running else None
+        return VmxSshReader(
+            location, host, work_dir=work_dir, warn=warn, anywhere=disks_anywhere, running=running
+        )
     scheme = ""
     if kind == "libvirt" and connection:
         parts = urlsplit(checked_uri(connection))

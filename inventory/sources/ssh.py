@@ -5,11 +5,12 @@ The host must be known: its key has to be in a file of known hosts.
 
 from __future__ import annotations
 
+import posixpath
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from inventory.sources.errors import SourceError
 from inventory.sources.https_disk import RETRY
@@ -22,8 +23,12 @@ from inventory.sources.nbdkit import (
     pick_filters,
     quoted,
 )
-from inventory.sources.uris import HOST, USER
+from inventory.sources.uris import HOST, USER, is_plain
 
+_OPTIONS = (
+    "BatchMode=yes", "StrictHostKeyChecking=yes", "ClearAllForwardings=yes",
+    "PermitLocalCommand=no",
+)  # fmt: skip
 _CONNECT_SECONDS = 60
 _COPY_SECONDS = 300
 
@@ -79,6 +84,22 @@ class SshHost:
             known_hosts=files["ssh-known-hosts"],
         )
 
+    def command(self, word: str, *, options: Sequence[str] = ()) -> list[str]:
+        """Return how OpenSSH's client is called, which asks nobody anything and trusts no key."""
+        words = ["ssh", "-x", "-a", *options]
+        for option in _OPTIONS:
+            words += ["-o", option]
+        if self.port:
+            words += ["-p", str(self.port)]
+        if self.user is not None:
+            words += ["-l", self.user]
+        # ssh takes %d and the like in names of files for something else.
+        if self.identity:
+            words += ["-i", self.identity.replace("%", "%%")]
+        if self.known_hosts:
+            words += ["-o", f'UserKnownHostsFile="{self.known_hosts.replace("%", "%%")}"']
+        return [*words, "--", self.host, word]
+
     def server(self, path: str, *, patient: bool = True) -> NbdServer:
         """Return the server for a file; a patient one outlasts interruptions of the network."""
         filters = pick_filters("cow", "retry") if patient else ()
@@ -127,6 +148,25 @@ def ssh_path(uri: str) -> str:
     if any(ord(c) < 32 or c == "\x7f" for c in path):
         raise _refused(uri, "its path holds control characters")
     return path
+
+
+def ssh_uri(uri: str, path: str) -> str:
+    """Return the address of another path on the host of an address."""
+    return urlunsplit(("ssh", urlsplit(uri).netloc, quote(path), "", ""))
+
+
+def checked_ssh_uri(uri: str) -> str:
+    """Return the address of a folder or a VMX file as it is when it may be used.
+
+    Raises SourceError (E-SSH-URI).
+    """
+    if not is_plain(uri):
+        raise _refused(uri, "it is too long or holds characters that no address has")
+    SshHost.from_parts(uri, password=None, options={})
+    path = ssh_path(uri.removesuffix("/"))
+    if posixpath.normpath(path) != path or path.startswith("//") or not path.isprintable():
+        raise _refused(uri, "its path is none that leads straight to a folder or a file")
+    return uri
 
 
 def read_file(host: SshHost, path: str, folder: Path, *, max_bytes: int) -> bytes:

@@ -34,9 +34,14 @@ def _refused(uri: str, why: str) -> SourceError:
     )
 
 
+def is_plain(uri: str) -> bool:
+    """Tell whether an address is not too long and holds only what addresses hold."""
+    return len(uri) <= MAX_CHARACTERS and uri.isascii() and uri.isprintable() and " " not in uri
+
+
 def checked_uri(uri: str) -> str:
     """Return the address as it is when it may be used.  Raises SourceError (E-LV-URI)."""
-    if len(uri) > MAX_CHARACTERS or not uri.isascii() or not uri.isprintable() or " " in uri:
+    if not is_plain(uri):
         raise _refused(uri, "it is too long or holds characters that no address has")
     try:
         parts = urlsplit(uri)

@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from inventory.sources.base import Warn
+from inventory.sources.certificates import SessionError
 from inventory.sources.domain_xml import parse_domain
 from inventory.sources.errors import SourceError
 from inventory.sources.https_disk import https_server
-from inventory.sources.https_session import HttpsSession, Login, SessionError
+from inventory.sources.https_session import HttpsSession, Login
 from inventory.sources.nbdkit import Servers, quoted
 from inventory.sources.ovf_xml import parse_xml
+from inventory.sources.pinned import pinned_socket
 from inventory.sources.types import Source
 from inventory.sources.uris import checked_uri
 
@@ -156,9 +158,14 @@ class VmwareHttpsReader:
 
     def serve(self, source: Source, servers: Servers) -> Source:
         """Log in and serve every disk.  Raises SourceError."""
-        session = HttpsSession(self._login, servers.folder, servers.log)
+        login = self._login
+        session = HttpsSession(login, servers.folder, servers.log)
         places = [self._find(session, disk.path) for disk in source.disks]
         servers.enter(session)
+        pinned = None
+        if login.thumbprint:
+            pinned = servers.socket_folder / "pinned"
+            servers.enter(pinned_socket(pinned, login.host, login.port, login.thumbprint))
         return replace(
             source,
             disks=tuple(
@@ -167,8 +174,8 @@ class VmwareHttpsReader:
                     https_server(
                         disk_url(self._server, place),
                         cookie_file=session.cookie_file,
-                        ca_file=session.ca_file,
-                        verify=session.verify,
+                        pinned=pinned,
+                        verify=login.verify,
                     ),
                     on_line=session.look,
                 )

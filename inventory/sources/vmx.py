@@ -10,8 +10,10 @@ from inventory.sources.base import Warn
 from inventory.sources.errors import DescriptorError, ImageError
 from inventory.sources.local_image import local_disk
 from inventory.sources.ova import name_from_file
+from inventory.sources.power import BUSY
 from inventory.sources.tar import printable
 from inventory.sources.types import CpuTopology, Firmware, Source, SourceDisk
+from inventory.sources.vmx_beside import power_beside
 from inventory.sources.vmx_devices import VmxDisk, disks, nics, removables
 from inventory.sources.vmx_text import MAX_BYTES, VmxText, parse_vmx
 
@@ -85,23 +87,17 @@ class VmxReader:
 
     def _warn_of_use(self) -> None:
         """Warn of what VMware leaves beside a machine that runs or is suspended."""
-        stem = self._path.stem
         try:
-            beside = [e for e in sorted(self._path.parent.iterdir()) if e.name.startswith(stem)]
+            sizes = {e.name: e.lstat().st_size for e in self._path.parent.iterdir()}
         except OSError:
             return  # the folder may be closed, and its files open
-        for entry in beside:
-            is_locked = entry.suffix == ".lck" and entry.is_dir()
-            is_memory = entry.suffix == ".vmem" or (
-                entry.suffix == ".vmss" and entry.is_file() and entry.stat().st_size > 0
+        power, trace = power_beside(self._path.name, sizes)
+        if power in BUSY:
+            self._warn(
+                f"{printable(trace)} lies beside {self._path.name}: the machine seems to "
+                "be running or suspended, and its disks in the middle of what it was doing. "
+                "Shut it down from inside, then copy its files again."
             )
-            if is_locked or is_memory:
-                self._warn(
-                    f"{printable(entry.name)} lies beside {self._path.name}: the machine seems to "
-                    "be running or suspended, and its disks in the middle of what it was doing. "
-                    "Shut it down from inside, then copy its files again."
-                )
-                return
 
     def verify(self, progress: Callable[[int, int], None]) -> list[dict[str, str]]:
         """Return nothing: a VMX file carries no digests."""

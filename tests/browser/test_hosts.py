@@ -45,7 +45,7 @@ def test_a_host_is_added_and_its_machines_show_up(
 ) -> None:
     page = open_page("administrator")
     page.goto("/sources/")
-    page.get_by_role("link", name="Add a libvirt host").click()
+    page.get_by_role("link", name="Add a host").click()
     page.get_by_label("Name").fill("bench")
     page.get_by_label("Address").fill("qemu+ext:///system?command=/bin/false")
     page.get_by_role("button", name="Add host").click()

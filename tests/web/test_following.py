@@ -22,8 +22,9 @@ from inventory import following
 from inventory.following import Follower, store_news
 from inventory.host_store import store_domains
 from inventory.models import LibvirtHost, SourceVM
+from inventory.sources.host_listing import ListedDomain
 from inventory.sources.libvirt_child import follow_host
-from inventory.sources.libvirt_listing import ListedDomain, list_domain, list_domains
+from inventory.sources.libvirt_listing import list_domain, list_domains
 from tests.libvirt_daemon import URI, running_libvirtd
 from tests.libvirt_samples import domain, host_file
 

@@ -19,7 +19,7 @@ from inventory import hosts, tasks
 from inventory.following import Follower
 from inventory.models import LibvirtHost, SourceVM
 from inventory.sealing import seal
-from inventory.sources.libvirt_listing import HostListing
+from inventory.sources.host_listing import HostListing
 from tests.demo import make_conversion, make_user, make_vm
 from tests.vsphere import PASSWORD, VSphere
 

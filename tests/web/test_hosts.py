@@ -27,7 +27,8 @@ from inventory.host_store import store_domains
 from inventory.models import LibvirtHost, SourceDisk, SourceNic, SourceVM
 from inventory.sources.errors import SourceError
 from inventory.sources.host_access import HostAccess
-from inventory.sources.libvirt_listing import HostListing, list_domains
+from inventory.sources.host_listing import HostListing
+from inventory.sources.libvirt_listing import list_domains
 from tests.demo import make_conversion, make_user, make_vm
 from tests.libvirt_samples import domain, host_file
 
@@ -96,7 +97,7 @@ def test_without_hosts_the_page_teaches_the_next_step(
     administrator: Client, operator: Client
 ) -> None:
     page = administrator.get("/sources/").content.decode()
-    assert "No libvirt hosts yet. Add one by its address" in page
+    assert "No hosts yet. Add one by its address" in page
     page = operator.get("/sources/").content.decode()
     assert "Adding one needs the role Administrators" in page
     assert "/sources/hosts/add/" not in page

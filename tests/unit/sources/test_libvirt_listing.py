@@ -14,8 +14,9 @@ import pytest
 
 from inventory.sources.errors import SourceError
 from inventory.sources.host_access import HostAccess
+from inventory.sources.host_listing import HostListing, ListedDomain
 from inventory.sources.libvirt_child import _ask, read_host
-from inventory.sources.libvirt_listing import HostListing, ListedDomain, list_domains
+from inventory.sources.libvirt_listing import list_domains
 from inventory.sources.power import Power
 from tests.libvirt_samples import domain, host_file
 

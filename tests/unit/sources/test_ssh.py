@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import random
-import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +18,7 @@ from inventory.sources.ssh import SshHost, read_file, ssh_path
 from inventory.sources.types import Controller
 from inventory.sources.vmx_ssh import VmxSshReader
 from inventory.sources.xen_ssh import XenSshReader
+from tests.sshd import Sshd
 
 SIZE = 2 << 20
 VMX = """displayName = "web 01"
@@ -30,64 +28,10 @@ scsi0:0.fileName = "{disk}"
 """
 
 
-class Sshd:
-    """A daemon that lets the client key in; `known` holds its host key, `unknown` another one."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for name in ("host", "client", "other"):
-            subprocess.run(
-                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)],
-                check=True,
-            )
-        shutil.copy(folder / "client.pub", folder / "authorized")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        config = folder / "config"
-        config.write_text(
-            f"ListenAddress 127.0.0.1:{self.port}\nHostKey {folder}/host\nStrictModes no\n"
-            f"AuthorizedKeysFile {folder}/authorized\nPidFile none\nUsePAM no\n"
-            "PermitRootLogin yes\nPasswordAuthentication no\nPubkeyAuthentication yes\n"
-            "MaxStartups 50\nSubsystem sftp internal-sftp\n"
-        )
-        # Where privileges are separated, a folder for it must be there.
-        if os.geteuid() == 0:
-            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-        # It wants to be called by its whole path.
-        self.process = subprocess.Popen(
-            ["/usr/sbin/sshd", "-D", "-E", str(folder / "log"), "-f", str(config)]
-        )
-        for name, key in (("known", "host"), ("unknown", "other")):
-            words = (folder / f"{key}.pub").read_text().split()[:2]
-            (folder / name).write_text(f"[localhost]:{self.port} {' '.join(words)}\n")
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.05)
-        raise AssertionError((folder / "log").read_text())
-
-    def uri(self, path: str = "") -> str:
-        return f"ssh://{getpass.getuser()}@localhost:{self.port}{path}"
-
-    def host(self, *, key: str = "client", known: str = "known") -> SshHost:
-        options = {
-            "ssh-identity": (str(self.folder / key),),
-            "ssh-known-hosts": (str(self.folder / known),),
-        }
-        return SshHost.from_parts(self.uri(), password=None, options=options)
-
-
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    if not Path("/usr/sbin/sshd").exists():
-        pytest.skip("openssh-server is not installed (script/setup --with-tests installs it)")
-    daemon = Sshd(tmp_path_factory.mktemp("sshd"))
-    yield daemon
-    daemon.process.terminate()
-    daemon.process.wait()
+    with Sshd(tmp_path_factory.mktemp("sshd")) as daemon:
+        yield daemon
 
 
 @pytest.fixture
@@ -100,9 +44,9 @@ def machine(tmp_path: Path) -> Path:
     return folder
 
 
-def vmx_reader(sshd: Sshd, vmx: Path, work: Path, **options: bool) -> VmxSshReader:
+def vmx_reader(sshd: Sshd, vmx: Path, work: Path, **options: Any) -> VmxSshReader:
     uri = sshd.uri(str(vmx).replace(" ", "%20"))
-    return VmxSshReader(uri, sshd.host(), work_dir=work, warn=print, **options)
+    return VmxSshReader(uri, sshd.host(), work_dir=work, **{"warn": pytest.fail} | options)
 
 
 def read_disk(source_uri: str, out: Path) -> bytes:
@@ -122,6 +66,29 @@ def test_a_machine_is_read_over_ssh(sshd: Sshd, machine: Path, tmp_path: Path) -
             read_disk(disk_uri(disk), tmp_path / "out") == (machine / "web-flat.vmdk").read_bytes()
         )
     assert not (tmp_path / "fetched").exists()
+
+
+def test_a_machine_that_vmware_has_locked_is_refused(
+    sshd: Sshd, machine: Path, tmp_path: Path
+) -> None:
+    (machine / "web.vmx.lck").touch()
+    with pytest.raises(SourceError, match=r"web\.vmx\.lck' lies beside.*running") as caught:
+        vmx_reader(sshd, machine / "web.vmx", tmp_path).read()
+    assert caught.value.code == "E-VMX-RUNNING"
+    warnings: list[str] = []
+    vmx_reader(sshd, machine / "web.vmx", tmp_path, running=warnings.append).read()
+    assert len(warnings) == 1
+
+
+def test_where_nobody_can_look_a_machine_is_read_with_a_warning(
+    sshd: Sshd, machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = sshd.client(key="other")
+    monkeypatch.setattr(SshHost, "command", lambda *_w, **_o: [f"{client}/ssh", sshd.uri()])
+    warnings: list[str] = []
+    vmx_reader(sshd, machine / "web.vmx", tmp_path, warn=warnings.append).read()
+    (warning,) = warnings
+    assert "Whether the machine is shut off is not known" in warning
 
 
 @pytest.mark.rows("1-T183")

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from inventory.sources.base import RemoteReader, disk_uri
+from inventory.sources.certificates import plain_thumbprint
 from inventory.sources.errors import SourceError
-from inventory.sources.https_session import first_line, plain_thumbprint
+from inventory.sources.https_session import first_line
 from inventory.sources.nbdkit import Servers
 from inventory.sources.types import Controller, Source
 from inventory.sources.vmware import (
@@ -216,11 +217,37 @@ def test_certificates_are_checked_unless_it_is_said_not_to(
     assert site.mood.requests == []
 
 
-def test_a_thumbprint_trusts_one_certificate(site: Site, image: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [(), ("localhost.localdomain",)])
+def test_a_thumbprint_trusts_one_certificate_whatever_names_it_has(
+    tmp_path: Path, image: Path, names: tuple[str, ...]
+) -> None:
+    site = Site(tmp_path, image, *names)
     reader = site.reader(query="", options={"https-thumbprint": (site.thumbprint,)})
     site.served(reader, copy_is(image, tmp_path / "out"))
-    assert any("cainfo=" in line for line in site.lines)
+    assert site.mood.logins == 1
     assert not any("sslverify" in line for line in site.lines)
+    assert list(site.work.iterdir()) == []
+
+
+def test_another_certificate_is_noticed_while_disks_are_read(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inventory.sources.https_disk.RETRY", (("retries", "1"),))
+
+    def use(source: Source) -> None:
+        folder = tmp_path / "other"
+        folder.mkdir()
+        site.server.show(make_certificate(folder)[0])
+        asked = list(site.mood.requests)
+        done = subprocess.run(
+            ["qemu-img", "convert", "-O", "raw", disk_uri(source.disks[0]), str(tmp_path / "out")],
+            capture_output=True,
+        )
+        assert done.returncode
+        assert site.mood.requests == asked
+
+    site.served(site.reader(query="", options={"https-thumbprint": (site.thumbprint,)}), use)
+    assert any("localhost has the thumbprint" in line for line in site.lines)
 
 
 def test_another_certificate_gets_no_password(site: Site) -> None:

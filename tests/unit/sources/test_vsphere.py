@@ -17,9 +17,9 @@ import pytest
 from inventory.sources.base import RemoteReader, disk_uri, reader_for
 from inventory.sources.errors import SourceError
 from inventory.sources.host_access import HostAccess
+from inventory.sources.host_listing import HostListing, ListedDomain
 from inventory.sources.libvirt_child import read_host
 from inventory.sources.libvirt_errors import why_no_connection
-from inventory.sources.libvirt_listing import HostListing, ListedDomain
 from inventory.sources.nbdkit import Servers
 from inventory.sources.power import Power
 from inventory.sources.types import Controller
