@@ -20,9 +20,10 @@ from inventory.imports import kind_of
 from inventory.incoming import UploadRefusedError, check_room
 from inventory.machine_rows import columns_of, store_parts
 from inventory.models import OvaUpload, SourceVM
-from inventory.sources.base import SourceReader, reader_for
+from inventory.sources.base import SourceReader
 from inventory.sources.errors import SourceError
 from inventory.sources.ova import OvaReader
+from inventory.sources.readers import reader_for
 from inventory.sources.types import Source
 from v2vweb.celery import send
 

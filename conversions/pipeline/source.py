@@ -12,9 +12,11 @@ from conversions.pipeline.job import Input, Job, Mode
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
 from conversions.pipeline.stop import check_stop
-from inventory.sources.base import RemoteReader, SourceReader, Warn, reader_for
+from inventory.sources.base import SourceReader, Warn
 from inventory.sources.https_session import first_line
 from inventory.sources.nbdkit import Servers
+from inventory.sources.readers import reader_for
+from inventory.sources.remote import RemoteReader
 from inventory.sources.text import legacy
 from inventory.sources.types import Source
 

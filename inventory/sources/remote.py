@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from inventory.sources.base import SourceReader, Warn
 from inventory.sources.errors import SourceError
 from inventory.sources.input_options import HTTPS_OPTIONS, SSH_OPTIONS, TRANSPORTS
 from inventory.sources.libvirt_host import domain_xml
-from inventory.sources.nbdkit import forget_proxies
+from inventory.sources.nbdkit import Servers, forget_proxies
 from inventory.sources.ssh import SshHost
+from inventory.sources.types import Source
 from inventory.sources.uris import checked_uri
 from inventory.sources.vddk import VddkReader
 from inventory.sources.vmware import VmwareHttpsReader
@@ -19,6 +21,18 @@ from inventory.sources.vmx_ssh import VmxSshReader
 from inventory.sources.xen_ssh import XenSshReader
 
 _VMWARE = ("esx", "gsx", "vpx")
+
+
+@runtime_checkable
+class RemoteReader(Protocol):
+    """A reader whose disks may lie on other hosts."""
+
+    def serve(self, source: Source, servers: Servers) -> Source:
+        """Start servers for those of the disks that need one, and return the source with them.
+
+        Raises SourceError.
+        """
+        ...
 
 
 def remote_reader(

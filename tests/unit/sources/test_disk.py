@@ -17,10 +17,11 @@ from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import Input, Job, Mode
 from conversions.pipeline.overlay import create_overlays
 from conversions.pipeline.report import RecordingReporter
-from inventory.sources.base import disk_uri, reader_for
+from inventory.sources.base import disk_uri
 from inventory.sources.disk import DiskReader, nbd_server
 from inventory.sources.errors import SourceError
 from inventory.sources.nbdkit import Servers
+from inventory.sources.readers import reader_for
 
 COMPARE = ("qemu-img", "compare", "-q", "-f", "raw")
 

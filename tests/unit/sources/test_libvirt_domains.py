@@ -10,9 +10,9 @@ import libvirt
 import pytest
 
 from inventory.sources import libvirt_host
-from inventory.sources.base import reader_for
 from inventory.sources.errors import SourceError
 from inventory.sources.libvirt_host import check_idle, connection, find_domain, refuse_busy
+from inventory.sources.readers import reader_for
 
 UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"
 NODE = """<node><domain type='test'><name>busy</name><memory>1024</memory><os><type>hvm</type></os>

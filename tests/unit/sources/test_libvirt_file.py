@@ -15,11 +15,11 @@ from conversions.pipeline.errors import TargetError
 from conversions.pipeline.job import Input, Job, Mode
 from conversions.pipeline.report import RecordingReporter
 from conversions.pipeline.source import fingerprint, open_source
-from inventory.sources.base import reader_for
 from inventory.sources.display import ListenType
 from inventory.sources.errors import SourceError
 from inventory.sources.libvirt_host import connection, volume_of
 from inventory.sources.nbdkit import Servers
+from inventory.sources.readers import reader_for
 from inventory.sources.text import current
 from inventory.sources.types import Firmware, Source
 

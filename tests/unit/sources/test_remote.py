@@ -13,9 +13,9 @@ from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import Input, Job, Mode
 from conversions.secrets import take_secrets, with_secrets
 from inventory.sources import libvirt_host, remote
-from inventory.sources.base import reader_for
 from inventory.sources.errors import SourceError
 from inventory.sources.libvirt_host import LibvirtReader
+from inventory.sources.readers import reader_for
 from inventory.sources.vddk import VddkReader
 from inventory.sources.vmware import VmwareHttpsReader
 from inventory.sources.vmx import VmxReader

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from inventory.sources.base import RemoteReader, disk_uri
+from inventory.sources.base import disk_uri
 from inventory.sources.certificates import plain_thumbprint
 from inventory.sources.errors import SourceError
 from inventory.sources.https_session import first_line
 from inventory.sources.nbdkit import Servers
+from inventory.sources.remote import RemoteReader
 from inventory.sources.types import Controller, Source
 from inventory.sources.vmware import (
     VmwareHttpsReader,

@@ -17,8 +17,8 @@ from conversions.pipeline.errors import ConversionError, JobError
 from conversions.pipeline.job import Input, Job, Mode
 from conversions.pipeline.overlay import create_overlays
 from conversions.pipeline.report import RecordingReporter
-from inventory.sources.base import reader_for
 from inventory.sources.errors import SourceError
+from inventory.sources.readers import reader_for
 from inventory.sources.text import current
 from inventory.sources.types import (
     Controller,

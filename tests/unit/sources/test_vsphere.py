@@ -14,7 +14,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from inventory.sources.base import RemoteReader, disk_uri, reader_for
+from inventory.sources.base import disk_uri
 from inventory.sources.errors import SourceError
 from inventory.sources.host_access import HostAccess
 from inventory.sources.host_listing import HostListing, ListedDomain
@@ -22,6 +22,8 @@ from inventory.sources.libvirt_child import read_host
 from inventory.sources.libvirt_errors import why_no_connection
 from inventory.sources.nbdkit import Servers
 from inventory.sources.power import Power
+from inventory.sources.readers import reader_for
+from inventory.sources.remote import RemoteReader
 from inventory.sources.types import Controller
 from tests.https_server import make_certificate
 from tests.vsphere import PASSWORD, VSphere
