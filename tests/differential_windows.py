@@ -90,7 +90,10 @@ EXPLAINED: list[tuple[str, tuple[str, str], str]] = [
     (_DATABASE + r"driverpackages\\guestor\.inf_tmp.*", _PEER, _LABEL),
     (r"C:/Windows/Drivers/VirtIO/qxldod\..*", _PEER, _YOUNG),
     (r"C:/Windows/Drivers/VirtIO/smbus\..*", _OURS, _YOUNG),
-    ("domain system", _BOTH, _YOUNG),
+    ("domain system", _BOTH, "the peer takes Server 2008 for Vista, and does not know Windows 11"
+     " and Server 2025: ours"),
+    ("domain machine", _BOTH, "the peer gives q35 to all from Vista on; osinfo's database has it"
+     " for those from 7 on: ours"),
     ("domain (firmware|loader)", _BOTH, "ours lets libvirt choose UEFI; the peer names a loader of "
      "the host that converts: ours"),
     (_SERVICE + " : displayname", _BOTH, "names of their own: alike"),
