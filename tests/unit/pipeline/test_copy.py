@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -371,6 +372,25 @@ def test_t98_a_changed_byte_is_found(
     ):
         copy_disks(targets, targets.disks, output.target, options, report)
     assert raised.value.code == "E-VERIFY"
+    assert list((tmp_path / "t").iterdir()) == []
+
+
+def test_a_storage_that_fails_at_the_end_is_no_defect_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system may take every write and only then tell that there is no room, or no disk."""
+    source, overlays, report = make_disks(tmp_path, 1)
+    output = local(tmp_path / "t", report)
+
+    def failing(path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(disk_copy, "fsync_path", failing)
+    with (
+        pytest.raises(TargetError, match=r"web_01-sda\.part is copied, but not safe"),
+        output.prepare(source, overlays) as targets,
+    ):
+        copy_disks(targets, targets.disks, output.target, CopyOptions(), report)
     assert list((tmp_path / "t").iterdir()) == []
 
 
