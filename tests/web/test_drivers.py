@@ -116,7 +116,9 @@ def test_a_program_of_the_first_start_is_kept_beside_the_drivers(
 def test_a_program_that_is_none_is_marked(admin: Client, folder: Path) -> None:
     (folder / "virt-tools").mkdir(parents=True)
     (folder / "virt-tools/rhsrvany.exe").write_bytes(b"#!/bin/sh")
-    assert "it is no Windows program" in admin.get("/drivers/").content.decode()
+    page = admin.get("/drivers/").content.decode()
+    assert "it is no Windows program" in page
+    assert "Cannot be used" in page
 
 
 def test_the_block_driver_tells_its_version(admin: Client, folder: Path) -> None:
