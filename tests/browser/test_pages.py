@@ -182,7 +182,9 @@ def test_the_convert_form_leads_to_the_review_and_back_without_a_script(
     expect(page.get_by_text("Use letters, digits and")).to_be_visible()
     page.get_by_label("Name on the target").fill("renamed")
     page.get_by_role("button", name="Review").click()
-    expect(page.locator("pre")).to_contain_text("<name>renamed</name>")
+    text = page.get_by_role("region", name="The machine that will result")
+    expect(text.and_(page.locator("pre"))).to_contain_text("<name>renamed</name>")
+    assert page.locator("pre").evaluate("pre => pre.clientHeight < innerHeight"), "Start is far off"
     expect(page.get_by_role("button", name="Start conversion")).to_be_visible()
     page.get_by_role("button", name="Change settings").click()
     expect(page.get_by_label("Name on the target")).to_have_value("renamed")
