@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+from auditlog.models import LogEntry
 from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.utils.translation import gettext as _
 
-from conversions.drivers import arriving_folder, described, target_of, tool_problem
+from conversions.drivers import arriving_folder, described, note, target_of, tool_problem
 from conversions.pipeline.windows.collection import TOOLS
 from conversions.pipeline.windows.iso9660 import HEAD_BYTES, starts_like_iso
 from inventory.incoming import UploadRefusedError
@@ -55,7 +57,7 @@ def check_head(path: Path, name: str) -> None:
         raise _not_kept(name, _("it is not an ISO image."))
 
 
-def keep_drivers(path: Path, name: str) -> None:
+def keep_drivers(path: Path, name: str, *, user: Any) -> None:
     """Move a complete file to where it is used, after a look at all of it.
 
     Takes a name of checked_name().  Raises UploadRefusedError; nothing is left behind then.
@@ -75,6 +77,7 @@ def keep_drivers(path: Path, name: str) -> None:
             raise _not_kept(name, problem.replace(str(part), name))
         part.chmod(0o644)
         part.rename(target)
+        note(LogEntry.Action.CREATE, name, user=user)
     except OSError as error:
         raise _not_kept(name, f"{error.strerror or error}.") from error
     finally:
@@ -82,13 +85,13 @@ def keep_drivers(path: Path, name: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def take_drivers(file: TemporaryUploadedFile) -> str:
+def take_drivers(file: TemporaryUploadedFile, *, user: Any) -> str:
     """Keep an ISO of drivers or a first-start program from a form; return its name.
 
     Raises UploadRefusedError; nothing is left behind then.
     """
     name = checked_name(file.name or "", file.size or 0)
-    keep_drivers(Path(file.temporary_file_path()), name)
+    keep_drivers(Path(file.temporary_file_path()), name, user=user)
     return name
 
 

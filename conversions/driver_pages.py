@@ -61,7 +61,7 @@ def drivers_add(request: HttpRequest) -> HttpResponse:
     for file in files:
         assert isinstance(file, TemporaryUploadedFile)  # noqa: S101  the only handler that is set
         try:
-            name = take_drivers(file)
+            name = take_drivers(file, user=request.user)
         except UploadRefusedError as error:
             messages.error(request, str(error))
         else:
@@ -75,7 +75,7 @@ def drivers_remove(request: HttpRequest) -> HttpResponse:
     """Ask, then delete a collection or a program (?name=)."""
     name = request.GET.get("name", "")
     if request.method == "POST":
-        if remove_drivers(name):
+        if remove_drivers(name, user=request.user):
             messages.success(request, _("%(name)s is removed.") % {"name": name})
         else:
             messages.info(request, _("%(name)s was not there any more.") % {"name": name})

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+from django.contrib.auth.models import User
 from django.utils.translation import gettext as _
 
 from conversions.driver_intake import check_head, checked_name, keep_drivers
@@ -88,7 +89,9 @@ class IncomingDrivers:
     def complete(self) -> None:
         """Check it and put it where it is used.  Raises UploadRefusedError."""
         try:
-            keep_drivers(self.part_path(), self.name)
+            # An account that is gone by now leaves the entry without a name.
+            user = User.objects.filter(pk=self.user_id).first()
+            keep_drivers(self.part_path(), self.name, user=user)
         except UploadRefusedError as error:
             self._end(str(error))
             raise

@@ -10,10 +10,13 @@ import shutil
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+from auditlog.models import LogEntry
 from django.conf import settings
 from django.utils.translation import gettext as _
 
+from conversions.models import DriverFile
 from conversions.pipeline.errors import HostError
 from conversions.pipeline.job import WindowsOptions
 from conversions.pipeline.windows.collection import TOOLS, open_collection
@@ -161,14 +164,16 @@ def default_windows_options() -> WindowsOptions:
     return WindowsOptions(virtio_win=default_drivers())
 
 
-def remove_drivers(name: str) -> bool:
+def remove_drivers(name: str, *, user: Any) -> bool:
     """Delete a collection or a program by its name; tell whether it was there."""
-    for drivers in list_drivers():
-        if drivers.name == name:
-            shutil.rmtree(drivers.path) if drivers.path.is_dir() else drivers.path.unlink()
-            return True
-    for tool in list_tools():
-        if tool.name == name:
-            tool.path.unlink()
-            return True
-    return False
+    if name not in [d.name for d in list_drivers()] + [t.name for t in list_tools()]:
+        return False
+    path = target_of(name)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    note(LogEntry.Action.DELETE, name, user=user)
+    return True
+
+
+def note(action: int, name: str, *, user: Any) -> None:
+    """Enter what was done with a collection or a program into the audit record."""
+    LogEntry.objects.log_create(DriverFile(name=name), force_log=True, action=action, actor=user)

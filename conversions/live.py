@@ -21,6 +21,7 @@ from django.utils.translation import ngettext
 from conversions.description import description_of
 from conversions.health import host_answers
 from conversions.models import Conversion, ConversionDisk, LogLine
+from conversions.pipeline.job import Mode
 from conversions.pipeline.steps import Step
 
 WINDOW = 500
@@ -419,12 +420,16 @@ def sentence(conversion: Conversion, key: str, steps: list[Any]) -> str:
             "Converted; %(n)d things to check in the log.",
             conversion.warnings,
         ) % {"n": conversion.warnings}
-    target = conversion.job.get("target") or {}
-    return next_move(target.get("kind", ""))
+    return next_move(conversion.job)
 
 
-def next_move(kind: str) -> str:
-    """Return what to do with a result of that kind."""
+def next_move(job: dict[str, Any]) -> str:
+    """Return what to do with the result of a job."""
+    if job.get("mode") == Mode.IN_PLACE:
+        if job.get("define"):
+            return _("Converted. It is defined anew on its host and can be started.")
+        return _("Converted. Give it the definition below before you start it.")
+    kind = (job.get("target") or {}).get("kind")
     if kind == "kubevirt":
         return _("Converted. Read the manifest, apply it with kubectl and start the machine.")
     if kind == "qemu":

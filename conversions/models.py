@@ -438,3 +438,20 @@ class SavedMap(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class DriverFile(models.Model):
+    """Drivers or a program for Windows guests, as the audit record names them.
+
+    There is no table: what lies in the folder is what there is, see drivers.py.
+    """
+
+    name = models.CharField(_("name"), max_length=255, primary_key=True)
+
+    class Meta:
+        verbose_name = _("Windows driver file")
+        managed = False
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.name

@@ -76,16 +76,20 @@ def log_context(request: HttpRequest, found: Conversion) -> dict[str, Any]:
 
 
 def settings_list(found: Conversion) -> list[tuple[str, Any]]:
-    """Return the job's settings as name and value, nested ones as dotted names."""
+    """Return the settings that a job has as name and words, nested ones as dotted names."""
 
     def flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict):
             for key, inner in value.items():
                 yield from flat(f"{prefix}.{key}" if prefix else key, inner)
-        elif value not in (None, "", False):
+        elif isinstance(value, bool):
+            yield prefix, _("yes") if value else _("no")
+        elif isinstance(value, list):
+            yield prefix, ", ".join(map(str, value))
+        else:
             yield prefix, value
 
-    return list(flat("", found.job))
+    return [(name, value) for name, value in flat("", found.job) if value not in (None, "")]
 
 
 @require_GET

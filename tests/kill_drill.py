@@ -33,7 +33,7 @@ from typing import Any
 
 import libvirt
 
-from tests.browser.console import PYTHON, Console
+from tests.browser.console import Console, stand_in
 from tests.libvirt_daemon import URI, running_libvirtd
 
 TRUTH_SECONDS = 60
@@ -79,14 +79,6 @@ def _line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
         return ""
-
-
-def slow_python(folder: Path) -> Path:
-    """Write the program that stands for the engine's Python: it runs tests/slow_engine.py."""
-    program = folder / "slow-python"
-    program.write_text(f'#!/bin/sh\nshift 2\nexec {PYTHON} -m tests.slow_engine "$@"\n')
-    program.chmod(0o755)
-    return program
 
 
 class Drill:
@@ -329,8 +321,8 @@ def main() -> None:
     var = Path(tempfile.mkdtemp(prefix="v2vweb-", dir="/var/tmp"))
     ova = var / "drill.ova"
     subprocess.run(["cp", "--reflink=auto", str(options.ova), str(ova)], check=True)
-    console = Console(var=var, log=var / "server.log")
-    os.environ["V2VWEB_ENGINE_PYTHON"] = str(slow_python(var))
+    settings = {"V2VWEB_ENGINE_PYTHON": str(stand_in(var, "tests.slow_engine"))}
+    console = Console(var=var, log=var / "server.log", settings=settings)
     os.environ.update(console.environment)
     console.start()
     try:

@@ -1,17 +1,20 @@
-"""How many disks this host copies at once, over all conversions on it."""
+"""How many disks this host copies at once, over all conversions on it.
+
+A slot is a Unix socket with an abstract name, see unix(7): one process at a time can have the name,
+the kernel takes it back however that process ends, and no file is left anywhere.
+"""
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.stop import check_stop
-from conversions.pipeline.work import large_temp_folder
 
 _DEFAULT = 2
 _VARIABLE = "V2VWEB_HOST_COPIES"
@@ -26,40 +29,35 @@ def host_limit() -> int:
 
 
 @contextmanager
-def copy_slot(report: Reporter, folder: Path | None = None) -> Iterator[None]:
-    """Wait for a free slot and hold it; the kernel gives it back when this process dies.
-
-    Raises Stopped while waiting.
-    """
-    folder = folder or large_temp_folder() / f".v2vweb-copies-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    descriptor = _wait(folder, report)
-    try:
+def copy_slot(report: Reporter, name: str = "v2vweb-copies") -> Iterator[None]:
+    """Wait for a free slot of that name and hold it.  Raises Stopped while waiting."""
+    with _wait(f"\0{name}-{os.getuid()}", report):
         yield
-    finally:
-        os.close(descriptor)
 
 
-def _wait(folder: Path, report: Reporter) -> int:
+def _wait(name: str, report: Reporter) -> socket.socket:
     said = False
-    while (descriptor := _take(folder)) is None:
+    while (slot := _take(name)) is None:
         check_stop()
         if not said:
-            report.log(Level.INFO, f"{host_limit()} disks are being copied on this host; waiting.")
+            report.log(
+                Level.INFO, f"Waiting: the limit of copies at once on this host is {host_limit()}."
+            )
             said = True
         time.sleep(_POLL_SECONDS)
-    return descriptor
+    return slot
 
 
-def _take(folder: Path) -> int | None:
-    """Return the descriptor of a slot that was free, None when none was."""
+def _take(name: str) -> socket.socket | None:
+    """Return a slot that was free, None when none was."""
     for number in range(host_limit()):
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(folder / f"slot{number}", flags, 0o600)
+        slot = socket.socket(socket.AF_UNIX)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
+            slot.bind(f"{name}-{number}")
+        except OSError as error:
+            slot.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
         else:
-            return descriptor
+            return slot
     return None

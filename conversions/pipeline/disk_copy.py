@@ -208,15 +208,22 @@ class DiskCopier:
     def _settle(self, disk: TargetDisk) -> int:
         """Wait until the copy is on stable storage; return the bytes it occupies.
 
-        Raises TargetError for a file that should be preallocated and is not.
+        Raises TargetError when the storage refuses, and for a file that should be preallocated and
+        is not.
         """
         if disk.place in (Place.NULL, Place.REMOTE):
             return 0
         part = Path(disk.part_path)
-        fsync_path(part)
-        if disk.place is Place.DEVICE:
-            return disk.overlay.virtual_size_bytes
-        size = allocated(part)
+        try:
+            fsync_path(part)
+            if disk.place is Place.DEVICE:
+                return disk.overlay.virtual_size_bytes
+            size = allocated(part)
+        except OSError as error:
+            raise TargetError(
+                f"{part} is copied, but not safe on its storage: {error.strerror}.",
+                remedy="See that the target is still there and sound, then copy again.",
+            ) from error
         if self._target.allocation == "preallocated" and size < disk.overlay.virtual_size_bytes:
             raise TargetError(
                 f"{disk.final_path} was to be preallocated with "

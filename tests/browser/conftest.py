@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.browser.console import Console
+from tests.browser.console import Console, running_console
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 
@@ -34,18 +33,8 @@ def browser() -> Iterator[Browser]:
 def console(results_dir: Path) -> Iterator[Console]:
     """One console for all browser tests, with a user of each role."""
     log = results_dir / f"server-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}.log"
-    log.unlink(missing_ok=True)
-    # Not below pytest's own folder: that may be too long for a Unix socket.
-    var = Path(tempfile.mkdtemp(prefix="v2vweb-", dir="/var/tmp"))
-    running = Console(var=var, log=log)
-    running.start()
-    try:
-        for name in ("administrator", "operators", "viewers"):
-            running.add_user(name)
+    with running_console(log) as running:
         yield running
-    finally:
-        running.stop()
-        shutil.rmtree(var, ignore_errors=True)
 
 
 @pytest.fixture

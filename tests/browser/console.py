@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,10 +37,14 @@ else:
 
 @dataclass(kw_only=True)
 class Console:
-    """A running console; `var` holds all it stores, `log` what it prints."""
+    """A running console; `var` holds all it stores, `log` what it prints.
+
+    `settings` are variables that its environment has besides.
+    """
 
     var: Path
     log: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
     password: str = "a-long-test-password-0"
     port: int = field(default_factory=lambda: free_port())
     process: subprocess.Popen[bytes] | None = None
@@ -48,10 +56,10 @@ class Console:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of its commands: this test's state, nobody's settings."""
+        """The environment of its commands: this test's state and settings, nobody else's."""
         ours = {"DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "HTTPS"}
         inherited = {name: value for name, value in os.environ.items() if name not in ours}
-        return inherited | {"V2VWEB_VAR": str(self.var)}
+        return inherited | {"V2VWEB_VAR": str(self.var)} | self.settings
 
     def start(self) -> None:
         """Start the console and wait until it answers."""
@@ -102,6 +110,35 @@ class Console:
             text=True,
         )
         return result.stdout
+
+
+@contextmanager
+def running_console(log: Path, *, engine: str = "") -> Iterator[Console]:
+    """Run a console of its own with a user of each role; nothing of it is left afterwards.
+
+    `engine` is a module that stands for the engine.
+    """
+    log.unlink(missing_ok=True)
+    # Not below pytest's own folder: that may be too long for a Unix socket.
+    var = Path(tempfile.mkdtemp(prefix="v2vweb-", dir="/var/tmp"))
+    settings = {"V2VWEB_ENGINE_PYTHON": str(stand_in(var, engine))} if engine else {}
+    running = Console(var=var, log=log, settings=settings)
+    running.start()
+    try:
+        for name in ("administrator", "operators", "viewers"):
+            running.add_user(name)
+        yield running
+    finally:
+        running.stop()
+        shutil.rmtree(var, ignore_errors=True)
+
+
+def stand_in(folder: Path, module: str) -> Path:
+    """Write the program that stands for the engine's Python: it runs another module."""
+    program = folder / "engine-python"
+    program.write_text(f'#!/bin/sh\nshift 2\nexec {PYTHON} -m {module} "$@"\n')
+    program.chmod(0o755)
+    return program
 
 
 def free_port() -> int:

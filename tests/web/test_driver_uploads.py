@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from auditlog.models import LogEntry
 from django.contrib.auth.models import AnonymousUser
 from django.test import Client as Browser
 from pytest_django import Settings
@@ -70,6 +71,9 @@ def test_an_iso_in_pieces_becomes_a_collection(admin: Client, iso: bytes, folder
     assert payload(folder) == [folder / "virtio-win.iso"]
     assert drivers.path.read_bytes() == iso
     assert not OvaUpload.objects.exists()
+    [entry] = LogEntry.objects.filter(content_type__model="driverfile")
+    assert (entry.get_action_display(), entry.object_repr) == ("create", "virtio-win.iso")
+    assert str(entry.actor) == "root"
     # A browser that missed the answer asks, and hears that all of it is there.
     assert admin.send("HEAD", path).headers["upload-offset"] == str(len(iso))
     assert admin.patch(path, len(iso), b"").status == 409

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from auditlog.models import LogEntry
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from pytest_django import Settings
@@ -69,9 +70,18 @@ def test_an_iso_is_added_listed_and_removed(admin: Client, iso: bytes, folder: P
     assert "x86_64" in drivers.covers["2k19"]
     assert "labelled virtio-win-0.1.285" in page
     assert "QEMU guest agent for i386, x86_64" in page
-    admin.post("/drivers/remove/?name=virtio-win-0.1.262.iso")
+    for _again in range(2):
+        admin.post("/drivers/remove/?name=virtio-win-0.1.262.iso")
     assert not [p for p in folder.rglob("*") if p.is_file()]
     assert "No drivers yet" in admin.get("/drivers/").content.decode()
+    entries = LogEntry.objects.filter(content_type__model="driverfile").order_by("pk")
+    assert [(e.action, e.object_repr, str(e.actor)) for e in entries] == [
+        (LogEntry.Action.CREATE, "virtio-win-0.1.262.iso", "root"),
+        (LogEntry.Action.DELETE, "virtio-win-0.1.262.iso", "root"),
+    ]
+    record = admin.get("/admin/auditlog/logentry/").content.decode()
+    assert "virtio-win-0.1.262.iso" in record
+    assert admin.get(f"/admin/auditlog/logentry/{entries[0].pk}/change/").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -106,7 +116,9 @@ def test_a_program_of_the_first_start_is_kept_beside_the_drivers(
 def test_a_program_that_is_none_is_marked(admin: Client, folder: Path) -> None:
     (folder / "virt-tools").mkdir(parents=True)
     (folder / "virt-tools/rhsrvany.exe").write_bytes(b"#!/bin/sh")
-    assert "it is no Windows program" in admin.get("/drivers/").content.decode()
+    page = admin.get("/drivers/").content.decode()
+    assert "it is no Windows program" in page
+    assert "Cannot be used" in page
 
 
 def test_the_block_driver_tells_its_version(admin: Client, folder: Path) -> None:

@@ -154,3 +154,19 @@ def test_disks_that_may_be_damaged_are_not_used_before_they_are_put_back(admin: 
     confirm(admin, vm, **{"damage-restored": "on"})
     assert Conversion.objects.count() == 2
     assert "may be damaged" not in admin.get(f"{vm.get_absolute_url()}convert/").content.decode()
+
+
+@pytest.mark.parametrize(
+    ("define", "words"), [(True, "It is defined anew on its host"), (False, "definition below")]
+)
+def test_the_page_says_what_is_left_to_do(admin: Client, define: bool, words: str) -> None:
+    confirm(admin, disk_vm())
+    conversion = Conversion.objects.get()
+    conversion.job["define"] = define
+    conversion.status = Conversion.Status.DONE
+    conversion.reports = {"libvirt_xml": {"xml": "<domain/>"}}
+    conversion.save()
+    response = admin.get(conversion.get_absolute_url())
+    assert words in response.context["sentence"]
+    assert "virsh define" not in response.context["sentence"]
+    assert "description/" in response.content.decode()

@@ -132,7 +132,13 @@ def test_stopping_asks_first_and_names_what_is_deleted(signed_in: Client) -> Non
 def test_a_retry_has_the_same_settings(signed_in: Client) -> None:
     conversion = make_conversion(make_vm(), status="failed")
     address = f"{conversion.get_absolute_url()}retry/"
-    assert signed_in.get(address).status_code == 200
+    conversion.job["trim"] = False
+    conversion.save()
+    response = signed_in.get(address)
+    assert "Retry the conversion of web01?" in response.content.decode()
+    shown = dict(response.context["settings_list"])
+    assert (shown["trim"], shown["verify_digests"]) == ("no", "yes")
+    assert "" not in shown.values()
     signed_in.post(address)
     again = Conversion.objects.get(retry_of=conversion)
     assert {**again.job, "work_dir": None} == conversion.job

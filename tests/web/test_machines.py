@@ -126,7 +126,7 @@ def test_a_machine_page_shows_record_disks_cards_digests_and_runs(operator: Clie
         "matches the manifest",
         "source name: web01",
         "VMware tools found",
-        f"Inspection #{run.pk}",
+        f"Inspection&nbsp;#{run.pk}",
         "Debian GNU/Linux 12 (bookworm)",
     ):
         assert text in page, text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 from conversions.pipeline.errors import TargetError
@@ -38,6 +39,10 @@ def part_of(final: Path) -> Path:
     return final.with_name(final.name + ".part")
 
 
+def _meet(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
+
+
 class FileTargets:
     """Disk files and metadata under `.part` names until `commit`.
 
@@ -48,6 +53,7 @@ class FileTargets:
         self, disks: Sequence[TargetDisk], metadata: Sequence[Path], report: Reporter
     ) -> None:
         self.disks = disks
+        self.metadata = metadata
         self.parts = {
             Path(d.part_path): Path(d.final_path) for d in disks if d.place is Place.FILE
         } | {part_of(path): path for path in metadata}
@@ -56,9 +62,23 @@ class FileTargets:
         self._modes = dict.fromkeys(self.parts, _DISK_MODE)
         self._report = report
 
+    def refuse_shared(self) -> None:
+        """Refuse two files with one path, or one below the other.  Raises TargetError."""
+        files = [(Path(d.final_path), Path(d.part_path)) for d in self.disks]
+        files += [(path, part_of(path)) for path in self.metadata]
+        for one, other in combinations(files, 2):
+            if any(_meet(a.resolve(), b.resolve()) for a in one for b in other):
+                raise TargetError(
+                    f"{one[0]} and {other[0]} cannot both be written: they are one file, or one "
+                    "lies below the other.",
+                    remedy="Give every disk a path of its own, and none that of the metadata.",
+                )
+
     def refuse_existing(self, *, overwrite: bool) -> None:
         """Refuse names that are taken.  Raises TargetError."""
         for part, final in self.parts.items():
+            if final.is_dir():
+                raise TargetError(f"{final} is a folder.", remedy="Give the machine another name.")
             if (final.exists() or final.is_symlink()) and not overwrite:
                 raise TargetError(
                     f"{final} exists already.",

@@ -126,6 +126,8 @@ class FolderOutput:
     def prepare(self, source: Source, overlays: Sequence[Overlay]) -> Iterator[FileTargets]:
         """Check folder and names; on the way out remove what was not committed."""
         disks = self.target_disks(source, overlays, {})
+        targets = FileTargets(disks, [self._metadata_path(source)], self._report)
+        targets.refuse_shared()
         for folder in sorted(self.folders(disks)):
             if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
                 raise TargetError(
@@ -135,7 +137,6 @@ class FolderOutput:
         for disk in disks:
             if disk.place is Place.DEVICE:
                 self.check_existing(disk)
-        targets = FileTargets(disks, [self._metadata_path(source)], self._report)
         targets.refuse_existing(overwrite=self.target.overwrite)
         try:
             yield targets

@@ -41,8 +41,6 @@ class KubevirtOutput(FolderOutput):
                     f"-oo disk={plain!r} is not the path of a file.",
                     remedy="Write the whole path, from / and without '..'.",
                 )
-            if self._paths.count(path) > 1:
-                raise JobError(f"-oo disk={plain} was given for two disks.")
         if not self._creates and (target.compressed or target.allocation == "preallocated"):
             raise JobError(
                 "Disks that exist (-oo create=false) are neither compressed nor preallocated.",

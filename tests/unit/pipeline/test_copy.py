@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -134,9 +137,7 @@ class Gauge:
         return closed
 
 
-def test_the_host_copies_no_more_than_its_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_host_copies_no_more_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spec 4.2 [C]: over all conversions of the host."""
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setenv("V2VWEB_HOST_COPIES", "16")
@@ -144,12 +145,13 @@ def test_the_host_copies_no_more_than_its_limit(
     monkeypatch.setenv("V2VWEB_HOST_COPIES", "1")
     report = RecordingReporter()
     entered = threading.Event()
+    name = str(uuid4())  # what else runs on this host copies too
 
     def second() -> None:
-        with copy_slot(report, tmp_path):
+        with copy_slot(report, name):
             entered.set()
 
-    with copy_slot(report, tmp_path):
+    with copy_slot(report, name):
         thread = threading.Thread(target=second)
         thread.start()
         deadline = time.monotonic() + 30
@@ -159,6 +161,27 @@ def test_the_host_copies_no_more_than_its_limit(
         assert not entered.is_set()
     thread.join(30)
     assert entered.is_set()
+
+
+def test_a_killed_conversion_gives_its_slot_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("V2VWEB_HOST_COPIES", "1")
+    report, name = RecordingReporter(), str(uuid4())
+    program = f"""
+from conversions.pipeline.copy_slots import copy_slot
+from conversions.pipeline.report import RecordingReporter
+with copy_slot(RecordingReporter(), {name!r}):
+    print("held", flush=True)
+    input()
+"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"held\n"
+        threading.Timer(0.5, holder.kill).start()
+        with copy_slot(report, name):
+            assert [e["text"] for e in report.of("log")] == [
+                "Waiting: the limit of copies at once on this host is 1."
+            ]
 
 
 def kill_copies(number: int) -> int:
@@ -349,6 +372,25 @@ def test_t98_a_changed_byte_is_found(
     ):
         copy_disks(targets, targets.disks, output.target, options, report)
     assert raised.value.code == "E-VERIFY"
+    assert list((tmp_path / "t").iterdir()) == []
+
+
+def test_a_storage_that_fails_at_the_end_is_no_defect_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system may take every write and only then tell that there is no room, or no disk."""
+    source, overlays, report = make_disks(tmp_path, 1)
+    output = local(tmp_path / "t", report)
+
+    def failing(path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(disk_copy, "fsync_path", failing)
+    with (
+        pytest.raises(TargetError, match=r"web_01-sda\.part is copied, but not safe"),
+        output.prepare(source, overlays) as targets,
+    ):
+        copy_disks(targets, targets.disks, output.target, CopyOptions(), report)
     assert list((tmp_path / "t").iterdir()) == []
 
 

@@ -382,6 +382,42 @@ def test_t32_as_many_paths_as_disks(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("paths", "create"),
+    [
+        (("d/one", "d/one"), "true"),
+        (("d/one", "link/one"), "false"),
+        (("d/one", "d/one/two"), "true"),
+        (("d/one", "d/one.part"), "true"),
+        (("d/one", "web01.yaml"), "false"),
+        (("web01.yaml/one", "d/one"), "true"),
+    ],
+)
+def test_two_files_with_one_path_are_refused_before_anything_is_done(
+    paths: tuple[str, str], create: str, tmp_path: Path
+) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "link").symlink_to("d")
+    options = {"disk": tuple(str(tmp_path / path) for path in paths), "create": (create,)}
+    kubevirt = output(tmp_path, options=options, overwrite=True)
+    layers = [target_disk(n).overlay for n in range(2)]
+    with (
+        pytest.raises(TargetError, match="cannot both be written"),
+        kubevirt.prepare(make_source(), layers),
+    ):
+        raise AssertionError("not reached")
+
+
+def test_a_folder_is_not_overwritten(tmp_path: Path) -> None:
+    """The renaming at the end would fail, after the whole copy."""
+    (tmp_path / "web01-sda").mkdir()
+    with (
+        pytest.raises(TargetError, match="is a folder"),
+        output(tmp_path, overwrite=True).prepare(make_source(), [target_disk(0).overlay]),
+    ):
+        raise AssertionError("not reached")
+
+
 @pytest.mark.rows("4-T33")
 def test_t33_a_disk_goes_where_it_was_told(tmp_path: Path) -> None:
     folder, elsewhere = tmp_path / "out", tmp_path / "d"
@@ -455,7 +491,6 @@ def test_an_existing_qcow2_is_compared_as_far_as_the_machine_sees_it(tmp_path: P
         ({"options": {"disk": ("/a/../etc/x",)}}, "not the path of a file"),
         ({"options": {"disk": ("/a\nb",)}}, "not the path of a file"),
         ({"options": {"disk": ("",)}}, "not the path of a file"),
-        ({"options": {"disk": ("/a", "/a")}}, "for two disks"),
         ({"options": {"create": ("false",)}, "allocation": "preallocated"}, "neither compressed"),
         pytest.param({"compressed": True}, "raw", marks=pytest.mark.rows("4-T11")),
         pytest.param({"options": {"create": ("0",)}}, "neither true",
