@@ -377,7 +377,7 @@ class OutputTarget(models.Model):
     kind = models.CharField(_("kind"), max_length=10, choices=Kind.choices, default=Kind.LOCAL)
     directory = models.CharField(_("folder on this server"), max_length=1000, blank=True)
     uri = models.CharField(_("address of the libvirt host"), max_length=500, blank=True)
-    pool = models.CharField(_("pool"), max_length=255, blank=True)
+    storage = models.CharField(_("pool"), max_length=255, blank=True)
     # What the convert form starts with.
     format = models.CharField(
         _("disk format"), max_length=10, default="qcow2",
@@ -418,7 +418,7 @@ class OutputTarget(models.Model):
     def place(self) -> str:
         """Where it is, in a few words."""
         if self.kind == self.Kind.LIBVIRT:
-            return f"{self.uri}, {self.pool}"
+            return f"{self.uri}, {self.storage}"
         return self.directory
 
 

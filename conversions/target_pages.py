@@ -28,7 +28,7 @@ from inventory.access import (
 )
 from v2vweb.celery import send
 
-_PLACE = ("kind", "directory", "uri", "pool")
+_PLACE = ("kind", "directory", "uri", "storage")
 
 
 class TargetForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -44,7 +44,7 @@ class TargetForm(forms.ModelForm):  # type: ignore[type-arg]
             "uri": gettext_lazy(
                 "For a pool: qemu:///system for this server, or qemu+ssh://user@host/system."
             ),
-            "pool": gettext_lazy("For a pool: one the host has. Look at the host to see them."),
+            "storage": gettext_lazy("For a pool: one the host has. Look at the host to see them."),
             "format": gettext_lazy("KubeVirt starts machines from raw files only."),
             "compressed": gettext_lazy("Smaller files, a slower copy. Only for sparse qcow2."),
             "rate_mib": gettext_lazy("Empty: as fast as it goes."),
@@ -56,10 +56,10 @@ class TargetForm(forms.ModelForm):  # type: ignore[type-arg]
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.pools: list[dict[str, Any]] = []
-        for name in ("directory", "uri", "pool"):
+        for name in ("directory", "uri", "storage"):
             self.fields[name].widget.attrs |= {"autocomplete": "off", "spellcheck": "false"}
         self.fields["directory"].widget.attrs["list"] = "target-folders"
-        self.fields["pool"].widget.attrs["list"] = "target-pools"
+        self.fields["storage"].widget.attrs["list"] = "target-pools"
         self.fields["compressed"].widget.attrs["class"] = "pf-v6-c-check__input"
         for name in ("rate_mib", "max_disk_gib"):
             self.fields[name].widget.attrs |= {"min": 1}
@@ -81,7 +81,7 @@ class TargetForm(forms.ModelForm):  # type: ignore[type-arg]
             if values.get(name) == 0:
                 self.add_error(name, _("Zero would let nothing through. Leave it empty instead."))
         is_pool = values.get("kind") == OutputTarget.Kind.LIBVIRT
-        of_pool, of_folder = ["uri", "pool"], ["directory"]
+        of_pool, of_folder = ["uri", "storage"], ["directory"]
         wanted, idle = (of_pool, of_folder) if is_pool else (of_folder, of_pool)
         for name in wanted:
             if name not in self.errors and not values.get(name):
@@ -113,7 +113,7 @@ class TargetForm(forms.ModelForm):  # type: ignore[type-arg]
         if self.instance.problem:
             field = "directory"
             if values["kind"] == OutputTarget.Kind.LIBVIRT:
-                field = "pool" if said else "uri"
+                field = "storage" if said else "uri"
             self.add_error(field, self.instance.problem)
 
 

@@ -103,10 +103,10 @@ def look_at(target: OutputTarget, *, seconds: float = ASK_SECONDS) -> dict[str, 
         target.problem = str(error)
         return {}
     target.networks, target.bridges = said["networks"], said["bridges"]
-    pool = next((p for p in said["pools"] if p["name"] == target.pool), None)
+    pool = next((p for p in said["pools"] if p["name"] == target.storage), None)
     if pool is None:
         names = ", ".join(p["name"] for p in said["pools"]) or _("none")
-        words = {"host": target.uri, "pool": target.pool, "names": names}
+        words = {"host": target.uri, "pool": target.storage, "names": names}
         target.problem = _("%(host)s has no pool %(pool)s. It has: %(names)s.") % words
     else:
         target.problem, target.free_bytes = pool["problem"], pool["free_bytes"]
@@ -156,7 +156,7 @@ def free_bytes(target: OutputTarget) -> int | None:
 def engine_target(target: OutputTarget, **choices: Any) -> Target:
     """Return the engine's target for a place and what was chosen besides."""
     if target.kind == Kind.LIBVIRT:
-        return Target(kind="libvirt", uri=target.uri, storage=target.pool, **choices)
+        return Target(kind="libvirt", uri=target.uri, storage=target.storage, **choices)
     return Target(kind=target.kind, directory=target.directory, **choices)
 
 
@@ -173,7 +173,7 @@ def active_runs(target: OutputTarget) -> list[Conversion]:
     """Return the runs under way that write there."""
     same = {"job__target__kind": target.kind}
     if target.kind == Kind.LIBVIRT:
-        same |= {"job__target__uri": target.uri, "job__target__storage": target.pool}
+        same |= {"job__target__uri": target.uri, "job__target__storage": target.storage}
     else:
         same |= {"job__target__directory": target.directory}
     return list(Conversion.objects.active().filter(**same))

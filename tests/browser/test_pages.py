@@ -23,7 +23,7 @@ if not SourceVM.objects.filter(name="pages-demo").exists():
     make_inspection(make_conversion(vm, mode=Mode.INSPECT))
     make_conversion(vm, status="failed", result={"message": "No space left on /boot."})
     OutputTarget.objects.create(
-        name="pages-pool", kind="libvirt", uri="test:///default", pool="default-pool",
+        name="pages-pool", kind="libvirt", uri="test:///default", storage="default-pool",
         networks=["default"], bridges=["virbr0"], format="raw", rate_mib=50,
     )
     make_vm("pages-other-with-a-rather-long-name-of-forty-seven-letters")

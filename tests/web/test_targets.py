@@ -53,7 +53,7 @@ def sent(settings: Settings, **changes: Any) -> dict[str, Any]:
 
 
 def pool(**changes: Any) -> dict[str, Any]:
-    return {"name": "kvm", "kind": "libvirt", "uri": "qemu:///system", "pool": "images",
+    return {"name": "kvm", "kind": "libvirt", "uri": "qemu:///system", "storage": "images",
             "format": "qcow2", "allocation": "sparse"} | changes  # fmt: skip
 
 
@@ -117,8 +117,8 @@ def test_an_address_that_could_do_harm_is_refused_unasked(
 def test_only_a_pool_that_the_host_has_and_that_takes_files_is_saved(
     admin: Client, host: None, name: str, words: str
 ) -> None:
-    response = admin.post("/targets/add/", pool(pool=name))
-    assert words in response.context["form"].errors["pool"][0]
+    response = admin.post("/targets/add/", pool(storage=name))
+    assert words in response.context["form"].errors["storage"][0]
     admin.post("/targets/add/", pool())
     target = OutputTarget.objects.get()
     assert (target.pool_path, target.networks, target.bridges) == (
@@ -169,7 +169,9 @@ def test_what_contradicts_is_refused_with_the_reason(
 def test_viewers_read_operators_look_again_only_administrators_change(
     client: Client, settings: Settings, host: None
 ) -> None:
-    target = OutputTarget.objects.create(name="<b>lab</b>", kind="libvirt", uri="x", pool="images")
+    target = OutputTarget.objects.create(
+        name="<b>lab</b>", kind="libvirt", uri="x", storage="images"
+    )
     for role, checks in (("Viewers", 403), ("Operators", 302)):
         client.force_login(make_user(role, role))
         page = client.get("/targets/").content.decode()
@@ -208,7 +210,7 @@ def test_the_background_check_keeps_the_last_numbers_and_says_what_is_wrong(
     admin: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = OutputTarget.objects.create(
-        name="kvm", kind="libvirt", uri="qemu:///system", pool="images"
+        name="kvm", kind="libvirt", uri="qemu:///system", storage="images"
     )
     monkeypatch.setattr("conversions.targets.ask", lambda *_a, **_o: HOST)
     check_targets()
@@ -265,7 +267,7 @@ def test_unfinished_files_of_a_pool_are_removed_and_no_others(tmp_path: Path) ->
         (folder / "web01-sda").touch()
         parts += [str(part), str(folder / "web01-sda")]
     OutputTarget.objects.create(
-        name="kvm", kind="libvirt", uri="qemu:///system", pool="p", pool_path=str(pool_folder)
+        name="kvm", kind="libvirt", uri="qemu:///system", storage="p", pool_path=str(pool_folder)
     )
     conversion = make_conversion(make_vm(), status="running")
     conversion.reports = {"targets": {"parts": parts}}
@@ -276,7 +278,7 @@ def test_unfinished_files_of_a_pool_are_removed_and_no_others(tmp_path: Path) ->
 
 def test_a_target_that_is_being_written_to_is_not_removed(admin: Client) -> None:
     target = OutputTarget.objects.create(
-        name="kvm", kind="libvirt", uri="qemu:///system", pool="images"
+        name="kvm", kind="libvirt", uri="qemu:///system", storage="images"
     )
     engine = Target(kind="libvirt", uri="qemu:///system", storage="images")
     conversion = run_into(make_vm(), engine, status="running")
