@@ -26,6 +26,10 @@ if not SourceVM.objects.filter(name="pages-demo").exists():
         name="pages-pool", kind="libvirt", uri="test:///default", storage="default-pool",
         networks=["default"], bridges=["virbr0"], format="raw", rate_mib=50,
     )
+    OutputTarget.objects.create(
+        name="pages-cloud", kind="openstack", uri="https://cloud.example:5000/v3", storage="fast",
+        format="raw", options={"server-id": "11111111-2222-3333-4444-555555555555"},
+    )
     make_vm("pages-other-with-a-rather-long-name-of-forty-seven-letters")
 """
 PLACES = [
