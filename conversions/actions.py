@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,10 +29,10 @@ from conversions.models import (
     OutputTarget,
 )
 from conversions.news import News, group_name
-from conversions.pipeline.job import Job, Target
+from conversions.pipeline.job import Job
 from conversions.pipeline.steps import Step
 from conversions.secrets import take_secrets, with_secrets
-from conversions.targets import as_reached_now
+from conversions.targets import job_of_now
 from inventory.models import SourceVM
 from v2vweb.celery import host_queue, send
 
@@ -98,16 +98,11 @@ def retry_conversion(conversion: Conversion, *, user: Any) -> Conversion:
     The machine is read, and its target written to, as their servers are reached now, which may have
     other addresses and passwords.
     """
-    vm, place = conversion.vm, conversion.target
+    vm = conversion.vm
     if vm is None or vm.status != SourceVM.Status.READY:
         raise ValueError("the machine is gone")
-    values = conversion.job
-    if place is not None:
-        target = as_reached_now(Target.from_dict(values["target"]), place)
-        values = values | {"target": asdict(target)}
-    job = with_secrets(values, conversion.sealed_secrets)
-    job = replace(job, source=input_of(vm), resume=None)
-    return start_conversion(vm, job, user=user, target=place, retry_of=conversion)
+    job = replace(job_of_now(conversion), source=input_of(vm), resume=None)
+    return start_conversion(vm, job, user=user, target=conversion.target, retry_of=conversion)
 
 
 def continue_conversion(

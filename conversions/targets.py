@@ -22,11 +22,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from conversions.health import measure_folder
-from conversions.models import OutputTarget
+from conversions.models import Conversion, OutputTarget
 from conversions.pipeline.errors import SIGN_IN_REFUSED, JobError
-from conversions.pipeline.job import Target
+from conversions.pipeline.job import Job, Target
 from conversions.pipeline.outputs.libvirt_host import check_uri
 from conversions.processes import engine_environment
+from conversions.secrets import with_secrets
 
 ASK_SECONDS = 10
 _PROGRAM = [sys.executable, "-m", "conversions.pipeline.outputs.describe"]
@@ -195,14 +196,19 @@ def free_bytes(target: OutputTarget) -> int | None:
     return target.free_bytes
 
 
-def as_reached_now(target: Target, place: OutputTarget) -> Target:
-    """Return where a run goes as its place is reached now; the disks as they were asked for.
+def job_of_now(conversion: Conversion) -> Job:
+    """Return the job of a run with its secrets, a named target as that is reached now.
 
-    Raises JobError.
+    The disks stay as they were asked for.  Raises JobError, ValueError.
     """
-    return place.engine_target(
-        format=target.format, allocation=target.allocation, compressed=target.compressed
-    )
+    values = conversion.job
+    if conversion.target is not None:
+        asked = Target.from_dict(values["target"])
+        target = conversion.target.engine_target(
+            format=asked.format, allocation=asked.allocation, compressed=asked.compressed
+        )
+        values = values | {"target": asdict(target)}
+    return with_secrets(values, conversion.sealed_secrets)
 
 
 def is_result_folder(folder: Path) -> bool:

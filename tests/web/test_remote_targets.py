@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -15,7 +16,7 @@ from django.core import serializers
 from django.test import Client
 from django.utils import timezone
 
-from conversions import targets
+from conversions import leftovers, targets
 from conversions.actions import (
     claim_conversion,
     finish_conversion,
@@ -24,13 +25,14 @@ from conversions.actions import (
     retry_conversion,
 )
 from conversions.models import Conversion, KeptWork, OutputTarget
+from conversions.pipeline.leftovers import Notes
 from conversions.pipeline.outputs.openstack import OpenStackOutput
 from conversions.pipeline.outputs.ovirt_upload import OvirtUploadOutput
 from conversions.tasks import check_targets
 from inventory.sealing import seal
 from tests.demo import GIB, make_conversion, make_user, make_vm
 from tests.https_server import make_certificate
-from tests.openstack_server import SERVER, Mood, OpenStackServer
+from tests.openstack_server import PROJECT, SERVER, Mood, OpenStackServer
 from tests.ovirt_server import OvirtServer, State
 from tests.unit.pipeline import test_openstack_output, test_ovirt_upload
 from tests.unit.pipeline.samples import make_source, source_disk
@@ -637,3 +639,35 @@ def test_a_job_of_the_console_makes_a_machine_of_ovirt(
     page = page_after(admin, run, scene.report.events)
     assert "data/web01-000" in page
     assert "OVF of the machine for oVirt" in page
+
+
+@pytest.mark.parametrize("server", ["cloud", "engine"])
+def test_what_a_killed_run_left_is_looked_for_with_the_password_of_now(
+    admin: Client, request: pytest.FixtureRequest, patient: None, server: str
+) -> None:
+    running = request.getfixturevalue(server)
+    run = begun(admin, running)
+    work = leftovers.work_dir(run)
+    work.mkdir()
+    target = job_of(run).target
+    assert target
+    if isinstance(running, OpenStackServer):
+        place, thing = f"OpenStack at 127.0.0.1, project {PROJECT}", "volume"
+        mood, logins = running.cloud.mood, lambda: running.cloud.calls.count("token issue")
+    else:
+        place, thing = running.url, "disk"
+        mood, logins = running.state, lambda: running.state.logins
+    Notes(work, target, place).add(
+        thing=thing, name="web01-sda", id=str(uuid.UUID(int=1)), mark="x"
+    )
+    mood.password = "another"
+    leftovers.clean_up_after(run)
+    assert run.reports["leftovers"]["state"] == "unfinished"
+    [key] = target.secrets
+    OutputTarget.objects.update(sealed_secrets=seal({key: "another"}))
+    before = logins()
+    run.refresh_from_db()
+    leftovers.clean_up_after(run)
+    assert logins() == before + 1
+    assert "leftovers" not in run.reports
+    assert not work.exists()
