@@ -26,11 +26,13 @@ from conversions.models import (
     Inspection,
     KeptWork,
     LogLine,
+    OutputTarget,
 )
 from conversions.news import News, group_name
 from conversions.pipeline.job import Job
 from conversions.pipeline.steps import Step
 from conversions.secrets import take_secrets, with_secrets
+from conversions.targets import job_of_now
 from inventory.models import SourceVM
 from v2vweb.celery import host_queue, send
 
@@ -50,11 +52,13 @@ def start_conversion(
     job: Job,
     *,
     user: Any,
+    target: OutputTarget | None = None,
     retry_of: Conversion | None = None,
     continues: KeptWork | None = None,
 ) -> Conversion:
     """Ask for a run of the engine; a worker takes it as soon as one has room.
 
+    `target` is where the job says the result goes, when that is a named one.
     What `continues` kept files is for the worker of the host where they are.
     """
     values, sealed = take_secrets(job)
@@ -66,6 +70,7 @@ def start_conversion(
             name=job.name or vm.name,
             mode=job.mode,
             job=values,
+            target=target,
             sealed_secrets=sealed,
             created_by=user,
             retry_of=retry_of,
@@ -88,18 +93,21 @@ def _send_to_worker(conversion: Conversion) -> None:
 
 
 def retry_conversion(conversion: Conversion, *, user: Any) -> Conversion:
-    """Ask for the same once more, from its start.  Raises ValueError without a machine.
+    """Ask for the same once more, from its start.  Raises ValueError without a machine, JobError.
 
-    The machine is read as its host is reached now, which may have another address and password.
+    The machine is read, and its target written to, as their servers are reached now, which may have
+    other addresses and passwords.
     """
     vm = conversion.vm
     if vm is None or vm.status != SourceVM.Status.READY:
         raise ValueError("the machine is gone")
-    job = replace(job_of(conversion), source=input_of(vm), resume=None)
-    return start_conversion(vm, job, user=user, retry_of=conversion)
+    job = replace(job_of_now(conversion), source=input_of(vm), resume=None)
+    return start_conversion(vm, job, user=user, target=conversion.target, retry_of=conversion)
 
 
-def continue_conversion(kept: KeptWork, job: Job, *, user: Any) -> Conversion | None:
+def continue_conversion(
+    kept: KeptWork, job: Job, *, user: Any, target: OutputTarget | None
+) -> Conversion | None:
     """Ask for a run that goes on from the copy with kept files; None when they are in use or gone.
 
     The machine is there; the form has seen to that.
@@ -110,7 +118,9 @@ def continue_conversion(kept: KeptWork, job: Job, *, user: Any) -> Conversion | 
         if row is None or first is None or first.vm is None or row.is_in_use:
             return None
         job = replace(job, resume=row.folder)
-        return start_conversion(first.vm, job, user=user, retry_of=first, continues=row)
+        return start_conversion(
+            first.vm, job, user=user, target=target, retry_of=first, continues=row
+        )
 
 
 def discard_kept_files(kept: KeptWork) -> bool:

@@ -225,7 +225,7 @@ class OutputTargetAdmin(ReadOnlyAdmin):
     list_display = ["name", "kind", "place", "problem", "checked_at", "created_by"]
     list_filter = ["kind"]
     list_select_related = ["created_by"]
-    search_fields = ["name", "directory", "uri", "pool"]
+    search_fields = ["name", "directory", "uri", "storage"]
 
 
 @admin.register(SavedMap)

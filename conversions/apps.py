@@ -31,7 +31,9 @@ class ConversionsConfig(AppConfig):
         auditlog.register(
             Conversion, include_fields=["vm_name", "name", "mode", "created_by", "force_stop"]
         )
-        checked = ["checked_at", "problem", "free_bytes", "pool_path", "networks", "bridges"]
-        auditlog.register(OutputTarget, exclude_fields=checked)
+        # What a check finds, and of a password all but the time, which tells that it is another.
+        untold = ["checked_at", "problem", "is_locked_out", "free_bytes", "pool_path", "networks",
+                  "bridges", "sealed_secrets"]  # fmt: skip
+        auditlog.register(OutputTarget, exclude_fields=untold)
         auditlog.register(SavedMap)
         auditlog.register(KeptWork)

@@ -16,11 +16,10 @@ from conversions import live
 from conversions.actions import continue_conversion, discard_kept_files, job_of
 from conversions.forms import ConvertForm
 from conversions.health import host_answers
-from conversions.models import Conversion, KeptWork
+from conversions.models import Conversion, KeptWork, OutputTarget
 from conversions.network_choice import kind_of
 from conversions.pipeline.job import Job, Mode
 from conversions.sections.copying import CopySection
-from conversions.targets import engine_target
 from inventory.access import operator_required
 from inventory.models import SourceVM
 from inventory.sources.types import VnetType
@@ -34,9 +33,18 @@ class ContinueForm(ConvertForm):
 
     section_kinds = (CopySection,)
 
-    def __init__(self, data: Any = None, *, vm: SourceVM, kept: KeptWork, job: Job) -> None:
+    def __init__(
+        self,
+        data: Any = None,
+        *,
+        vm: SourceVM,
+        kept: KeptWork,
+        job: Job,
+        place: OutputTarget | None,
+    ) -> None:
         self.kept = kept
         self.earlier = job
+        self.earlier_place = place
         super().__init__(data, vm=vm)
         for name in set(self.fields) - set(self.own_values()):
             del self.fields[name]
@@ -53,16 +61,7 @@ class ContinueForm(ConvertForm):
         assert target is not None  # noqa: S101  only copies are continued
         values: dict[str, Any] = {
             "name": self.earlier.name or self.vm.name,
-            "target": next(
-                (
-                    key
-                    for key, place in self.targets.items()
-                    if (own := engine_target(place)).kind == target.kind
-                    and (own.directory, own.uri, own.storage)
-                    == (target.directory, target.uri, target.storage)
-                ),
-                next(iter(self.targets)),
-            ),
+            "target": str(self.earlier_place.uuid) if self.earlier_place else target.directory,
             "format": target.format,
             "allocation": target.allocation,
             "compressed": target.compressed,
@@ -103,9 +102,13 @@ def conversion_continue(request: HttpRequest, uuid: UUID) -> HttpResponse:
         return redirect(found)
     vm = kept.conversion.vm
     assert vm is not None  # noqa: S101  `refusal` has looked
-    form = ContinueForm(request.POST or None, vm=vm, kept=kept, job=job_of(found))
+    form = ContinueForm(
+        request.POST or None, vm=vm, kept=kept, job=job_of(found), place=found.target
+    )
     if request.method == "POST" and form.is_valid():
-        begun = continue_conversion(kept, form.job(Mode.COPY), user=request.user)
+        begun = continue_conversion(
+            kept, form.job(Mode.COPY), user=request.user, target=form.named_target()
+        )
         if begun is not None:
             return redirect(begun)
         messages.error(request, _("The kept files are in use by now, or gone."))

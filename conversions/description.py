@@ -8,12 +8,15 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from conversions.models import Conversion
+from conversions.pipeline.outputs.preview import description_text
 
-# By the name of the report: the key of the text in it, the ending of its file, what it is.
-_KINDS: dict[str, tuple[str, str, Any]] = {
-    "libvirt_xml": ("xml", "xml", lambda: _("libvirt XML of the machine")),
-    "qemu_script": ("text", "sh", lambda: _("Script that starts the machine")),
-    "kubevirt_yaml": ("text", "yaml", lambda: _("Manifest of the machine for KubeVirt")),
+# By the name of the report: the ending of its file, what it is.
+_KINDS: dict[str, tuple[str, Any]] = {
+    "libvirt_xml": ("xml", lambda: _("libvirt XML of the machine")),
+    "qemu_script": ("sh", lambda: _("Script that starts the machine")),
+    "kubevirt_yaml": ("yaml", lambda: _("Manifest of the machine for KubeVirt")),
+    "ovf": ("ovf", lambda: _("OVF of the machine for oVirt")),
+    "image_properties": ("txt", lambda: _("Properties that OpenStack starts the machine by")),
 }
 
 
@@ -28,8 +31,8 @@ class Description:
 
 def description_of(conversion: Conversion) -> Description | None:
     """Return a run's description of the machine; None before it has made one."""
-    for name, (key, ending, title) in _KINDS.items():
-        if text := conversion.reports.get(name, {}).get(key):
+    for name, (ending, title) in _KINDS.items():
+        if data := conversion.reports.get(name):
             file_name = f"v2vweb-{conversion.pk}.{ending}"
-            return Description(title=title(), text=text, file_name=file_name)
+            return Description(title=title(), text=description_text(data), file_name=file_name)
     return None

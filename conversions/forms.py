@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from conversions import targets
+from conversions.disk_choice import disk_problems
 from conversions.inputs import input_of
 from conversions.models import Inspection, OutputTarget, SavedMap
 from conversions.network_choice import MapRefusedError, entries_of, kind_of, mapped_values
@@ -35,6 +36,16 @@ from inventory.templatetags.console import size
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 KINDS = [("network", gettext_lazy("Network")), ("bridge", gettext_lazy("Bridge"))]
 _ENDINGS = {OutputTarget.Kind.QEMU: ".sh", OutputTarget.Kind.KUBEVIRT: ".yaml"}
+# Why there is nothing to choose for network cards.
+_NO_NETWORKS = {
+    OutputTarget.Kind.QEMU: gettext_lazy(
+        "A script for QEMU gives every card a network of its own, so there is nothing to choose."
+    ),
+    OutputTarget.Kind.OPENSTACK: gettext_lazy(
+        "A server of OpenStack gets its cards when it is started from the volumes, so there is "
+        "nothing to choose."
+    ),
+}
 ROOTS = [
     ("single", gettext_lazy("The only one (stop when there are several)")),
     ("first", gettext_lazy("The first one found")),
@@ -170,6 +181,11 @@ class ConvertForm(forms.Form):
         key = self.data.get("target", "") if self.is_bound else self.initial["target"]
         return self.targets.get(str(key))
 
+    def named_target(self) -> OutputTarget | None:
+        """Return the target that is chosen; None for a folder of the settings."""
+        place = self.place()
+        return place if place and place.pk else None
+
     def networks(self) -> list[tuple[str, str]]:
         """Return what the chosen target offers for cards: name and kind."""
         place = self.place()
@@ -179,6 +195,12 @@ class ConvertForm(forms.Form):
             return [(POD_NETWORK, _("pod network"))]
         pairs = [(name, _("network")) for name in place.networks]
         return [*pairs, *((name, _("bridge")) for name in place.bridges)]
+
+    @property
+    def why_no_networks(self) -> str:
+        """Why there is nothing to choose for cards with the chosen target, "" where there is."""
+        place = self.place()
+        return str(_NO_NETWORKS.get(OutputTarget.Kind(place.kind), "")) if place else ""
 
     def target_values(self) -> dict[str, Any]:
         """Return what the chosen target wants the form to start with."""
@@ -242,10 +264,6 @@ class ConvertForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         """Check what concerns several fields, as the engine would."""
         values = super().clean() or {}
-        if values.get("compressed") and values.get("format") == "raw":
-            self.add_error("compressed", _("Compression needs format qcow2; raw was chosen."))
-        elif values.get("compressed") and values.get("allocation") == "preallocated":
-            self.add_error("compressed", _("Compression and preallocation exclude each other."))
         by_name: dict[tuple[str, str], str] = {}
         for index, nic in enumerate(self.nics):
             chosen = values.get(f"nic{index}_name")
@@ -274,9 +292,9 @@ class ConvertForm(forms.Form):
 
     def _check_limits(self, place: OutputTarget, values: dict[str, Any]) -> None:
         """Refuse what the target does not take: too large a machine, networks it has none of."""
-        if place.kind != OutputTarget.Kind.LIBVIRT and not targets.is_allowed_folder(
-            place.directory
-        ):
+        for field, problem in disk_problems(place.kind, values).items():
+            self.add_error(field, problem)
+        if place.is_folder and not targets.is_allowed_folder(place.directory):
             self.add_error(
                 "target",
                 _("%(folder)s is no longer in a target folder of this server.")
@@ -298,19 +316,14 @@ class ConvertForm(forms.Form):
             )
         if place.kind == OutputTarget.Kind.KUBEVIRT:
             self._check_kubevirt(values)
-        if place.kind != OutputTarget.Kind.QEMU:
+        why = self.why_no_networks
+        if not why:
             return
         for index, nic in enumerate(self.nics):
             chosen = (values.get(f"nic{index}_kind"), values.get(f"nic{index}_name"))
             if None not in chosen and chosen != (kind_of(nic), nic.vnet):
-                self.add_error(
-                    f"nic{index}_name",
-                    _(
-                        "A script for QEMU gives every card a network of its own, so there is "
-                        "nothing to choose. Set it back to %(network)s, or choose another target."
-                    )
-                    % {"network": nic.vnet},
-                )
+                back = _("Set it back to %(network)s, or choose another target.")
+                self.add_error(f"nic{index}_name", f"{why} {back % {'network': nic.vnet}}")
 
     def _check_kubevirt(self, values: dict[str, Any]) -> None:
         """Refuse names that Kubernetes does not take, of the machine and of its networks."""
@@ -344,8 +357,8 @@ class ConvertForm(forms.Form):
 
     def _check_names(self, place: OutputTarget, values: dict[str, Any]) -> None:
         """Refuse a name whose files are there already, as the engine would much later."""
-        if place.kind == OutputTarget.Kind.LIBVIRT:
-            return  # only the host can tell; the engine asks it first of all
+        if not place.is_folder:
+            return  # only the server can tell; the engine asks it first of all
         folder = Path(place.directory)
         letters = [disk_letters(disk.id) for disk in self.vm.source.disks]
         end = _ENDINGS.get(OutputTarget.Kind(place.kind), ".xml")
@@ -380,8 +393,7 @@ class ConvertForm(forms.Form):
     def engine_target(self) -> Target:
         """Return where the result goes.  Call on a valid form.  Raises JobError."""
         values = self.cleaned_data
-        return targets.engine_target(
-            self.targets[values["target"]],
+        return self.targets[values["target"]].engine_target(
             format=values["format"],
             allocation=values["allocation"],
             compressed=values["compressed"],

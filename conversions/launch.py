@@ -97,7 +97,9 @@ def _start(
 ) -> Conversion:
     """Start the conversion; a reason given against concerns goes into its reports and the audit."""
     with transaction.atomic():
-        conversion = start_conversion(form.vm, form.job(Mode.COPY), user=request.user)
+        conversion = start_conversion(
+            form.vm, form.job(Mode.COPY), user=request.user, target=form.named_target()
+        )
         if blocking:
             override = {
                 "reason": reason,
@@ -133,7 +135,7 @@ def _show_review(request: HttpRequest, form: ConvertForm) -> HttpResponse:
     job = form.job(Mode.COPY)
     reports: Mapping[str, Any] = inspection.conversion.reports if inspection else {}
     place = form.targets[form.cleaned_data["target"]]
-    table = needs(vm, job, reports, settings.WORK_DIR, pool_free_bytes=place.free_bytes)
+    table = needs(vm, job, reports, settings.WORK_DIR, remote_free_bytes=place.free_bytes)
     context = {
         "vm": vm,
         "form": form,

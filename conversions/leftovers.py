@@ -15,13 +15,13 @@ from django.utils import timezone
 
 from conversions.models import Conversion, KeptWork
 from conversions.pipeline.commit import keep_if_begun
-from conversions.pipeline.errors import HostError
+from conversions.pipeline.errors import HostError, JobError
 from conversions.pipeline.kept import discard, keep_converted, size_of
 from conversions.pipeline.leftovers import names_in, notes_of
 from conversions.pipeline.report import EventReporter
 from conversions.pipeline.work import MIN_FREE_BYTES
 from conversions.processes import environment_for, kill_processes_of
-from conversions.targets import is_result_folder
+from conversions.targets import is_result_folder, job_of_now
 
 logger = logging.getLogger(__name__)
 
@@ -109,16 +109,21 @@ def _remove_elsewhere(conversion: Conversion, work: Path, removed: list[str]) ->
     if not notes_of(work):
         return True
     message = ""
+    try:
+        job = job_of_now(conversion).to_json()
+    except (JobError, ValueError) as error:
+        job = ""  # the engine tells what it lacks
+        logger.warning("%s: its job cannot be read: %s", conversion, error)
     process = subprocess.Popen(
         [*settings.CLEAN_UP_COMMAND, str(work)],
         cwd=settings.BASE_DIR,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=environment_for(conversion.uuid),
     )
     try:
-        stdout, _errors = process.communicate(timeout=ELSEWHERE_SECONDS)
+        stdout, _errors = process.communicate(job + "\n", timeout=ELSEWHERE_SECONDS)
     except subprocess.TimeoutExpired:
         kill_processes_of(conversion.uuid)  # an ssh that it has started holds its output open
         process.communicate()

@@ -436,4 +436,8 @@ def next_move(job: dict[str, Any]) -> str:
         return _("Converted. Start it with the script beside the disks.")
     if kind == "libvirt":
         return _("Converted. It is defined on its host and can be started.")
+    if kind == "openstack":
+        return _("Converted. Start a server from the bootable volume, with the others attached.")
+    if kind == "ovirt-upload":
+        return _("Converted. It is a machine of oVirt now and can be started there.")
     return _("Converted. Define it with virsh define and start it.")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import models
@@ -11,9 +13,11 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from conversions.pipeline.job import Mode
+from conversions.pipeline.errors import JobError
+from conversions.pipeline.job import Mode, Target
 from conversions.pipeline.steps import TITLES, Step
 from inventory.models import SourceVM
+from inventory.sealing import unseal
 
 
 class ConversionQuerySet(models.QuerySet["Conversion"]):
@@ -77,6 +81,10 @@ class Conversion(models.Model):
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.WAITING)
     # The Job as JSON, without work_dir and secrets.
     job = models.JSONField()
+    # Where its result goes, while that is a named target.
+    target = models.ForeignKey(
+        "OutputTarget", on_delete=models.SET_NULL, null=True, related_name="conversions"
+    )
     # Its keys and password hashes, see secrets.py; gone once it is done.
     sealed_secrets = models.TextField(blank=True, editable=False)
     retry_of = models.ForeignKey(
@@ -145,6 +153,12 @@ class Conversion(models.Model):
     def is_success(self) -> bool:
         """Tell whether it reached its end."""
         return self.status in (self.Status.DONE, self.Status.WARNED)
+
+    @property
+    def place(self) -> str:
+        """Where its result goes, in a few words; "" for one that has none."""
+        target = self.job.get("target")
+        return Target.from_dict(target).place if target else ""
 
     @property
     def kept(self) -> KeptWork | None:
@@ -361,23 +375,34 @@ class ConversionHost(models.Model):
 
 
 class OutputTarget(models.Model):
-    """A place for results that an administrator has named: a folder, or a pool of a libvirt host.
+    """A place for results that an administrator has named: a folder, or on a server.
 
     The folders of the setting V2VWEB_TARGETS are targets too, without a row; see targets.py.
     """
 
     class Kind(models.TextChoices):
+        """The engine's names for them."""
+
         LOCAL = "local", _("Folder: disks and libvirt XML")
         QEMU = "qemu", _("Folder: disks and a script for QEMU")
         KUBEVIRT = "kubevirt", _("Folder: disks and a manifest for KubeVirt")
         LIBVIRT = "libvirt", _("Pool of a libvirt host: the machine is defined there")
+        OPENSTACK = "openstack", _("OpenStack: volumes that a server can be started from")
+        OVIRT = "ovirt-upload", _("oVirt: the machine is made there")
+
+    FOLDERS = [Kind.LOCAL, Kind.QEMU, Kind.KUBEVIRT]
 
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
     name = models.CharField(_("name"), max_length=100, unique=True)
-    kind = models.CharField(_("kind"), max_length=10, choices=Kind.choices, default=Kind.LOCAL)
+    kind = models.CharField(_("kind"), max_length=20, choices=Kind.choices, default=Kind.LOCAL)
+    # The place; which of them a kind has is said by the parts of its form.
     directory = models.CharField(_("folder on this server"), max_length=1000, blank=True)
-    uri = models.CharField(_("address of the libvirt host"), max_length=500, blank=True)
-    pool = models.CharField(_("pool"), max_length=255, blank=True)
+    uri = models.CharField(_("address"), max_length=500, blank=True)
+    storage = models.CharField(_("pool, volume type or storage domain"), max_length=255, blank=True)
+    # The engine's options by name, each once, and those that are secret; see sealing.py.
+    options = models.JSONField(default=dict, blank=True)
+    sealed_secrets = models.TextField(blank=True, editable=False)
+    secrets_set_at = models.DateTimeField(_("password set"), null=True, editable=False)
     # What the convert form starts with.
     format = models.CharField(
         _("disk format"), max_length=10, default="qcow2",
@@ -396,6 +421,8 @@ class OutputTarget(models.Model):
     # What the last check found; `problem` is "" when the place can be used.
     checked_at = models.DateTimeField(null=True, editable=False)
     problem = models.TextField(blank=True, editable=False)
+    # The server refuses the password: only a person may try it again, before the account is locked.
+    is_locked_out = models.BooleanField(default=False, editable=False)
     free_bytes = models.BigIntegerField(null=True, editable=False)
     # Of a pool: its folder where that is on this server, and the networks and bridges there.
     pool_path = models.CharField(max_length=4096, blank=True, editable=False)
@@ -415,11 +442,41 @@ class OutputTarget(models.Model):
         return self.name
 
     @property
+    def is_folder(self) -> bool:
+        """Tell whether results are files on this server."""
+        return self.kind in self.FOLDERS
+
+    @property
     def place(self) -> str:
         """Where it is, in a few words."""
-        if self.kind == self.Kind.LIBVIRT:
-            return f"{self.uri}, {self.pool}"
-        return self.directory
+        return self._without_secrets().place
+
+    def engine_target(self, **choices: Any) -> Target:
+        """Return it for the engine with what was chosen besides, its secrets in clear.
+
+        Raises JobError.
+        """
+        target = self._without_secrets(**choices)
+        if not self.sealed_secrets:
+            return target
+        try:
+            secrets = unseal(self.sealed_secrets)
+        except ValueError as error:
+            raise JobError(
+                f"The password of the target {self.name} cannot be read: {error}",
+                remedy="An administrator can type it again where the target is changed.",
+            ) from error
+        return replace(target, secrets={key: (value,) for key, value in secrets.items()})
+
+    def _without_secrets(self, **choices: Any) -> Target:
+        return Target(
+            kind=self.kind,
+            directory=self.directory,
+            uri=self.uri,
+            storage=self.storage,
+            options={key: (value,) for key, value in self.options.items()},
+            **choices,
+        )
 
 
 class SavedMap(models.Model):

@@ -19,10 +19,14 @@ MARK = "V2VWEB_CONVERSION"
 _SECRETS = ("SECRET_KEY", "DATABASE_URL", "REDIS_URL")
 
 
+def engine_environment() -> dict[str, str]:
+    """Return what parts of the engine inherit."""
+    return {name: value for name, value in os.environ.items() if name not in _SECRETS}
+
+
 def environment_for(uuid: UUID) -> dict[str, str]:
     """Return the environment of a conversion's engine."""
-    inherited = {name: value for name, value in os.environ.items() if name not in _SECRETS}
-    return {**inherited, MARK: str(uuid)}
+    return {**engine_environment(), MARK: str(uuid)}
 
 
 def processes_of(uuid: UUID) -> list[int]:

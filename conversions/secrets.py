@@ -19,7 +19,10 @@ def take_secrets(job: Job) -> tuple[dict[str, Any], str]:
 
 
 def with_secrets(values: dict[str, Any], sealed: str) -> Job:
-    """Return the job that `take_secrets` split.  Raises JobError, ValueError."""
+    """Return the job that `take_secrets` split.  Raises JobError, ValueError.
+
+    A target that comes with secrets, as one that was reached anew, keeps them.
+    """
     if not sealed:
         return Job.from_dict(values)
     secrets = unseal(sealed)
@@ -29,7 +32,7 @@ def with_secrets(values: dict[str, Any], sealed: str) -> Job:
     source = {**values["source"], "password": secrets.get("source_password", "")}
     target = values.get("target")
     if target is not None:  # jobs of before knew no secrets of a target either
-        target = {**target, "secrets": secrets.get("target", {})}
+        target = {"secrets": secrets.get("target", {}), **target}
     return Job.from_dict(
         {**values, "source": source, "target": target, "keys": secrets["keys"],
          "customize": customize}

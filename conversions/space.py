@@ -13,13 +13,18 @@ from conversions.pipeline.outputs.folder import RESERVE_BYTES
 from conversions.pipeline.work import MIN_FREE_BYTES
 from inventory.models import SourceVM
 
+_GIB = 1 << 30
+# What is filled there, by the kind of target.
+_REMOTE = {"libvirt": "pool", "openstack": "quota", "ovirt-upload": "domain"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
     """One place: what is needed there at most, what is free, and how the need was found.
 
     `basis` is "work", "estimate" (an inspection measured the guest), "capacity" (no inspection
-    yet, so the disks' full size) or "full" (preallocated: the full size by choice).
+    yet, so the disks' full size), "full" (preallocated: the full size by choice) or "volumes"
+    (whole GiB of each disk's full size).
     """
 
     place: str
@@ -45,22 +50,25 @@ def needs(
     reports: Mapping[str, Any],
     work_dir: Path,
     *,
-    pool_free_bytes: int | None = None,
+    remote_free_bytes: int | None = None,
 ) -> list[Need]:
     """Return the table of needs for a job; the target row is only there when one is written.
 
-    Of a pool the caller says how much is free: its folder may be on another host.
+    Of a place on a server the caller says how much is free.
     """
     rows = [_need("work", work_dir, MIN_FREE_BYTES, "work")]
     if job.target is None:
         return rows
     need_bytes, basis = _target_need(vm, job, reports)
-    if job.target.kind == "libvirt":
-        path = f"{job.target.uri}, {job.target.storage}"
-        pool = Need(
-            place="pool", path=path, need_bytes=need_bytes, have_bytes=pool_free_bytes, basis=basis
+    if job.target.kind in _REMOTE:
+        remote = Need(
+            place=_REMOTE[job.target.kind],
+            path=job.target.place,
+            need_bytes=need_bytes,
+            have_bytes=remote_free_bytes,
+            basis=basis,
         )
-        return [*rows, pool]
+        return [*rows, remote]
     target = Path(job.target.directory)
     if _same_file_system(work_dir, target):
         need_bytes += MIN_FREE_BYTES
@@ -69,9 +77,10 @@ def needs(
 
 
 def _target_need(vm: SourceVM, job: Job, reports: Mapping[str, Any]) -> tuple[int, str]:
-    capacity = sum(
-        disk.virtual_size_bytes or disk.declared_capacity_bytes or 0 for disk in vm.source.disks
-    )
+    sizes = [d.virtual_size_bytes or d.declared_capacity_bytes or 0 for d in vm.source.disks]
+    capacity = sum(sizes)
+    if job.target is not None and job.target.kind == "openstack":
+        return sum(-(-size // _GIB) * _GIB for size in sizes), "volumes"
     if job.target is not None and job.target.allocation == "preallocated":
         return capacity + RESERVE_BYTES, "full"
     estimates = reports.get("estimate", {}).get("disks")

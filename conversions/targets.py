@@ -7,29 +7,48 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from conversions.health import measure_folder
 from conversions.models import Conversion, OutputTarget
-from conversions.pipeline.errors import JobError
-from conversions.pipeline.job import Target
+from conversions.pipeline.errors import SIGN_IN_REFUSED, JobError
+from conversions.pipeline.job import Job, Target
 from conversions.pipeline.outputs.libvirt_host import check_uri
+from conversions.processes import engine_environment
+from conversions.secrets import with_secrets
 
 ASK_SECONDS = 10
-_PYTHON = [sys.executable, "-m", "conversions.pipeline.outputs.describe"]
+_PROGRAM = [sys.executable, "-m", "conversions.pipeline.outputs.describe"]
 Kind = OutputTarget.Kind
+# What there is to choose on a server, one and many.
+STORAGE_WORDS = {
+    Kind.LIBVIRT: (gettext_lazy("pool"), gettext_lazy("Pools")),
+    Kind.OPENSTACK: (gettext_lazy("volume type"), gettext_lazy("Volume types")),
+    Kind.OVIRT: (gettext_lazy("storage domain"), gettext_lazy("Storage domains")),
+}
 
 
 class TargetRefusedError(Exception):
-    """A place cannot be used; the message is for the person at the page."""
+    """A place cannot be used; the message is for the person at the page.
+
+    `code` is the engine's, where it was the engine that found out.
+    """
+
+    def __init__(self, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def is_allowed_folder(directory: str) -> bool:
@@ -50,36 +69,46 @@ def refuse_folder(directory: str) -> None:
         )
 
 
-def ask(kind: str, place: str, *, seconds: float = ASK_SECONDS) -> dict[str, Any]:
-    """Return what `outputs/describe.py` says of a folder or a libvirt host.
+def ask(target: Target, *, seconds: float = ASK_SECONDS) -> dict[str, Any]:
+    """Return what `outputs/describe.py` says of a target's place.
 
     Raises TargetRefusedError, also when there is no answer within the seconds.
     """
     process = subprocess.Popen(
-        [*_PYTHON, kind, place],
+        _PROGRAM,
         cwd=settings.BASE_DIR,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=engine_environment(),
         start_new_session=True,  # an ssh that it has started goes with it
     )
     try:
-        stdout, stderr = process.communicate(timeout=seconds)
+        stdout, stderr = process.communicate(json.dumps(asdict(target)) + "\n", timeout=seconds)
     except subprocess.TimeoutExpired as error:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         raise TargetRefusedError(
             _("%(place)s did not answer within %(seconds)d s.")
-            % {"place": place, "seconds": seconds}
+            % {"place": target.place, "seconds": seconds}
         ) from error
     try:
         said: dict[str, Any] = json.loads(stdout)
     except ValueError:
         said = {"message": stderr.strip()[-300:] or str(process.returncode)}
     if process.returncode:
-        raise TargetRefusedError(f"{said['message']} {said.get('remedy', '')}".strip())
+        words = in_words(said["message"], said.get("remedy", ""))
+        raise TargetRefusedError(words, code=said.get("code", ""))
     return said
+
+
+def in_words(message: str, remedy: str) -> str:
+    """Return what the engine says for a page: without what to change on a command line."""
+    message, remedy = (re.sub(r" \(-o[a-z]\)", "", text) for text in (message, remedy))
+    sentences = re.split(r"(?<=\.)\s+", remedy)
+    kept = [one for one in sentences if not re.search(r"(^|\s)-o[a-z]\b", one)]
+    return " ".join([message, *kept]).strip()
 
 
 def look_at(target: OutputTarget, *, seconds: float = ASK_SECONDS) -> dict[str, Any]:
@@ -88,33 +117,46 @@ def look_at(target: OutputTarget, *, seconds: float = ASK_SECONDS) -> dict[str, 
     What is wrong becomes the row's `problem`; free space and networks stay as last seen then.
     """
     target.checked_at = timezone.now()
+    target.is_locked_out = False
     try:
-        if target.kind != Kind.LIBVIRT:
+        if target.is_folder:
             refuse_folder(target.directory)
-            said = ask("folder", target.directory, seconds=seconds)
-            target.free_bytes, target.problem = said["free_bytes"], said["problem"]
-            return said
-        check_uri(target.uri)
-        said = ask("libvirt", target.uri, seconds=seconds)
+        elif target.kind == Kind.LIBVIRT:
+            check_uri(target.uri)
+        said = ask(target.engine_target(), seconds=seconds)
     except JobError as error:
-        target.problem = f"{error.message} {error.remedy}".strip()
+        target.problem = in_words(error.message, error.remedy)
         return {}
     except TargetRefusedError as error:
         target.problem = str(error)
+        target.is_locked_out = error.code == SIGN_IN_REFUSED
         return {}
-    target.networks, target.bridges = said["networks"], said["bridges"]
-    pool = next((p for p in said["pools"] if p["name"] == target.pool), None)
-    if pool is None:
-        names = ", ".join(p["name"] for p in said["pools"]) or _("none")
-        words = {"host": target.uri, "pool": target.pool, "names": names}
-        target.problem = _("%(host)s has no pool %(pool)s. It has: %(names)s.") % words
-    else:
-        target.problem, target.free_bytes = pool["problem"], pool["free_bytes"]
-        if not said["is_local"]:
-            target.pool_path = ""
-        elif pool["path"]:
-            target.pool_path = pool["path"]
+    target.networks, target.bridges = said.get("networks", []), said.get("bridges", [])
+    found = _storage_of(target, said)
+    target.problem, target.free_bytes = found["problem"], found["free_bytes"]
+    if not said.get("is_local"):
+        target.pool_path = ""
+    elif found.get("path"):
+        target.pool_path = found["path"]
     return said
+
+
+def _storage_of(target: OutputTarget, said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what is said of the target's pool and the like; of the place when it has none."""
+    if not target.storage:
+        return said
+    named = {storage["name"]: storage for storage in said["storages"]}
+    if target.storage in named:
+        found: Mapping[str, Any] = named[target.storage]
+        return found
+    words = {
+        "place": target.uri or target.options.get("os-cloud", ""),
+        "what": STORAGE_WORDS[Kind(target.kind)][0],
+        "name": target.storage,
+        "names": ", ".join(named) or _("none"),
+    }
+    problem = _("%(place)s has no %(what)s %(name)s. It has: %(names)s.") % words
+    return {"problem": problem, "free_bytes": target.free_bytes}
 
 
 def check(target: OutputTarget, *, seconds: float = ASK_SECONDS) -> None:
@@ -124,6 +166,7 @@ def check(target: OutputTarget, *, seconds: float = ASK_SECONDS) -> None:
     OutputTarget.objects.filter(pk=target.pk).update(
         checked_at=target.checked_at,
         problem=target.problem,
+        is_locked_out=target.is_locked_out,
         free_bytes=target.free_bytes,
         pool_path=target.pool_path,
         networks=target.networks,
@@ -153,11 +196,19 @@ def free_bytes(target: OutputTarget) -> int | None:
     return target.free_bytes
 
 
-def engine_target(target: OutputTarget, **choices: Any) -> Target:
-    """Return the engine's target for a place and what was chosen besides."""
-    if target.kind == Kind.LIBVIRT:
-        return Target(kind="libvirt", uri=target.uri, storage=target.pool, **choices)
-    return Target(kind=target.kind, directory=target.directory, **choices)
+def job_of_now(conversion: Conversion) -> Job:
+    """Return the job of a run with its secrets, a named target as that is reached now.
+
+    The disks stay as they were asked for.  Raises JobError, ValueError.
+    """
+    values = conversion.job
+    if conversion.target is not None:
+        asked = Target.from_dict(values["target"])
+        target = conversion.target.engine_target(
+            format=asked.format, allocation=asked.allocation, compressed=asked.compressed
+        )
+        values = values | {"target": asdict(target)}
+    return with_secrets(values, conversion.sealed_secrets)
 
 
 def is_result_folder(folder: Path) -> bool:
@@ -167,13 +218,3 @@ def is_result_folder(folder: Path) -> bool:
     pools = OutputTarget.objects.filter(kind=Kind.LIBVIRT).exclude(pool_path="")
     real = folder.resolve()
     return any(Path(path).resolve() == real for path in pools.values_list("pool_path", flat=True))
-
-
-def active_runs(target: OutputTarget) -> list[Conversion]:
-    """Return the runs under way that write there."""
-    same = {"job__target__kind": target.kind}
-    if target.kind == Kind.LIBVIRT:
-        same |= {"job__target__uri": target.uri, "job__target__storage": target.pool}
-    else:
-        same |= {"job__target__directory": target.directory}
-    return list(Conversion.objects.active().filter(**same))

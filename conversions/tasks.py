@@ -101,9 +101,10 @@ def check_targets() -> None:
     """Look at every named target, one after the other, at most ten seconds each.
 
     Where many hosts are silent this takes longer than until it is due again; what another run of
-    it has just looked at is passed over, so they share the work and do not pile up.
+    it has just looked at is passed over, so they share the work and do not pile up.  So is one
+    whose server refuses the password, which too many attempts would lock out.
     """
-    for pk in OutputTarget.objects.values_list("pk", flat=True):
+    for pk in OutputTarget.objects.filter(is_locked_out=False).values_list("pk", flat=True):
         recent = timezone.now() - timedelta(seconds=CHECKED_SECONDS)
         due = OutputTarget.objects.filter(pk=pk).exclude(checked_at__gt=recent).first()
         if due is not None:

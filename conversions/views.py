@@ -20,6 +20,7 @@ from conversions.description import description_of
 from conversions.leftovers import work_dir
 from conversions.live import LogFilter, get_conversion_for
 from conversions.models import Conversion, LogLine
+from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import Mode
 from conversions.pipeline.steps import TITLES, Step
 from inventory.access import OPERATE, operator_required, viewer_required
@@ -170,7 +171,8 @@ def conversion_stop(request: HttpRequest, uuid: UUID) -> HttpResponse:
         return redirect(found)
     will_keep = keeps_converted(found) and (found.step in COPY_STEPS or found.continues is not None)
     targets = found.reports.get("targets", {})
-    volumes = [f"{targets.get('pool')}/{name}" for name in targets.get("volumes", [])]
+    pool = f"{targets['pool']}/" if "pool" in targets else ""
+    volumes = [f"{pool}{name}" for name in (*targets.get("volumes", []), *targets.get("disks", []))]
     work = [] if will_keep and found.continues is None else [str(work_dir(found))]
     context = live.page_context(found) | {
         "deleted": [*work, *targets.get("parts", []), *volumes],
@@ -198,6 +200,10 @@ def conversion_retry(request: HttpRequest, uuid: UUID) -> HttpResponse:
     if found.mode == Mode.IN_PLACE:  # it is confirmed anew each time
         return redirect("convert_in_place", found.vm.uuid)
     if request.method == "POST":
-        return redirect(retry_conversion(found, user=request.user))
+        try:
+            return redirect(retry_conversion(found, user=request.user))
+        except JobError as error:
+            messages.error(request, f"{error.message} {error.remedy}".strip())
+            return redirect(found)
     context = {"conversion": found, "settings_list": settings_list(found)}
     return render(request, "conversions/retry.html", context)

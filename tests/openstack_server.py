@@ -45,6 +45,7 @@ class Mood:
     upload_status: int = 204
     upload_cut_after: int | None = None
     upload_loses: int = 0
+    redirect: str = ""
 
 
 @dataclass(kw_only=True)
@@ -108,6 +109,7 @@ class OpenStackServer(LocalServer):
     def __init__(self, folder: Path, certificate: Path | None = None) -> None:
         self.cloud = Cloud(folder=folder)
         self.cloud.by_id.mkdir(parents=True)
+        self.certificate = certificate
         super().__init__(_Handler, certificate)
         self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
 
@@ -131,6 +133,8 @@ class _Handler(LocalHandler):
     def _serve(self) -> None:
         self.cloud = self.server_side.cloud
         self.mood = self.cloud.mood
+        if self.mood.redirect:
+            return self._answer(302, None, Location=self.mood.redirect)
         parts = urlsplit(self.path)
         try:
             self.query = parse_qs(parts.query)

@@ -205,6 +205,15 @@ class _Handler(LocalHandler):
         known = query["search"] == "storage.name=data"
         return {"data_center": [{"id": CENTER, "name": "Main"}]} if known else {}
 
+    def _get_storagedomains(self, _path: list[str], _query: dict[str, str], _data: Any) -> Any:
+        kinds = {"data": "data", "iso": "iso"}
+        domains = [{"id": STORAGE, "name": n, "type": k} for n, k in kinds.items()]
+        return {"storage_domain": domains}
+
+    def _get_clusters(self, path: list[str], _query: dict[str, str], _data: Any) -> Any:
+        assert path == [CLUSTER, "networks"]
+        return {"network": [{"id": CENTER, "name": n} for n in ("ovirtmgmt", "lab")]}
+
     def _get_vms(self, path: list[str], query: dict[str, str], _data: Any) -> Any:
         if path[1:] == ["diskattachments"]:
             attached = self.server_side.state.vms[path[0]]["disks"]

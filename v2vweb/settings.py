@@ -45,7 +45,7 @@ STOP_GRACE_SECONDS = 30
 ENGINE_PYTHON = env.str("V2VWEB_ENGINE_PYTHON", default=str(BASE_DIR / ".venv/bin/python"))
 ENGINE_COMMAND = [ENGINE_PYTHON, "-m", "conversions.pipeline", "--job", "-", "--events"]
 # Removes what a killed engine made on other hosts; gets the work folder.
-CLEAN_UP_COMMAND = [ENGINE_PYTHON, "-m", "conversions.pipeline", "--events", "--clean-up"]
+CLEAN_UP_COMMAND = [*ENGINE_COMMAND, "--clean-up"]
 # How long the converted disks of a copy that failed stay, to go on from there; 0: never.
 KEEP_DAYS = env.int("V2VWEB_KEEP_DAYS", default=7)
 APPLIANCE_MEMORY_MIB = env.int("V2VWEB_APPLIANCE_MEMORY_MIB", default=0) or None

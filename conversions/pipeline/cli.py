@@ -20,7 +20,7 @@ from conversions.pipeline.capabilities import capabilities
 from conversions.pipeline.cli_job import job_from
 from conversions.pipeline.cli_options import options_parser
 from conversions.pipeline.errors import ConversionError, JobError
-from conversions.pipeline.job import Job, Mode
+from conversions.pipeline.job import Job, Mode, Target
 from conversions.pipeline.leftovers import clean_up
 from conversions.pipeline.report import EventReporter, Level, json_lines
 from conversions.pipeline.source import reader_of
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
             return 0
         if options.clean_up:
             work = Path(options.clean_up).absolute()
-            clean_up(work, reporter, lambda target: signing_in(target, options))
+            clean_up(work, reporter, lambda noted: _signing_in(noted, options))
             return _succeeded(reporter)
         job = job_from(options)
         if options.print_source:
@@ -77,6 +77,17 @@ def main(argv: Sequence[str]) -> int:
     if status == 0 and options.O is not None:
         return _write_document(reports, options.O)
     return status
+
+
+def _signing_in(noted: Target, options: argparse.Namespace) -> Target:
+    """Return a target that was noted with what signing in takes: of the job, or of the options.
+
+    Raises JobError.
+    """
+    if not options.job:
+        return signing_in(noted, options)
+    target = job_from(options).target
+    return target if target and target.kind == noted.kind else noted
 
 
 def _keeping(

@@ -131,7 +131,7 @@ def options_parser() -> argparse.ArgumentParser:
         action=Once,
         metavar="FOLDER",
         help="remove what a killed run with this work folder has left, here and on its target; "
-        "-op, -oo and -oc say anew how to sign in there, for no password is kept",
+        "-op, -oo and -oc, or --job, say anew how to sign in there, for no password is kept",
     )
     for layout in ("current", "legacy", "json"):
         add(

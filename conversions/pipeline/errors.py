@@ -62,6 +62,10 @@ class TargetError(ConversionError):
     code = "E-TARGET"
 
 
+# Of a target whose server refuses the user or the password: asking again may lock the account.
+SIGN_IN_REFUSED = "E-TARGET-AUTH"
+
+
 class Stopped(ConversionError):  # noqa: N818  a stop is asked for, it is not an error
     """A person or the host asked for the stop."""
 

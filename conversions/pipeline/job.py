@@ -104,9 +104,15 @@ class Target:
         """Return all but the secrets, which a file may hold, as plain JSON values."""
         return {key: value for key, value in asdict(self).items() if key != "secrets"}
 
+    @property
+    def place(self) -> str:
+        """Where it is, in a few words."""
+        parts = (self.directory, self.uri, self.option("os-cloud"), self.storage)
+        return ", ".join(filter(None, parts))
+
     @classmethod
     def from_dict(cls, data: Any) -> Target:
-        """Build a target from parsed JSON.  Raises JobError."""
+        """Build a target from parsed JSON, unchecked but for names and types.  Raises JobError."""
         values = _strict(cls, data, "target")
         for pairs in ("options", "secrets"):
             values[pairs] = {k: tuple(v) for k, v in values.get(pairs, {}).items()}

@@ -57,10 +57,10 @@ class OutputKind:
     `place` says what -os is: "directory", "storage" or "" for nothing; `storage` is its default.
     `options` maps the keys of -oo to their help; a key that ends in `*` stands for all that begin
     so.  `repeated` may be given several times, `required` must be given; the values of `secrets`
-    are shown and kept nowhere.  Keys that begin with `old_prefix` are the older spelling of those
-    with the prefix it stands for.  With `staged` each copy lies on this host until it is uploaded,
-    and one disk follows the other.  `serial_console` says whether machines there have one: without
-    it logins on it are removed from the guest.
+    are shown and kept nowhere; -op names a file with that of `op_key`.  Keys that begin with
+    `old_prefix` are the older spelling of those with the prefix it stands for.  With `staged` each
+    copy lies on this host until it is uploaded, and one disk follows the other.  `serial_console`
+    says whether machines there have one: without it logins on it are removed from the guest.
     """
 
     name: str
@@ -73,6 +73,7 @@ class OutputKind:
     uri_required: bool = False
     password: bool = False
     password_required: bool = False
+    op_key: str = ""
     staged: bool = False
     formats: tuple[str, ...] = ("qcow2", "raw")
     allocations: tuple[str, ...] = ("sparse", "preallocated")
@@ -173,6 +174,7 @@ KINDS: dict[str, OutputKind] = {
             booleans=frozenset({"verify-server-certificate"}),
             required=frozenset({"server-id"}),
             secrets=frozenset({"os-password", "os-token", "os-application-credential-secret"}),
+            op_key="os-password",
         ),
         OutputKind(
             name="glance",
@@ -202,11 +204,14 @@ KINDS: dict[str, OutputKind] = {
                 "ovirt-cluster": "=NAME  cluster of the machine; Default when not given",
                 "ovirt-direct": "[=true|false]  send the disks to a host, not through the engine",
                 "ovirt-disk-uuid": "=UUID  identity of a disk; once for each, in order",
+                "ovirt-password": "=TEXT  others see it among the processes; -op hides it",
                 "ovirt-proxy": "[=true|false]  send the disks through the engine",
                 "ovirt-verifypeer": "[=true|false]  check certificates; true when not given",
             },
             booleans=frozenset({"ovirt-direct", "ovirt-proxy", "ovirt-verifypeer"}),
             repeated=frozenset({"ovirt-disk-uuid"}),
+            secrets=frozenset({"ovirt-password"}),
+            op_key="ovirt-password",
             old_prefix=("rhv-", "ovirt-"),
         ),
         OutputKind(
@@ -280,7 +285,10 @@ def _check_places(target: Target, kind: OutputKind) -> None:
         raise JobError(f"Output {kind.name} needs the address of its server.", remedy="Add -oc.")
     if target.password_file and not kind.takes_password:
         raise JobError(f"Output {kind.name} takes no password (-op).")
-    if kind.password_required and not target.password_file:
+    has_password = bool(target.option(kind.op_key))
+    if target.password_file and has_password:
+        raise JobError(f"The password was given twice: with -op and -oo {kind.op_key}.")
+    if kind.password_required and not target.password_file and not has_password:
         raise JobError(
             f"Output {kind.name} needs a password.", remedy="Add -op with the file that holds it."
         )

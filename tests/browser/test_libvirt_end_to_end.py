@@ -137,7 +137,7 @@ def add_target(page: Page, shots: Screenshots, pool: str) -> None:
     page.goto("/targets/add/")
     page.get_by_label("Kind").select_option("libvirt")
     page.get_by_label("Address of the libvirt host").fill(URI)
-    page.locator("input[name=pool]").fill(pool)
+    page.locator("input[name=libvirt-storage]").fill(pool)
     page.locator("input[name=name]").fill(f"pool {pool}")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("region", name=f"pool {pool}")).to_contain_text("Can be used")

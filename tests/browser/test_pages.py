@@ -32,8 +32,12 @@ if not SourceVM.objects.filter(name="pages-demo").exists():
     drivers.mkdir(exist_ok=True)
     (drivers / "no-drivers.iso").write_bytes(bytes(100_000))
     OutputTarget.objects.create(
-        name="pages-pool", kind="libvirt", uri="test:///default", pool="default-pool",
+        name="pages-pool", kind="libvirt", uri="test:///default", storage="default-pool",
         networks=["default"], bridges=["virbr0"], format="raw", rate_mib=50,
+    )
+    OutputTarget.objects.create(
+        name="pages-cloud", kind="openstack", uri="https://cloud.example:5000/v3", storage="fast",
+        format="raw", options={"server-id": "11111111-2222-3333-4444-555555555555"},
     )
     other = make_vm("pages-other-with-a-rather-long-name-of-forty-seven-letters")
     make_conversion(other, status="warned")

@@ -29,7 +29,7 @@ def operator(client: Client) -> Client:
 @pytest.fixture
 def pool() -> OutputTarget:
     return OutputTarget.objects.create(
-        name="kvm lab", kind="libvirt", uri="qemu:///system", pool="images", free_bytes=40 * GIB,
+        name="kvm lab", kind="libvirt", uri="qemu:///system", storage="images", free_bytes=40 * GIB,
         networks=["default", "lab"], bridges=["br0"], format="raw", rate_mib=50,
     )  # fmt: skip
 

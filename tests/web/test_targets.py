@@ -22,8 +22,10 @@ from tests.demo import GIB, make_conversion, make_user, make_vm
 
 pytestmark = pytest.mark.django_db
 HOST = {
+    "problem": "",
+    "free_bytes": None,
     "is_local": True,
-    "pools": [
+    "storages": [
         {"name": "images", "path": "/pool", "free_bytes": 40 * GIB, "problem": ""},
         {"name": "lvm", "path": "", "free_bytes": None, "problem": "Pool lvm is of type logical."},
     ],
@@ -41,20 +43,23 @@ def admin(client: Client) -> Client:
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> None:
     """A libvirt host that answers at once."""
-    monkeypatch.setattr("conversions.targets.ask", lambda kind, place, **_options: HOST)
+    monkeypatch.setattr("conversions.targets.ask", lambda target, **_options: HOST)
 
 
-def sent(settings: Settings, **changes: Any) -> dict[str, Any]:
+def sent(settings: Settings, *, directory: str | None = None, **changes: Any) -> dict[str, Any]:
     """Return what a browser sends for a folder target, with changes."""
-    folder = str(settings.TARGET_DIRS[0])
-    values = {"name": "lab", "kind": "local", "directory": folder, "format": "qcow2",
+    folder = str(settings.TARGET_DIRS[0]) if directory is None else directory
+    values = {"name": "lab", "kind": "local", "local-directory": folder, "format": "qcow2",
               "allocation": "sparse"}  # fmt: skip
     return values | changes
 
 
 def pool(**changes: Any) -> dict[str, Any]:
-    return {"name": "kvm", "kind": "libvirt", "uri": "qemu:///system", "pool": "images",
-            "format": "qcow2", "allocation": "sparse"} | changes  # fmt: skip
+    place = {"uri": "qemu:///system", "storage": "images"}
+    place |= {name: changes.pop(name) for name in place if name in changes}
+    place = {f"libvirt-{name}": value for name, value in place.items()}
+    return {"name": "kvm", "kind": "libvirt", "format": "qcow2", "allocation": "sparse",
+            **place, **changes}  # fmt: skip
 
 
 def test_a_folder_is_added_changed_and_removed_and_the_audit_tells(
@@ -69,7 +74,10 @@ def test_a_folder_is_added_changed_and_removed_and_the_audit_tells(
     page = admin.get("/targets/").content.decode()
     assert "Can be used" in page
     assert "50 MiB a second" in page
-    admin.post(f"/targets/{target.uuid}/", sent(settings, directory=str(folder), max_disk_gib=8))
+    admin.post(
+        f"/targets/{target.uuid}/",
+        sent(settings, directory=str(folder), max_disk_gib=8),
+    )
     target.refresh_from_db()
     assert (target.max_disk_gib, target.rate_mib) == (8, None)
     admin.post(f"/targets/{target.uuid}/remove/")
@@ -89,7 +97,7 @@ def test_a_folder_outside_the_settings_or_missing_is_refused(
     top = Path(settings.TARGET_DIRS[0])
     (top / "link").symlink_to(tmp_path)
     response = admin.post("/targets/add/", sent(settings, directory=directory.format(top=top)))
-    assert response.context["form"].errors["directory"]
+    assert response.context["form"].part.errors["directory"]
     assert not OutputTarget.objects.exists()
 
 
@@ -102,9 +110,9 @@ def test_an_address_that_could_do_harm_is_refused_unasked(
     admin: Client, monkeypatch: pytest.MonkeyPatch, uri: str
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("conversions.targets.ask", lambda kind, place, **_o: asked.append(place))
+    monkeypatch.setattr("conversions.targets.ask", lambda target, **_o: asked.append(target))
     response = admin.post("/targets/add/", pool(uri=uri))
-    assert response.context["form"].errors["uri"]
+    assert response.context["form"].part.errors["uri"]
     assert admin.post("/targets/add/", pool(uri=uri, action="look")).status_code == 200
     assert not asked
     assert not OutputTarget.objects.exists()
@@ -117,8 +125,8 @@ def test_an_address_that_could_do_harm_is_refused_unasked(
 def test_only_a_pool_that_the_host_has_and_that_takes_files_is_saved(
     admin: Client, host: None, name: str, words: str
 ) -> None:
-    response = admin.post("/targets/add/", pool(pool=name))
-    assert words in response.context["form"].errors["pool"][0]
+    response = admin.post("/targets/add/", pool(storage=name))
+    assert words in response.context["form"].part.errors["storage"][0]
     admin.post("/targets/add/", pool())
     target = OutputTarget.objects.get()
     assert (target.pool_path, target.networks, target.bridges) == (
@@ -142,7 +150,8 @@ def test_looking_at_a_host_shows_its_pools_and_keeps_what_was_typed(
     admin: Client, host: None
 ) -> None:
     page = admin.post("/targets/add/", pool(action="look", name="typed")).content.decode()
-    assert "Pools for disks: images. Networks: default, lab." in page
+    assert "qemu:///system, images can be used. Pools: images. Networks: default, lab." in page
+    assert "Nothing was saved yet." in page
     assert '<option value="images">' in page
     assert 'value="typed"' in page
     assert not OutputTarget.objects.exists()
@@ -155,7 +164,6 @@ def test_looking_at_a_host_shows_its_pools_and_keeps_what_was_typed(
                   marks=pytest.mark.rows("4-T91")),
      ({"rate_mib": 0}, "Zero would let nothing through"),
      ({"max_disk_gib": -1}, "greater than or equal to 0"),
-     ({"uri": "qemu:///system"}, "A target of this kind has none"),
      ({"format": "vmdk"}, "Select a valid choice")],
 )  # fmt: skip
 def test_what_contradicts_is_refused_with_the_reason(
@@ -169,7 +177,9 @@ def test_what_contradicts_is_refused_with_the_reason(
 def test_viewers_read_operators_look_again_only_administrators_change(
     client: Client, settings: Settings, host: None
 ) -> None:
-    target = OutputTarget.objects.create(name="<b>lab</b>", kind="libvirt", uri="x", pool="images")
+    target = OutputTarget.objects.create(
+        name="<b>lab</b>", kind="libvirt", uri="x", storage="images"
+    )
     for role, checks in (("Viewers", 403), ("Operators", 302)):
         client.force_login(make_user(role, role))
         page = client.get("/targets/").content.decode()
@@ -196,11 +206,10 @@ def test_the_page_asks_few_questions_whatever_the_number(
 def test_a_host_that_does_not_answer_is_given_up(
     admin: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("conversions.targets._PYTHON", ["sleep"])
-    monkeypatch.setattr("conversions.targets.ASK_SECONDS", 1)
+    monkeypatch.setattr("conversions.targets._PROGRAM", ["sleep", "60"])
     begun = time.monotonic()
     with pytest.raises(targets.TargetRefusedError, match="did not answer within 1 s"):
-        targets.ask("60", "60", seconds=1)
+        targets.ask(Target(kind="libvirt", uri="qemu:///system"), seconds=1)
     assert time.monotonic() - begun < 10
 
 
@@ -208,7 +217,7 @@ def test_the_background_check_keeps_the_last_numbers_and_says_what_is_wrong(
     admin: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = OutputTarget.objects.create(
-        name="kvm", kind="libvirt", uri="qemu:///system", pool="images"
+        name="kvm", kind="libvirt", uri="qemu:///system", storage="images"
     )
     monkeypatch.setattr("conversions.targets.ask", lambda *_a, **_o: HOST)
     check_targets()
@@ -235,24 +244,16 @@ def test_the_background_check_keeps_the_last_numbers_and_says_what_is_wrong(
 
 
 def test_the_program_describes_a_folder_and_libvirts_test_driver(tmp_path: Path) -> None:
-    said = targets.ask("folder", str(tmp_path), seconds=60)
+    said = targets.ask(Target(directory=str(tmp_path)), seconds=60)
     assert said["problem"] == ""
     assert said["free_bytes"] > 0
-    assert "is no folder" in targets.ask("folder", str(tmp_path / "x"), seconds=60)["problem"]
-    host = targets.ask("libvirt", "test:///default", seconds=60)
-    assert [p["name"] for p in host["pools"]] == ["default-pool"]
+    missing = Target(directory=str(tmp_path / "x"))
+    assert "is no folder" in targets.ask(missing, seconds=60)["problem"]
+    host = targets.ask(Target(kind="libvirt", uri="test:///default"), seconds=60)
+    assert [p["name"] for p in host["storages"]] == ["default-pool"]
     assert host["networks"] == ["default"]
     with pytest.raises(targets.TargetRefusedError, match="refused"):
-        targets.ask("libvirt", "qemu+ext:///system", seconds=60)
-
-
-def run_into(vm: Any, target: Target, **values: Any) -> Any:
-    conversion = make_conversion(vm, **values)
-    conversion.job["target"] |= {
-        "kind": target.kind, "uri": target.uri, "storage": target.storage, "directory": "",
-    }  # fmt: skip
-    conversion.save()
-    return conversion
+        targets.ask(Target(kind="libvirt", uri="qemu+ext:///system"), seconds=60)
 
 
 def test_unfinished_files_of_a_pool_are_removed_and_no_others(tmp_path: Path) -> None:
@@ -265,7 +266,7 @@ def test_unfinished_files_of_a_pool_are_removed_and_no_others(tmp_path: Path) ->
         (folder / "web01-sda").touch()
         parts += [str(part), str(folder / "web01-sda")]
     OutputTarget.objects.create(
-        name="kvm", kind="libvirt", uri="qemu:///system", pool="p", pool_path=str(pool_folder)
+        name="kvm", kind="libvirt", uri="qemu:///system", storage="p", pool_path=str(pool_folder)
     )
     conversion = make_conversion(make_vm(), status="running")
     conversion.reports = {"targets": {"parts": parts}}
@@ -276,10 +277,9 @@ def test_unfinished_files_of_a_pool_are_removed_and_no_others(tmp_path: Path) ->
 
 def test_a_target_that_is_being_written_to_is_not_removed(admin: Client) -> None:
     target = OutputTarget.objects.create(
-        name="kvm", kind="libvirt", uri="qemu:///system", pool="images"
+        name="kvm", kind="libvirt", uri="qemu:///system", storage="images"
     )
-    engine = Target(kind="libvirt", uri="qemu:///system", storage="images")
-    conversion = run_into(make_vm(), engine, status="running")
+    conversion = make_conversion(make_vm(), status="running", target=target)
     page = admin.post(f"/targets/{target.uuid}/remove/").content.decode()
     assert f"#{conversion.pk}" in page
     assert OutputTarget.objects.exists()

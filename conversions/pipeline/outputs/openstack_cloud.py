@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import openstack
 import requests
 import yaml
-from keystoneauth1.exceptions import ClientException
+from keystoneauth1.exceptions import ClientException, Unauthorized
 from openstack.connection import Connection
 from openstack.exceptions import HttpException, SDKException
 
-from conversions.pipeline.errors import JobError, TargetError
+from conversions.pipeline.errors import SIGN_IN_REFUSED, JobError, TargetError
 from conversions.pipeline.job import Target
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.stop import check_stop
@@ -37,7 +37,7 @@ _Found = TypeVar("_Found")
 
 
 def check_sign_in(target: Target) -> None:
-    """Refuse an address or passwords that cannot be meant.  Raises JobError."""
+    """Refuse an address that cannot be meant.  Raises JobError."""
     if target.uri:
         parts = urlsplit(target.uri)
         # Braces would be filled in by the library, from its own settings.
@@ -51,8 +51,6 @@ def check_sign_in(target: Target) -> None:
                 "The address of Keystone (-oc) is not one like https://cloud.example:5000/v3.",
                 remedy="Give user and password with -oo os-username and -op.",
             )
-    if target.password_file and target.option("os-password"):
-        raise JobError("The password was given twice: with -op and -oo os-password.")
 
 
 def sign_in(target: Target, report: Reporter) -> Connection:
@@ -83,8 +81,11 @@ def sign_in(target: Target, report: Reporter) -> Connection:
             **values,
         )
         by_password = str(cloud.config.config.get("auth_type", "")).endswith("password")
-        if by_password and not cloud.config.get_auth_args().get("password"):
+        used = cloud.config.get_auth_args()
+        if by_password and not used.get("password"):
             raise TargetError("No password for OpenStack was given.", remedy=f"Add -op. {remedy}")
+        if address := str(used.get("auth_url") or ""):
+            _check_answer(cloud, address)
         cloud.authorize()
         report.log(Level.INFO, f"Signed in to {place_of(cloud)}.")
     return cloud
@@ -96,13 +97,25 @@ def place_of(cloud: Connection) -> str:
     return f"OpenStack at {where}, project {cloud.current_project_id}"
 
 
+def _check_answer(cloud: Connection, address: str) -> None:
+    """Refuse a Keystone that leads elsewhere; raise what the library's discovery keeps quiet."""
+    if cloud.session.get(address, authenticated=False, redirect=False).is_redirect:
+        raise TargetError(
+            f"Keystone at {address} sends us elsewhere, which is not followed.",
+            remedy="Give the address that it has itself (-oc).",
+        )
+
+
 @contextmanager
 def cloud_errors(doing: str, *, remedy: str = "") -> Iterator[None]:
     """Turn what the library raises into TargetError with the cloud's words."""
     try:
         yield
     except (SDKException, ClientException, requests.RequestException, yaml.YAMLError) as error:
-        raise TargetError(f"{doing}: {_words(error)}", remedy=remedy) from error
+        # The library wraps what signing in raises.
+        is_refused = isinstance(error.__context__ or error, Unauthorized)
+        code = SIGN_IN_REFUSED if is_refused else None
+        raise TargetError(f"{doing}: {_words(error)}", remedy=remedy, code=code) from error
 
 
 def _words(error: Exception) -> str:

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
-from conversions.pipeline.errors import JobError, TargetError
+from conversions.pipeline.errors import SIGN_IN_REFUSED, JobError, TargetError
 from conversions.pipeline.job import Target
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.stop import check_stop
@@ -279,6 +279,7 @@ class Engine:
                     f"{self.clean(str(words))}.",
                     remedy="Check the user in the address (-oc), with its domain as in "
                     "admin%40internal, and the password (-op).",
+                    code=SIGN_IN_REFUSED if response.is_client_error else None,
                 )
             self._secrets.append(token)
             self._token = token
@@ -316,7 +317,7 @@ class Engine:
 def connected(target: Target, context: ssl.SSLContext, report: Reporter) -> Iterator[Engine]:
     """Return an engine that is ready to sign in; sign out at the end.  Raises JobError."""
     url, user = split_url(target.uri)
-    password = read_password(Path(target.password_file))
+    password = target.option("ovirt-password") or read_password(Path(target.password_file))
     if context.verify_mode is ssl.CERT_NONE:
         report.log(Level.WARNING, "Certificates are not checked, as asked.")
     engine = Engine(url, user, password, context, lambda line: report.log(Level.DEBUG, line))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from conversions.pipeline.errors import TargetError
+from conversions.pipeline.errors import JobError, TargetError
 from conversions.pipeline.guestcaps import expected_guestcaps, guestcaps_from_dict
 from conversions.pipeline.job import Job, NetworkMap, Target
 from conversions.pipeline.networks import map_nics
@@ -27,6 +27,9 @@ from conversions.pipeline.types import (
 )
 from inventory.sources.types import Firmware, Source, disk_letters
 
+# Of outputs that need to ask nobody for what they would write.
+_TITLES = {"openstack": "properties of the volume to start from", "ovirt-upload": "OVF for oVirt"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
@@ -45,17 +48,29 @@ def preview(source: Source, reports: Mapping[str, Any], job: Job) -> Preview:
     target = job.target or Target(directory="/")
     meta = preview_meta(source, reports, job)
     report = RecordingReporter()
-    output = output_for(replace(job, target=target), Path("/"), report)
-    if not isinstance(output, FolderOutput):
-        return Preview(title="libvirt domain XML", text=_libvirt_xml(meta, target))
+    title = _TITLES.get(target.kind, "libvirt domain XML")
     try:
-        output.metadata(meta)
-        text = next(iter(output.reported(meta).values()))
-    except TargetError as error:
+        output = output_for(replace(job, target=target), Path("/"), report)
+        if isinstance(output, FolderOutput):
+            title = output.title
+            output.metadata(meta)
+            text = next(iter(output.reported(meta).values()))
+        elif target.kind in _TITLES:
+            output.preview(meta)
+            text = description_text(report.of("report")[-1]["data"])
+        else:
+            text = _libvirt_xml(meta, target)
+    except (JobError, TargetError) as error:
         problem = f"{error.message} {error.remedy}".strip()
-        return Preview(title=output.title, text="", problems=(problem,))
+        return Preview(title=title, text="", problems=(problem,))
     heard = [e["text"] for e in report.of("log") if e["level"] == Level.WARNING]
-    return Preview(title=output.title, text=text, problems=tuple(heard))
+    return Preview(title=title, text=text, problems=tuple(heard))
+
+
+def description_text(data: Mapping[str, str]) -> str:
+    """Return the text in a report that describes a machine; properties as one on each line."""
+    whole = data.get("text") or data.get("xml")
+    return whole or "\n".join(f"{key}={value}" for key, value in data.items())
 
 
 def preview_meta(source: Source, reports: Mapping[str, Any], job: Job) -> TargetMeta:

@@ -490,6 +490,14 @@ def test_an_unknown_certificate_is_refused_unless_verification_is_off(
     assert "not verified" in place.warnings()[0]
 
 
+def test_a_keystone_that_leads_elsewhere_is_not_followed(scene: Callable[..., Scene]) -> None:
+    cloud = scene()
+    cloud.mood.redirect = "http://127.0.0.1:9/v3"
+    with pytest.raises(TargetError, match="sends us elsewhere, which is not followed"):
+        cloud.convert(cloud.output())
+    assert cloud.calls == []
+
+
 def test_the_password_may_be_in_a_file(scene: Callable[..., Scene]) -> None:
     place = scene(16)
     file = place.folder / "password"

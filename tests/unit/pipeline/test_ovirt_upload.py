@@ -24,6 +24,7 @@ from conversions.pipeline.guestcaps import expected_guestcaps
 from conversions.pipeline.job import CopyOptions, Input, Job, Mode, Target
 from conversions.pipeline.kept import RECORD
 from conversions.pipeline.leftovers import NOTES
+from conversions.pipeline.output_kinds import check_target
 from conversions.pipeline.outputs import imageio, ovirt_api
 from conversions.pipeline.outputs.imageio import Piece, Throttle, pieces
 from conversions.pipeline.outputs.ovirt_api import Engine, read_password, split_url, trust
@@ -578,6 +579,16 @@ def test_a_rehearsal_shows_the_ovf_and_asks_nobody(scene: Scene) -> None:
     output.preview(scene.meta(output))
     assert "<VirtualSystem" in scene.report.data("ovf")["text"]
     assert scene.server.state.requests == []
+
+
+def test_the_password_can_come_with_the_job(scene: Scene) -> None:
+    secrets = {"ovirt-password": (scene.server.state.password,)}
+    scene.convert(scene.output(password_file="", secrets=secrets))
+    assert len(scene.server.state.vms) == 1
+    with pytest.raises(JobError, match="given twice"):
+        check_target(scene.target(secrets=secrets))
+    with pytest.raises(JobError, match="needs a password"):
+        check_target(scene.target(password_file=""))
 
 
 def test_passwords_lose_only_the_white_space_at_their_end(tmp_path: Path) -> None:

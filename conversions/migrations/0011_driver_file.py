@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('conversions', '0007_kept_work'),
+        ('conversions', '0010_remote_targets'),
     ]
 
     operations = [
