@@ -19,14 +19,13 @@ from inventory.sources.ssh import SshHost
 class Sshd:
     """A daemon that lets the client key in; `known` holds its host key, `unknown` another one.
 
-    A context manager.
+    Its sftp may be a program instead.  A context manager.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, sftp: str = "internal-sftp") -> None:
         if not Path("/usr/sbin/sshd").exists():
             pytest.skip("openssh-server is not installed (script/setup --with-tests installs it)")
         self.folder = folder
-        self._ssh = shutil.which("ssh")  # before client() hides it
         for name in ("host", "client", "other"):
             subprocess.run(
                 ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)],
@@ -41,7 +40,7 @@ class Sshd:
             f"ListenAddress 127.0.0.1:{self.port}\nHostKey {folder}/host\nStrictModes no\n"
             f"AuthorizedKeysFile {folder}/authorized\nPidFile none\nUsePAM no\n"
             "PermitRootLogin yes\nPasswordAuthentication no\nPubkeyAuthentication yes\n"
-            "MaxStartups 50\nSubsystem sftp internal-sftp\n"
+            f"MaxStartups 50\nSubsystem sftp {sftp}\n"
         )
         # Where privileges are separated, a folder for it must be there.
         if os.geteuid() == 0:
@@ -78,14 +77,10 @@ class Sshd:
         }
         return SshHost.from_parts(self.uri(), password=None, options=options)
 
-    def client(self, *, key: str = "client", known: str = "known") -> Path:
-        """Return a folder with an ssh that has that key and knows those hosts, for a PATH."""
-        folder = self.folder / f"bin-{key}-{known}"
-        folder.mkdir(exist_ok=True)
-        script = folder / "ssh"
-        script.write_text(
-            f"#!/bin/sh\nexec {self._ssh} -F none -o IdentitiesOnly=yes "
-            f'-i {self.folder}/{key} -o UserKnownHostsFile={self.folder}/{known} "$@"\n'
-        )
-        script.chmod(0o755)
-        return folder
+    def home(self, *, key: str = "client", known: str = "known") -> Path:
+        """Return a home whose user has that key and knows those hosts."""
+        home = self.folder / f"home-{key}-{known}"
+        (home / ".ssh").mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.folder / key, home / ".ssh/id_ed25519")
+        shutil.copy(self.folder / known, home / ".ssh/known_hosts")
+        return home

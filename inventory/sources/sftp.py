@@ -1,34 +1,34 @@
 """Folders and small files of a host that is reached over ssh.
 
-OpenSSH's client connects, so that keys, agent and known hosts count as with any ssh; what is said
-through it is version 3 of the protocol, which OpenSSH and ESXi speak.
-Source: draft-ietf-secsh-filexfer-02.
+Keys, agent and ~/.ssh/config of this user count; nobody is asked anything, and no key of a host
+that is not known is trusted.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-import stat
-import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import IO, Self, cast
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import asyncssh
+from asyncssh.packet import PacketDecodeError
 
 from inventory.sources.errors import SourceError
-from inventory.sources.nbdkit import clean_environment
 from inventory.sources.ssh import SshHost
-from inventory.sources.ssh_errors import SshError, ssh_error
+from inventory.sources.ssh_errors import NO_ANSWER, NOT_LET_IN, UNKNOWN_KEY, SshError, ssh_error
 
-_INIT, _OPEN, _CLOSE, _READ, _OPENDIR, _READDIR = 1, 3, 4, 5, 11, 12
-_VERSION, _STATUS, _HANDLE, _DATA, _NAME = 2, 101, 102, 103, 104
-_ANSWERS = {_OPEN: _HANDLE, _OPENDIR: _HANDLE, _READ: _DATA, _READDIR: _NAME}
-_OK, _EOF, _NO_SUCH_FILE = 0, 1, 2
-_HAS_SIZE, _HAS_OWNER, _HAS_MODE, _HAS_TIMES, _HAS_MORE = 1, 2, 4, 8, 1 << 31
-_FOR_READING = 1
-_CHUNK_BYTES = 32768  # what every server gives at once
-_MAX_PACKET_BYTES = 1 << 20
+_KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
+_CONNECT_SECONDS = 60
+_SECONDS = 300  # for everything that is asked through one connection
 _MAX_ENTRIES = 100_000
+_MAX_NAME_BYTES = 255
+
+T = TypeVar("T")
 
 
 class SftpError(SourceError):
@@ -50,66 +50,68 @@ class Sftp:
 
     def __init__(self, host: SshHost) -> None:
         self._host = host
-        self._number = 0
-        self._process: subprocess.Popen[bytes]
+        self._runner = asyncio.Runner()
+        self._stack = AsyncExitStack()
+        self._client: asyncssh.SFTPClient
 
     def __enter__(self) -> Self:
         try:
-            self._process = subprocess.Popen(
-                self._host.command("sftp", options=("-s",)),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=clean_environment(),
-            )
-        except FileNotFoundError as error:
-            raise SshError(
-                "E-SSH-MISSING",
-                "The program ssh is not installed on this host.",
-                remedy="Install the package openssh-client.",
-            ) from error
-        try:
-            self._send(_INIT, _number(3))
-            if self._receive().kind != _VERSION:
-                raise _nonsense()
-        except SshError:
+            self._run(self._connect())
+        except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._process.kill()
-        # Closes the pipes and does not read them: what ssh started may hold their other ends.
-        with suppress(BrokenPipeError), self._process:
-            pass
+        with self._runner:
+            self._runner.run(self._stack.aclose())
 
     def entries(self, folder: str) -> list[Entry]:
         """Return what a folder holds, but for names that are no text."""
-        found: list[Entry] = []
-        with self._opened(_OPENDIR, folder) as handle:
-            while len(found) <= _MAX_ENTRIES and (answer := self._ask(_READDIR, handle, folder)):
-                for _ in range(answer.number()):
-                    name, _long = answer.text(), answer.text()
-                    entry = _entry(name, *answer.attributes())
-                    if entry is not None:
-                        found.append(entry)
-        if len(found) > _MAX_ENTRIES:
-            raise SftpError(
-                "E-SSH-MANY",
-                f"{folder} of {self._host.host} has more than {_MAX_ENTRIES} entries.",
-                remedy="Name a folder further down.",
-            )
-        return found
+        return self._run(self._entries(folder), folder)
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
         """Return a small file."""
-        data = b""
-        with self._opened(_OPEN, path, _number(_FOR_READING) + _number(0)) as handle:
-            size = _number(_CHUNK_BYTES)
-            while len(data) <= max_bytes and (
-                answer := self._ask(_READ, handle + _number(len(data), 8) + size, path)
-            ):
-                data += answer.text()
+        return self._run(self._read(path, max_bytes), path)
+
+    async def _connect(self) -> None:
+        host = self._host
+        connection = await self._stack.enter_async_context(
+            asyncssh.connect(
+                host.host,
+                port=host.port or (),
+                username=host.user or (),
+                password=host.password,
+                client_keys=[host.identity] if host.identity else (),
+                ignore_encrypted=True,  # the agent may have them
+                known_hosts=_known_hosts(host),
+                gss_host=None,  # with Kerberos a host would show no key
+                # Whatever ~/.ssh/config says: this user's agent and screen are not for the host.
+                agent_forwarding=False,
+                x11_forwarding=False,
+                command=None,
+                connect_timeout=_CONNECT_SECONDS,
+            )
+        )
+        # Not by cancelling what waits, which would wait for the answer to a last "close" then.
+        asyncio.get_running_loop().call_later(_SECONDS, connection.abort)
+        self._client = await connection.start_sftp_client()
+
+    async def _entries(self, folder: str) -> list[Entry]:
+        found: list[Entry | None] = []
+        async for name in self._client.scandir(os.fsencode(folder)):
+            if len(found) == _MAX_ENTRIES:
+                raise SftpError(
+                    "E-SSH-MANY",
+                    f"{folder} of {self._host.host} has more than {_MAX_ENTRIES} entries.",
+                    remedy="Name a folder further down.",
+                )
+            found.append(_entry(name))
+        return [entry for entry in found if entry is not None]
+
+    async def _read(self, path: str, max_bytes: int) -> bytes:
+        async with self._client.open(os.fsencode(path), "rb") as file:
+            data: bytes = await file.read(max_bytes + 1)
         if len(data) > max_bytes:
             raise SftpError(
                 "E-SSH-SIZE",
@@ -118,95 +120,11 @@ class Sftp:
             )
         return data
 
-    @contextmanager
-    def _opened(self, kind: int, path: str, more: bytes = b"") -> Iterator[bytes]:
-        """Give the handle of a file or folder, as it stands in requests."""
-        answer = self._ask(kind, _text(os.fsencode(path)) + more, path)
-        if answer is None:
-            raise _nonsense()
-        handle = _text(answer.text())
-        yield handle
-        self._ask(_CLOSE, handle, path)
-
-    def _ask(self, kind: int, body: bytes, path: str) -> _Packet | None:
-        """Return the answer to a request; None when there is nothing more, or nothing to say."""
-        self._number += 1
-        self._send(kind, _number(self._number) + body)
-        answer = self._receive()
-        if answer.number() != self._number:
-            raise _nonsense()
-        if answer.kind == _ANSWERS.get(kind):
-            return answer
-        if answer.kind != _STATUS:
-            raise _nonsense()
-        code, words = answer.number(), answer.text().decode(errors="replace")
-        if code in (_OK, _EOF):
-            return None
-        shown = "".join(c for c in words if c.isprintable())[:200].rstrip(".")
-        raise SftpError(
-            "E-SSH-NOFILE" if code == _NO_SUCH_FILE else "E-SSH-READ",
-            f"{path} of {self._host.host} cannot be read: {shown or f'error {code}'}.",
-            remedy="Check the path, and that the user may read it.",
-        )
-
-    def _send(self, kind: int, body: bytes) -> None:
-        stdin = cast(IO[bytes], self._process.stdin)
-        # Whoever does not listen any more has said why, or what he is.
-        with suppress(BrokenPipeError):
-            stdin.write(_number(1 + len(body)) + bytes([kind]) + body)
-            stdin.flush()
-
-    def _receive(self) -> _Packet:
-        length = int.from_bytes(self._exactly(4))
-        if not 1 <= length <= _MAX_PACKET_BYTES:
-            raise _nonsense()
-        data = self._exactly(length)
-        return _Packet(data[0], data[1:])
-
-    def _exactly(self, count: int) -> bytes:
-        data = cast(IO[bytes], self._process.stdout).read(count)
-        if len(data) < count:
-            raise self._ended()
-        return data
-
-    def _ended(self) -> SshError:
-        """Return the error of a connection that is no more, with what ssh said about it."""
-        _out, said = self._process.communicate()
-        lines = said.decode(errors="replace").strip().splitlines()
-        return ssh_error(self._host.host, " ".join(lines[-3:])[-500:] or "it said nothing")
-
-
-class _Packet:
-    """An answer, whose parts are taken out in order.  Raises SftpError where there is no more."""
-
-    def __init__(self, kind: int, data: bytes) -> None:
-        self.kind = kind
-        self._data = data
-        self._at = 0
-
-    def _take(self, count: int) -> bytes:
-        part = self._data[self._at : self._at + count]
-        if len(part) < count:
-            raise _nonsense()
-        self._at += count
-        return part
-
-    def number(self, size: int = 4) -> int:
-        return int.from_bytes(self._take(size))
-
-    def text(self) -> bytes:
-        return self._take(self.number())
-
-    def attributes(self) -> tuple[int, int]:
-        """Return the size in bytes and the mode of a file, 0 when they are not said."""
-        flags = self.number()
-        size = self.number(8) if flags & _HAS_SIZE else 0
-        self._take(8 if flags & _HAS_OWNER else 0)
-        mode = self.number() if flags & _HAS_MODE else 0
-        self._take(8 if flags & _HAS_TIMES else 0)
-        for _ in range(2 * self.number() if flags & _HAS_MORE else 0):
-            self.text()
-        return size, mode
+    def _run(self, work: Coroutine[Any, Any, T], path: str = "") -> T:
+        try:
+            return self._runner.run(work)
+        except (asyncssh.Error, OSError, ValueError) as error:
+            raise _explained(error, self._host.host, path) from error
 
 
 def sizes_of(entries: Sequence[Entry]) -> dict[str, int]:
@@ -214,28 +132,63 @@ def sizes_of(entries: Sequence[Entry]) -> dict[str, int]:
     return {entry.name: entry.size_bytes for entry in entries}
 
 
-def _entry(name: bytes, size_bytes: int, mode: int) -> Entry | None:
+def _known_hosts(host: SshHost) -> Callable[[str, str, int | None], Any]:
+    """Return what gives the keys of a host."""
+    names = (host.known_hosts,) if host.known_hosts else _KNOWN_HOSTS
+    files = [Path(name).expanduser() for name in names]
+    known = asyncssh.read_known_hosts([str(file) for file in files if file.is_file()])
+    # By the name alone, as OpenSSH does it: to whatever address that leads, a key that is known
+    # for the address is not one of the name.
+    return lambda name, _address, port: known.match(name, "", port)
+
+
+def _entry(name: asyncssh.SFTPName) -> Entry | None:
     """Return an entry; None for the folder itself, its parent and what could be none."""
+    data = os.fsencode(name.filename)
     try:
-        text = name.decode()
+        text = data.decode()
     except UnicodeDecodeError:
         return None
-    if text in (".", "..") or "/" in text or not text.isprintable():
+    if text in (".", "..") or "/" in text or not text.isprintable() or len(data) > _MAX_NAME_BYTES:
         return None
-    return Entry(name=text, size_bytes=size_bytes, is_folder=stat.S_ISDIR(mode))
-
-
-def _number(value: int, size: int = 4) -> bytes:
-    return value.to_bytes(size)
-
-
-def _text(data: bytes) -> bytes:
-    return _number(len(data)) + data
-
-
-def _nonsense() -> SshError:
-    return SshError(
-        "E-SSH-PROTOCOL",
-        "What the host says is not the protocol of sftp.",
-        remedy="Check that sftp leads there; a login script must print nothing.",
+    return Entry(
+        name=text,
+        size_bytes=name.attrs.size or 0,
+        is_folder=name.attrs.type == asyncssh.FILEXFER_TYPE_DIRECTORY,
     )
+
+
+def _explained(error: Exception, host: str, path: str) -> SourceError:
+    """Return in our words what asyncssh raised; `path` is what was asked for, or ""."""
+    # asyncio does not say why a call failed, but for the number; a timeout says nothing.
+    said = re.sub(r"\[Errno (\d+)\] Connect call failed", _strerror, str(error))
+    said = "".join(c for c in said if c.isprintable())[:200].rstrip(".")
+    match error:
+        case asyncssh.HostKeyNotVerifiable():
+            return ssh_error(UNKNOWN_KEY, host, said)
+        case asyncssh.KeyExchangeFailed() if "host key" in said:  # has none of the known kind
+            return ssh_error(UNKNOWN_KEY, host, said)
+        case asyncssh.PermissionDenied():
+            return ssh_error(NOT_LET_IN, host, said)
+        case asyncssh.SFTPBadMessage() | PacketDecodeError():
+            return SshError(
+                "E-SSH-PROTOCOL",
+                "What the host says is not the protocol of sftp.",
+                remedy="Check that sftp leads there; a login script must print nothing.",
+            )
+        case asyncssh.ChannelOpenError():
+            return ssh_error(NO_ANSWER, host, f"it does not start sftp, {said}")
+        case asyncssh.SFTPConnectionLost() | asyncssh.SFTPNoConnection():
+            return ssh_error(NO_ANSWER, host, f"it ended, or took longer than {_SECONDS} s")
+        case asyncssh.SFTPError():
+            return SftpError(
+                "E-SSH-NOFILE" if isinstance(error, asyncssh.SFTPNoSuchFile) else "E-SSH-READ",
+                f"{path} of {host} cannot be read: {said or f'error {error.code}'}.",
+                remedy="Check the path, and that the user may read it.",
+            )
+        case _:
+            return ssh_error(NO_ANSWER, host, said or "it does not answer")
+
+
+def _strerror(failed: re.Match[str]) -> str:
+    return os.strerror(int(failed[1]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -25,10 +25,6 @@ from inventory.sources.nbdkit import (
 )
 from inventory.sources.uris import HOST, USER, is_plain
 
-_OPTIONS = (
-    "BatchMode=yes", "StrictHostKeyChecking=yes", "ClearAllForwardings=yes",
-    "PermitLocalCommand=no",
-)  # fmt: skip
 _CONNECT_SECONDS = 60
 _COPY_SECONDS = 300
 
@@ -83,22 +79,6 @@ class SshHost:
             identity=files["ssh-identity"],
             known_hosts=files["ssh-known-hosts"],
         )
-
-    def command(self, word: str, *, options: Sequence[str] = ()) -> list[str]:
-        """Return how OpenSSH's client is called, which asks nobody anything and trusts no key."""
-        words = ["ssh", "-x", "-a", *options]
-        for option in _OPTIONS:
-            words += ["-o", option]
-        if self.port:
-            words += ["-p", str(self.port)]
-        if self.user is not None:
-            words += ["-l", self.user]
-        # ssh takes %d and the like in names of files for something else.
-        if self.identity:
-            words += ["-i", self.identity.replace("%", "%%")]
-        if self.known_hosts:
-            words += ["-o", f'UserKnownHostsFile="{self.known_hosts.replace("%", "%%")}"']
-        return [*words, "--", self.host, word]
 
     def server(self, path: str, *, patient: bool = True) -> NbdServer:
         """Return the server for a file; a patient one outlasts interruptions of the network."""

@@ -57,8 +57,6 @@ class VmxSshReader:
 
     def _check_idle(self) -> None:
         """Refuse a machine that VMware has locked, as far as that can be seen."""
-        if self._host.password is not None:
-            return  # OpenSSH's client takes none from us
         folder, name = posixpath.split(self._path)
         try:
             with Sftp(self._host) as sftp:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import subprocess
@@ -46,8 +45,8 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 
 @pytest.fixture(autouse=True)
-def _client(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", f"{sshd.client()}:{os.environ['PATH']}")
+def _home(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(sshd.home()))
 
 
 @pytest.fixture
@@ -191,7 +190,7 @@ def test_hosts_that_are_not_known_and_those_that_do_not_know_us_are_refused(
     administrator: Client, sshd: Sshd, store: Path, monkeypatch: pytest.MonkeyPatch,
     key: str, known: str, code: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setenv("PATH", f"{sshd.client(key=key, known=known)}:{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(sshd.home(key=key, known=known)))
     form = {"uri": sshd.uri(str(store)), "name": "esx1", "action": "test"}
     assert code in administrator.post(ADD, form).content.decode()
     host = LibvirtHost.objects.create(name="esx1", uri=form["uri"])

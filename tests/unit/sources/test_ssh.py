@@ -14,6 +14,7 @@ import pytest
 from inventory.sources.base import disk_uri
 from inventory.sources.errors import SourceError
 from inventory.sources.nbdkit import Servers
+from inventory.sources.sftp import Sftp
 from inventory.sources.ssh import SshHost, read_file, ssh_path
 from inventory.sources.types import Controller
 from inventory.sources.vmx_ssh import VmxSshReader
@@ -83,8 +84,8 @@ def test_a_machine_that_vmware_has_locked_is_refused(
 def test_where_nobody_can_look_a_machine_is_read_with_a_warning(
     sshd: Sshd, machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = sshd.client(key="other")
-    monkeypatch.setattr(SshHost, "command", lambda *_w, **_o: [f"{client}/ssh", sshd.uri()])
+    stranger = Sftp(sshd.host(key="other"))
+    monkeypatch.setattr("inventory.sources.vmx_ssh.Sftp", lambda _host: stranger)
     warnings: list[str] = []
     vmx_reader(sshd, machine / "web.vmx", tmp_path, warn=warnings.append).read()
     (warning,) = warnings

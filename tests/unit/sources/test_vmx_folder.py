@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,6 @@ from inventory.sources.host_access import HostAccess, checked_address
 from inventory.sources.host_listing import HostListing, ListedDomain
 from inventory.sources.libvirt_child import read_host
 from inventory.sources.power import Power
-from inventory.sources.sftp import Sftp
 from inventory.sources.ssh import ssh_path, ssh_uri
 from inventory.sources.types import Controller
 from inventory.sources.vmx_beside import power_beside
@@ -36,13 +33,8 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 
 @pytest.fixture(autouse=True)
-def _client(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(sshd.client(), monkeypatch)
-
-
-def use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the programs of that folder be found first."""
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+def _home(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(sshd.home()))
 
 
 def add(folder: Path, name: str, *, disk: str = "disk.vmdk", flat_bytes: int = 4096) -> Path:
@@ -145,7 +137,7 @@ def test_the_files_beside_tell_whether_it_runs(files: dict[str, int], power: Pow
 def test_strangers_are_not_trusted(
     sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, known: str, code: str
 ) -> None:
-    use(sshd.client(key=key, known=known), monkeypatch)
+    monkeypatch.setenv("HOME", str(sshd.home(key=key, known=known)))
     error = refused(sshd, tmp_path)
     assert (error.code, "runs the workers" in error.remedy) == (code, True)
 
@@ -159,46 +151,6 @@ def test_a_folder_that_is_not_there_is_told_from_a_host_that_is_not(
         read_host(HostAccess(uri="ssh://root@127.0.0.1:1/x"), with_domains=True, seconds=20)
     assert caught.value.code == "E-SSH-CONNECT"
     assert "Connection refused" in caught.value.message
-
-
-@pytest.mark.parametrize(
-    ("script", "code"),
-    [
-        ("echo Welcome to this host of ours", "E-SSH-PROTOCOL"),
-        ("printf '\\0\\0\\0\\5\\2\\0\\0\\0\\3\\377\\377\\377\\377'; sleep 9", "E-SSH-PROTOCOL"),
-        ("printf '\\0\\0\\0\\5\\2\\0\\0\\0\\3'; echo lost >&2", "E-SSH-CONNECT"),
-        ("exec sleep 60", "E-LV-TIMEOUT"),
-    ],
-)
-def test_a_host_that_says_nonsense_or_nothing_is_given_up(
-    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, code: str
-) -> None:
-    ssh = tmp_path / "ssh"
-    ssh.write_text(f"#!/bin/sh\n{script}\n")
-    ssh.chmod(0o755)
-    use(tmp_path, monkeypatch)
-    begun = time.monotonic()
-    assert refused(sshd, tmp_path, seconds=4).code == code
-    assert time.monotonic() - begun < 8
-
-
-def test_a_machine_without_ssh_says_what_is_missing(
-    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert "openssh-client" in refused(sshd, tmp_path).remedy
-
-
-def test_files_are_read_whole(sshd: Sshd, tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_bytes(os.urandom(100_000))
-    with Sftp(sshd.host()) as sftp:
-        assert sftp.read(str(file), max_bytes=100_000) == file.read_bytes()
-        with pytest.raises(SourceError, match="more than the 99999 bytes"):
-            sftp.read(str(file), max_bytes=99_999)
-        with pytest.raises(SourceError, match="cannot be read"):
-            sftp.entries(str(file))
-        assert [entry.name for entry in sftp.entries(str(tmp_path))] == ["file"]
 
 
 @pytest.mark.parametrize(
