@@ -20,8 +20,9 @@ from conversions.pipeline.source import reader_of
 from inventory import hosts, tasks
 from inventory.following import Follower
 from inventory.models import LibvirtHost, SourceVM
-from inventory.sources.base import RemoteReader, disk_uri
+from inventory.sources.base import disk_uri
 from inventory.sources.nbdkit import Servers
+from inventory.sources.remote import RemoteReader
 from tests.demo import make_conversion, make_user
 from tests.sshd import Sshd
 
