@@ -96,6 +96,7 @@ class OvirtServer(LocalServer):
     def __exit__(self, *what: Any) -> None:
         self.state.go_on.set()
         super().__exit__(*what)
+        self.state.disks.clear()  # tests of other modules go on in this process
 
     def asked(self, pattern: str) -> list[str]:
         """Return the requests that match, in order."""

@@ -616,7 +616,8 @@ def test_a_job_of_the_console_makes_volumes_that_its_page_names(
     scene.convert(OpenStackOutput(here, "web01", report))
     volume = cloud.cloud.volume("web01-sda")
     assert volume["volume_type"] == "fast"
-    assert cloud.cloud.data_of(volume["id"]).read_bytes()[:4096] == b"data" * 1024
+    with cloud.cloud.data_of(volume["id"]).open("rb") as written:
+        assert written.read(4096) == b"data" * 1024
     page = page_after(admin, run, report.events)
     assert f"web01-sda ({volume['id']})" in page
     assert "Properties that OpenStack starts the machine by" in page
