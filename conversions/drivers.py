@@ -69,12 +69,12 @@ def list_drivers() -> list[Drivers]:
     found = [
         path
         for path in top.iterdir()
-        if (path.is_dir() or path.suffix.lower() == ".iso")
+        if (_is_folder(path) or path.suffix.lower() == ".iso")
         and path.name != TOOLS_FOLDER
         and not path.name.startswith(".")
     ]
-    found.sort(key=lambda path: (-path.stat().st_mtime, path.name))
-    return [described(path, path.stat().st_mtime_ns) for path in found]
+    found.sort(key=lambda path: (-_changed_ns(path), path.name))
+    return [described(path) for path in found]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,14 +122,45 @@ def tool_problem(path: Path) -> str:
     return "" if is_program else _("it is no Windows program.")
 
 
+def described(path: Path) -> Drivers:
+    """Look into a collection, whether it can be opened or not.
+
+    The answer is kept for an ISO, until that changes; the time of a folder tells nothing of what is
+    below it.
+    """
+    return _look_into(path) if _is_folder(path) else _look_into_iso(path, _changed_ns(path))
+
+
 @lru_cache(maxsize=32)
-def described(path: Path, _mtime_ns: int) -> Drivers:
-    """Look into a collection; its time of change makes the answer a new one."""
+def _look_into_iso(path: Path, _changed_ns: int) -> Drivers:
+    return _look_into(path)
+
+
+def _is_folder(path: Path) -> bool:
+    """Tell whether it is a folder; a link to where one may not look is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _changed_ns(path: Path) -> int:
+    """Return when it last changed, 0 for a dangling link and what was just deleted."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _look_into(path: Path) -> Drivers:
     covers: dict[str, list[str]] = {}
     versions: dict[str, DriverVersion] = {}
     agents: list[str] = []
     label = problem = ""
+    is_iso = not _is_folder(path)
+    size_bytes = None
     try:
+        size_bytes = path.stat().st_size if is_iso else None
         collection = open_collection(path, named=True)
         if collection is not None:
             names = collection.paths()
@@ -138,14 +169,15 @@ def described(path: Path, _mtime_ns: int) -> Drivers:
             agents = [arch for arch in AGENT_NAMES if choose_agents(names, arch=arch)]
     except HostError as error:
         problem = f"{error.message} {error.remedy}".strip()
+    except OSError as error:
+        problem = _("It cannot be read: %(reason)s.") % {"reason": error.strerror or error}
     if not covers and not problem:
         problem = _("It holds no block driver (viostor or vioscsi) in a folder of its Windows.")
-    is_iso = path.is_file()
     return Drivers(
         name=path.name,
         path=path,
         is_iso=is_iso,
-        size_bytes=path.stat().st_size if is_iso else None,
+        size_bytes=size_bytes,
         label=label,
         covers=covers,
         versions=versions,
@@ -169,7 +201,9 @@ def remove_drivers(name: str, *, user: Any) -> bool:
     if name not in [d.name for d in list_drivers()] + [t.name for t in list_tools()]:
         return False
     path = target_of(name)
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    # Of a link only the link goes: what it leads to lies elsewhere, and may serve others.
+    is_folder = not path.is_symlink() and path.is_dir()
+    shutil.rmtree(path) if is_folder else path.unlink(missing_ok=True)
     note(LogEntry.Action.DELETE, name, user=user)
     return True
 

@@ -12,7 +12,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from conversions import actions
-from conversions.drivers import list_drivers
+from conversions.drivers import default_drivers, list_drivers
 from conversions.forms import ConvertForm
 from conversions.models import Conversion
 from inventory.models import SourceVM
@@ -130,6 +130,40 @@ def test_the_block_driver_tells_its_version(admin: Client, folder: Path) -> None
     page = admin.get("/drivers/").content.decode()
     assert "100.93.104.24000 of 2023-07-21" in page
     assert "No QEMU guest agent" in page
+
+
+def test_a_link_that_leads_nowhere_is_listed_and_harms_nothing_else(
+    admin: Client, iso: bytes, folder: Path
+) -> None:
+    add(admin, "virtio-win.iso", iso)
+    (folder / "old.iso").symlink_to(folder / "gone.iso")
+    page = admin.get("/drivers/").content.decode()
+    assert "It cannot be read: No such file or directory." in page
+    assert [(d.name, bool(d.problem)) for d in list_drivers()] == [
+        ("virtio-win.iso", False), ("old.iso", True),
+    ]  # fmt: skip
+    assert default_drivers() == str(folder / "virtio-win.iso")
+    admin.post("/drivers/remove/?name=old.iso")
+    assert [d.name for d in list_drivers()] == ["virtio-win.iso"]
+
+
+def test_of_a_linked_folder_only_the_link_is_removed(
+    admin: Client, folder: Path, tmp_path: Path
+) -> None:
+    elsewhere = driver_iso_tree(tmp_path / "elsewhere")
+    folder.mkdir(parents=True)
+    (folder / "linked").symlink_to(elsewhere)
+    assert "is removed" in admin.post("/drivers/remove/?name=linked", follow=True).content.decode()
+    assert list_drivers() == []
+    assert any(elsewhere.iterdir())
+
+
+def test_a_folder_seen_while_it_is_copied_is_looked_into_again(folder: Path) -> None:
+    fits = folder / "unpacked/viostor/w10/amd64"
+    fits.mkdir(parents=True)
+    assert [d.covers for d in list_drivers()] == [{}]
+    (fits / "viostor.sys").write_bytes(b"x")
+    assert [d.covers for d in list_drivers()] == [{"w10": ["x86_64"]}]
 
 
 def test_operators_look_but_do_not_add(client: Client, iso: bytes, folder: Path) -> None:
