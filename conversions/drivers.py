@@ -1,7 +1,7 @@
 """The drivers and first-start programs for Windows guests that an administrator has supplied.
 
-They lie in one folder: ISO images and unpacked folders of virtio-win, and virt-tools/ with programs
-such as rhsrvany.exe, which the engine finds beside the drivers.
+They lie in one folder: ISO images and unpacked folders of virtio-win, and the programs, such as
+rhsrvany.exe, in its virt-tools/ or beside the drivers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from conversions.models import DriverFile
 from conversions.pipeline.errors import HostError
 from conversions.pipeline.job import WindowsOptions
-from conversions.pipeline.windows.collection import TOOLS, open_collection
+from conversions.pipeline.windows.collection import SERVICE_PROGRAMS, TOOLS, open_collection
 from conversions.pipeline.windows.driver_match import AGENT_NAMES, choose_agents, coverage
 from conversions.pipeline.windows.driver_versions import DriverVersion, read_driver_versions
 
@@ -92,7 +92,7 @@ class Tool:
 
 
 def list_tools() -> list[Tool]:
-    """Return the first-start programs in the folder."""
+    """Return the first-start programs that conversions get."""
     paths = [target_of(name) for name in TOOLS]
     return [
         Tool(path=path, size_bytes=path.stat().st_size, problem=tool_problem(path))
@@ -108,8 +108,22 @@ def arriving_folder() -> Path:
 
 def target_of(name: str) -> Path:
     """Return where a collection or a program of that name lies."""
+    return (tools_folder() if name in TOOLS else Path(settings.DRIVERS_DIR)) / name
+
+
+def tools_folder() -> Path:
+    """Return the folder of the programs: virt-tools, unless only that above has one for a service.
+
+    The engine takes all of them from one folder.
+    """
     top = Path(settings.DRIVERS_DIR)
-    return top / TOOLS_FOLDER / name if name in TOOLS else top / name
+    tools = top / TOOLS_FOLDER
+    return top if has_service_program(top) and not has_service_program(tools) else tools
+
+
+def has_service_program(folder: Path) -> bool:
+    """Tell whether a folder holds what runs scripts at the first start."""
+    return any((folder / name).is_file() for name in SERVICE_PROGRAMS)
 
 
 def tool_problem(path: Path) -> str:
@@ -191,9 +205,15 @@ def default_drivers() -> str:
     return next((str(d.path) for d in list_drivers() if not d.problem), "")
 
 
+def default_tools() -> str:
+    """Return the path of the folder of the programs; "" lets the engine look itself."""
+    folder = tools_folder()
+    return str(folder) if has_service_program(folder) else ""
+
+
 def default_windows_options() -> WindowsOptions:
     """Return the options for a Windows guest nobody has chosen for."""
-    return WindowsOptions(virtio_win=default_drivers())
+    return WindowsOptions(virtio_win=default_drivers(), virt_tools=default_tools())
 
 
 def remove_drivers(name: str, *, user: Any) -> bool:

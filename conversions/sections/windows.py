@@ -10,7 +10,7 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from conversions.drivers import default_drivers, list_drivers
+from conversions.drivers import default_drivers, default_tools, list_drivers
 from conversions.models import Inspection
 from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import Job, StaticIp, WindowsOptions
@@ -106,6 +106,7 @@ class WindowsSection(Section):
             job,
             windows=WindowsOptions(
                 virtio_win=values["virtio_win"],
+                virt_tools=default_tools(),
                 block_driver=values["block_driver"],
                 emulated_devices=values["emulated_devices"],
                 sibling_drivers=values["sibling_drivers"],

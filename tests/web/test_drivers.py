@@ -12,7 +12,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from conversions import actions
-from conversions.drivers import default_drivers, list_drivers
+from conversions.drivers import default_drivers, list_drivers, list_tools
 from conversions.forms import ConvertForm
 from conversions.models import Conversion
 from inventory.models import SourceVM
@@ -119,6 +119,29 @@ def test_a_program_that_is_none_is_marked(admin: Client, folder: Path) -> None:
     page = admin.get("/drivers/").content.decode()
     assert "it is no Windows program" in page
     assert "Cannot be used" in page
+
+
+@pytest.mark.parametrize("place", ["virt-tools", ""])
+def test_the_programs_that_are_listed_reach_the_job_whatever_the_drivers(
+    admin: Client, folder: Path, place: str
+) -> None:
+    (folder / "virt-tools").mkdir(parents=True)
+    driver_iso_tree(folder / "unpacked")
+    vm = windows_vm()
+    admin.post(f"{vm.get_absolute_url()}inspect/")
+    assert actions.job_of(Conversion.objects.get()).windows.virt_tools == ""
+    Conversion.objects.all().delete()
+    (folder / place / "rhsrvany.exe").write_bytes(b"MZ")
+    add(admin, "pnp_wait.exe", b"MZ")
+    assert [t.name for t in list_tools()] == ["rhsrvany.exe", "pnp_wait.exe"]
+    assert [d.name for d in list_drivers()] == ["unpacked"]
+    admin.post(f"{vm.get_absolute_url()}inspect/")
+    for drivers in ("", str(folder / "unpacked")):
+        convert(admin, vm, "start", **{"windows-virtio_win": drivers})
+    chosen = [actions.job_of(run).windows.virt_tools for run in Conversion.objects.all()]
+    assert chosen == [str(folder / place)] * 3
+    admin.post("/drivers/remove/?name=rhsrvany.exe")
+    assert not (folder / place / "rhsrvany.exe").exists()
 
 
 def test_the_block_driver_tells_its_version(admin: Client, folder: Path) -> None:
