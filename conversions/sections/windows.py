@@ -1,4 +1,4 @@
-"""What a Windows guest gets: drivers, how it finds its disks, fixed addresses."""
+"""What a Windows guest gets: drivers, how it finds its disks, fixed addresses, a script."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import Job, StaticIp, WindowsOptions
 from conversions.pipeline.windows.static_ip import parse_static_ip
 from conversions.sections.base import Section
+from conversions.sections.guest import MAX_SCRIPT_CHARACTERS
 from inventory.models import SourceVM
 
 
@@ -50,6 +51,20 @@ class WindowsSection(Section):
     remove_boot_keys = forms.BooleanField(
         label=gettext_lazy("Remove the temporary entries of the boot driver at the first start"),
         required=False,
+    )
+    guest_agent = forms.BooleanField(
+        label=gettext_lazy("Install the QEMU guest agent"), required=False, initial=True
+    )
+    firstboot = forms.CharField(
+        label=gettext_lazy("Script for the first start"),
+        required=False,
+        max_length=MAX_SCRIPT_CHARACTERS,
+        strip=False,
+        widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false"}),
+        help_text=gettext_lazy(
+            "Lines of a batch file. Runs once as LocalSystem, when the converted machine starts "
+            "first."
+        ),
     )
 
     def __init__(self, data: Any = None, **options: Any) -> None:
@@ -102,8 +117,12 @@ class WindowsSection(Section):
             for index, mac in enumerate(self.macs)
             for entry in self._addresses(mac, values[f"addresses{index}"] or "")
         ]
+        script = values["firstboot"] or ""
+        wishes = replace(job.customize, firstboot=(script,) if script.strip() else ())
         return replace(
             job,
+            customize=wishes,
+            guest_agent=values["guest_agent"],
             windows=WindowsOptions(
                 virtio_win=values["virtio_win"],
                 virt_tools=default_tools(),

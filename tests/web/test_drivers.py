@@ -218,11 +218,16 @@ def test_the_newest_drivers_and_the_wishes_reach_the_job(
         **{
             "windows-block_driver": "virtio-scsi",
             "windows-disable_vmware": "on",
+            "windows-guest_agent": "",
+            "windows-firstboot": "@echo off\r\nnet user ada /active:yes\r\n",
             "windows-addresses0": "192.0.2.10, 192.0.2.1, 24, 192.0.2.53\n2001:db8::10,,64\n",
         },
     )  # fmt: skip
-    options = actions.job_of(Conversion.objects.get()).windows
+    job = actions.job_of(Conversion.objects.get())
+    options = job.windows
     assert options.virtio_win == str(folder / "virtio-win.iso")
+    assert not job.guest_agent
+    assert job.customize.firstboot == ("@echo off\r\nnet user ada /active:yes\r\n",)
     assert (options.block_driver, options.disable_vmware) == ("virtio-scsi", True)
     first, second = options.static_ips
     assert (first.mac, first.address, first.gateway, first.prefix, first.name_servers) == (
