@@ -6,7 +6,9 @@ rhsrvany.exe, in its virt-tools/ or beside the drivers.
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,8 +21,18 @@ from django.utils.translation import gettext as _
 from conversions.models import DriverFile
 from conversions.pipeline.errors import HostError
 from conversions.pipeline.job import WindowsOptions
-from conversions.pipeline.windows.collection import SERVICE_PROGRAMS, TOOLS, open_collection
-from conversions.pipeline.windows.driver_match import AGENT_NAMES, choose_agents, coverage
+from conversions.pipeline.windows.collection import (
+    SERVICE_PROGRAMS,
+    TOOLS,
+    locate,
+    open_collection,
+)
+from conversions.pipeline.windows.driver_match import (
+    AGENT_NAMES,
+    choose_agents,
+    choose_drivers,
+    coverage,
+)
 from conversions.pipeline.windows.driver_versions import DriverVersion, read_driver_versions
 
 TOOLS_FOLDER = "virt-tools"
@@ -209,6 +221,25 @@ def default_tools() -> str:
     """Return the path of the folder of the programs; "" lets the engine look itself."""
     folder = tools_folder()
     return str(folder) if has_service_program(folder) else ""
+
+
+def has_drivers_for(guest: Mapping[str, Any], options: WindowsOptions) -> bool:
+    """Tell whether a conversion would find drivers for a guest, by the engine's own rule.
+
+    `guest` is what an inspection reported of it.
+    """
+    place, named = locate(options.virtio_win, os.environ)
+    try:
+        collection = open_collection(place, named=named)
+    except (HostError, OSError):
+        return False
+    _made_for, drivers = choose_drivers(
+        collection.paths() if collection else (),
+        arch=guest["arch"],
+        osinfo=guest["osinfo"],
+        siblings=options.sibling_drivers,
+    )
+    return bool(drivers)
 
 
 def default_windows_options() -> WindowsOptions:

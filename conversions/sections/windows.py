@@ -10,8 +10,8 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from conversions.drivers import default_drivers, default_tools, list_drivers
-from conversions.models import Inspection
+from conversions.drivers import default_drivers, default_tools, has_drivers_for, list_drivers
+from conversions.models import Concern, Inspection
 from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import Job, StaticIp, WindowsOptions
 from conversions.pipeline.windows.static_ip import parse_static_ip
@@ -93,6 +93,18 @@ class WindowsSection(Section):
         report = inspection.conversion.reports.get("inspection", {}) if inspection else {}
         kind = report.get("type")
         return kind == "windows" or (kind is None and "windows" in vm.os_hint.lower())
+
+    def settles(self, concern: Concern) -> bool:
+        """Tell whether what an inspection missed has been supplied or can be done without."""
+        if concern.code == "C-NO-SERVICE-PROGRAM":
+            return bool(default_tools())
+        if concern.code != "C-NO-DRIVERS" or "virtio_win" in self.errors:
+            return False
+        options = WindowsOptions(
+            virtio_win=self["virtio_win"].value() or "",
+            sibling_drivers=bool(self["sibling_drivers"].value()),
+        )
+        return bool(self["emulated_devices"].value()) or has_drivers_for(self.report, options)
 
     def clean(self) -> dict[str, Any]:
         """Let the engine judge the addresses."""

@@ -15,9 +15,10 @@ from conversions import actions
 from conversions.drivers import default_drivers, list_drivers, list_tools
 from conversions.forms import ConvertForm
 from conversions.models import Conversion
+from conversions.pipeline.job import Mode
 from inventory.models import SourceVM
-from tests.demo import make_user, make_vm
-from tests.guests.virtio_win import driver_iso_tree, make_iso
+from tests.demo import make_conversion, make_inspection, make_user, make_vm
+from tests.guests.virtio_win import driver_iso_tree, make_iso, put
 
 pytestmark = pytest.mark.django_db
 
@@ -234,6 +235,51 @@ def test_the_newest_drivers_and_the_wishes_reach_the_job(
         mac.lower(), "192.0.2.10", "192.0.2.1", 24, ("192.0.2.53",),
     )  # fmt: skip
     assert (second.address, second.gateway) == ("2001:db8::10", "")
+
+
+def without_drivers(vm: SourceVM, code: str = "C-NO-DRIVERS") -> None:
+    """Give a machine an inspection of a Server 2019 that had neither drivers nor programs."""
+    inspection = make_inspection(make_conversion(vm, mode=Mode.INSPECT))
+    run = inspection.conversion
+    guest = {"type": "windows", "osinfo": "win2k19", "arch": "x86_64"}
+    run.reports = {**run.reports, "inspection": {**run.reports["inspection"], **guest}}
+    run.save()
+    inspection.concerns.create(position=9, level="blocks", code=code, title="It is missing")
+
+
+@pytest.mark.parametrize(
+    ("supplied", "wishes", "settled"),
+    [("", {}, False),
+     ("", {"windows-emulated_devices": "on"}, True),
+     ("viostor/w10/amd64/viostor.sys", {}, False),
+     ("viostor/2k16/amd64/viostor.sys", {}, False),
+     ("viostor/2k16/amd64/viostor.sys", {"windows-sibling_drivers": "on"}, True),
+     ("viostor/2k19/amd64/viostor.sys", {}, True),
+     ("viostor/2k19/amd64/viostor.sys", {"windows-virtio_win": ""}, False),
+     ("viostor/2k19/amd64/viostor.sys", {"windows-virtio_win": "/etc"}, False)],
+)  # fmt: skip
+def test_drivers_that_were_missing_stop_nothing_once_they_are_there_or_done_without(
+    admin: Client, folder: Path, monkeypatch: pytest.MonkeyPatch,
+    supplied: str, wishes: dict[str, str], settled: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("VIRTIO_WIN", str(folder / "not-there"))  # what the host has
+    vm = windows_vm()
+    without_drivers(vm)
+    if supplied:
+        put(folder / "unpacked" / supplied)
+    review = convert(admin, vm, "review", **wishes).content.decode()
+    assert ("It is missing" in review) is not settled
+    convert(admin, vm, "start", **wishes)
+    assert Conversion.objects.filter(mode=Mode.COPY).exists() is settled
+
+
+def test_a_program_that_was_missing_stops_nothing_once_it_is_there(admin: Client) -> None:
+    vm = windows_vm()
+    without_drivers(vm, "C-NO-SERVICE-PROGRAM")
+    address = f"{vm.get_absolute_url()}convert/"
+    assert "It is missing" in admin.get(address).content.decode()
+    add(admin, "rhsrvany.exe", b"MZ")
+    assert "It is missing" not in admin.get(address).content.decode()
 
 
 def test_an_address_that_is_none_is_marked(admin: Client) -> None:
