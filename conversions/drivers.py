@@ -235,8 +235,8 @@ def has_drivers_for(guest: Mapping[str, Any], options: WindowsOptions) -> bool:
         return False
     _made_for, drivers = choose_drivers(
         collection.paths() if collection else (),
-        arch=guest["arch"],
-        osinfo=guest["osinfo"],
+        arch=guest.get("arch", ""),
+        osinfo=guest.get("osinfo", ""),
         siblings=options.sibling_drivers,
     )
     return bool(drivers)
