@@ -7,7 +7,8 @@ because an installer's locks would break the next one.  A script's exit code tel
     250            done, go on with the next one at once
     anything else  done, restart
 
-The bound on attempts keeps a script that can never succeed from restarting the guest for ever.
+The bound on attempts keeps a script that can never succeed from restarting the guest for ever.  A
+script finds in ATTEMPT which one this is, from 1.
 """
 
 from __future__ import annotations
@@ -167,10 +168,10 @@ class FirstBoot:
 def controller_script(layout: Layout) -> str:
     r"""Return firstboot.bat, which runs the queue.
 
-    Attempts are counted in scripts-attempts\NAME, one line each; a script that asked for a retry
-    MAX_ATTEMPTS times moves to scripts-failed.  Each script has a shell of its own, so that "exit"
-    ends that one only.  A block is expanded once, hence the subroutine: its variables are
-    read when they are needed.
+    Attempts are counted in scripts-attempts\NAME, one line each, until the script leaves the queue;
+    one that asked for a retry MAX_ATTEMPTS times moves to scripts-failed.  An attempt that cannot
+    be counted is the last.  Each script has a shell of its own, so that "exit" ends that one only.
+    A block is expanded once, hence the subroutine: its variables are read when they are needed.
     """
     return f"""\
 @echo off
@@ -205,7 +206,10 @@ shutdown /r /t 0
 exit /b 0
 
 :run
-echo %DATE% %TIME% running %~1
+echo attempt>> "%COUNTS%\\%~1"
+set "ATTEMPT={MAX_ATTEMPTS}"
+for /f %%n in ('find /c /v "" ^< "%COUNTS%\\%~1"') do set "ATTEMPT=%%n"
+echo %DATE% %TIME% running %~1, attempt %ATTEMPT%
 cd /d "%QUEUE%"
 cmd /c call "%QUEUE%\\%~1"
 set "CODE=%ERRORLEVEL%"
@@ -218,16 +222,14 @@ exit /b 0
 
 :retry
 set "RESTART=yes"
-echo attempt>> "%COUNTS%\\%~1"
-set "ATTEMPTS=0"
-for /f %%n in ('find /c /v "" ^< "%COUNTS%\\%~1"') do set "ATTEMPTS=%%n"
-echo %~1 asks for another attempt after %ATTEMPTS% of {MAX_ATTEMPTS}
-if %ATTEMPTS% LSS {MAX_ATTEMPTS} exit /b 0
+echo %~1 asks for another attempt after %ATTEMPT% of {MAX_ATTEMPTS}
+if %ATTEMPT% LSS {MAX_ATTEMPTS} exit /b 0
 echo %~1 is given up
 call :file "%~1" "%FAILED%"
 exit /b 0
 
 :file
+if exist "%COUNTS%\\%~1" del /f /q "%COUNTS%\\%~1"
 move /y "%QUEUE%\\%~1" "%~2\\%~1"
 if not exist "%QUEUE%\\%~1" exit /b 0
 rem A script that cannot be moved would run at every start.

@@ -24,6 +24,7 @@ def install_drivers() -> str:
 
     A service of 32 bits on a 64-bit Windows reaches the real System32 as Sysnative, others have no
     such folder.  0, 259 (there is nothing to update) and 3010 (restart needed) are success.
+    Windows may have a restart to finish at every start, so the last attempt does not wait for it.
     """
     query = '"%BIN%\\reg.exe" query'
     pending = "\n".join(f'{query} "{key}" >nul 2>&1 && goto :pending' for key in _PENDING)
@@ -32,18 +33,22 @@ def install_drivers() -> str:
 setlocal EnableExtensions
 set "BIN=%SystemRoot%\\Sysnative"
 if not exist "%BIN%\\pnputil.exe" set "BIN=%SystemRoot%\\System32"
+if not defined ATTEMPT set "ATTEMPT={MAX_ATTEMPTS}"
 echo Drivers in {DRIVERS}:
 dir /b "{DRIVERS}"
 {pending}
 {query} "{_SESSION}" /v PendingFileRenameOperations >nul 2>&1 && goto :pending
+:drivers
 set "AGAIN="
 for %%i in ("{DRIVERS}\\*.inf") do call :install "%%~fi" "%%~ni"
 if defined AGAIN exit /b {RETRY}
 exit /b 0
 
 :pending
-echo Windows has a restart to finish first; drivers wait for it, at most {MAX_ATTEMPTS} times.
-exit /b {RETRY}
+echo Windows has a restart to finish first; this is attempt %ATTEMPT% of {MAX_ATTEMPTS}.
+if %ATTEMPT% LSS {MAX_ATTEMPTS} exit /b {RETRY}
+echo Drivers are installed without it.
+goto :drivers
 
 :install
 "%BIN%\\pnputil.exe" -i -a "%~1"

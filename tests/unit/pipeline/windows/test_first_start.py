@@ -78,10 +78,21 @@ def test_t54_the_controller_keeps_bounds_and_moves() -> None:
     ))  # fmt: skip
     assert moved < leave < restart
     assert "RESTART=yes" in retry
-    kept = retry.index(f"if %ATTEMPTS% LSS {MAX_ATTEMPTS} exit /b 0")
+    kept = retry.index(f"if %ATTEMPT% LSS {MAX_ATTEMPTS} exit /b 0")
     assert kept < retry.index('call :file "%~1" "%FAILED%"')
     assert main.index("complete") < main.index("-s firstboot uninstall")
     assert "shutdown /r /t 0" in section(text, "restart")
+
+
+@pytest.mark.rows("3-T54")
+def test_t54_a_script_knows_its_attempt_and_a_done_one_leaves_no_count() -> None:
+    run = section(ALL_SCRIPTS["controller"], "run")
+    counted, last, read, started = (run.index(t) for t in (
+        'echo attempt>> "%COUNTS%\\%~1"', f'set "ATTEMPT={MAX_ATTEMPTS}"', 'set "ATTEMPT=%%n"',
+        "cmd /c call",
+    ))  # fmt: skip
+    assert counted < last < read < started
+    assert 'del /f /q "%COUNTS%\\%~1"' in section(ALL_SCRIPTS["controller"], "file")
 
 
 @pytest.mark.parametrize("name", BATCH)
@@ -102,7 +113,9 @@ def test_t55_pnputil_waits_for_pending_restarts_and_needs_only_what_matters() ->
     assert "for %%c in (0 259 3010)" in install
     assert re.search(r"for %%n in \(viostor vioscsi netkvm\) do .*AGAIN=yes", install)
     assert install.rstrip().endswith("exit /b 0")
-    assert f"exit /b {RETRY}" in section(text, "pending")
+    pending = section(text, "pending")
+    assert f"if %ATTEMPT% LSS {MAX_ATTEMPTS} exit /b {RETRY}" in pending
+    assert pending.rstrip().endswith("goto :drivers")
 
 
 def test_the_guest_agent_takes_restart_codes_for_success() -> None:
