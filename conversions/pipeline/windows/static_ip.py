@@ -6,13 +6,17 @@ with the old card, which is not there any more but still configured.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import StaticIp
 
 _WAIT_SECONDS, _WAIT_ROUNDS = 5, 60
+_ALL = {4: "0.0.0.0/0", 6: "::/0"}
+"""Every destination, by version of IP."""
 
 
 def parse_static_ip(value: str) -> StaticIp:
@@ -20,9 +24,9 @@ def parse_static_ip(value: str) -> StaticIp:
     mac, text = value[:17].lower().replace("-", ":"), value[21:]
     parts = text.split(",")
     address, gateway, prefix, *servers = [*parts, *[""] * (3 - len(parts))]
-    if prefix and not (prefix.isascii() and prefix.isdigit()):
+    if not re.fullmatch(r"[0-9]{0,3}", prefix):
         raise JobError(
-            f"--mac {value!r}: prefix length {prefix!r} is not a number.",
+            f"--mac {value[:80]!r}: prefix length {prefix[:80]!r} is no number up to 128.",
             remedy="Write --mac MAC:ip:ADDRESS,GATEWAY,PREFIX,NAMESERVER with a prefix such as 24.",
         )
     return StaticIp(
@@ -45,9 +49,17 @@ foreach ($round in 1..{_WAIT_ROUNDS}) {{
 """
     parts = [_POWERSHELL_HEAD, wait if wait_for_netkvm else ""]
     for mac in dict.fromkeys(e.mac for e in entries):
-        mine = [e for e in entries if e.mac == mac]
-        parts.append(_adapter_block(mac.replace(":", "-").upper(), mine))
+        parts.append(_adapter_block(mac.replace(":", "-").upper(), list(_of_card(mac, entries))))
     return "".join(parts) + "exit 0\n"
+
+
+def _of_card(mac: str, entries: Sequence[StaticIp]) -> Iterator[StaticIp]:
+    """Yield the entries of one card, each gateway once: Windows refuses an address with another."""
+    gateways = set()
+    for e in (e for e in entries if e.mac == mac):
+        gateway = ip_address(e.gateway) if e.gateway else None
+        yield replace(e, gateway="") if gateway in gateways else e
+        gateways.add(gateway)
 
 
 # Old cards keep their address in the registry, and Windows then finds it taken.
@@ -75,8 +87,12 @@ def _adapter_block(mac: str, entries: Sequence[StaticIp]) -> str:
         "Select-Object -First 1",
         "if ($card) {",
     ]
+    routed = set()
     for e in entries:
-        gateway = f" -DefaultGateway '{e.gateway}'" if e.gateway else ""
+        version = ip_address(e.address).version
+        # A card takes one default gateway of a kind; those after it are routes of their own.
+        first = e.gateway and version not in routed
+        gateway = f" -DefaultGateway '{e.gateway}'" if first else ""
         prefix = f" -PrefixLength {e.prefix}" if e.prefix is not None else ""
         lines += [
             f"    Write-Output 'Setting {e.address} on {mac}'",
@@ -84,6 +100,13 @@ def _adapter_block(mac: str, entries: Sequence[StaticIp]) -> str:
             "    New-NetIPAddress -InterfaceIndex $card.ifIndex "
             f"-IPAddress '{e.address}'{gateway}{prefix}",
         ]
+        if e.gateway and not first:
+            lines.append(
+                "    New-NetRoute -InterfaceIndex $card.ifIndex "
+                f"-DestinationPrefix '{_ALL[version]}' -NextHop '{e.gateway}'"
+            )
+        if e.gateway:
+            routed.add(version)
     if servers := list(dict.fromkeys(s for e in entries for s in e.name_servers)):
         listing = ", ".join(f"'{s}'" for s in servers)
         lines.append(
@@ -102,8 +125,8 @@ def netsh(entries: Sequence[StaticIp]) -> str:
     calls = "\n".join(f"call :card {mac.upper()} :set{n}" for n, mac in enumerate(macs))
     blocks = []
     for n, mac in enumerate(macs):
-        mine = [e for e in entries if e.mac == mac]
-        blocks.append("\n".join([f":set{n}", *_netsh_lines(mine), "exit /b 0"]))
+        lines = _netsh_lines(list(_of_card(mac, entries)))
+        blocks.append("\n".join([f":set{n}", *lines, "exit /b 0"]))
     return f"""\
 @echo off
 setlocal EnableExtensions

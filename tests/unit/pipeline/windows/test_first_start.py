@@ -209,6 +209,25 @@ def test_several_addresses_of_one_card_share_one_block() -> None:
     assert 'ipv6 set dns "%CARD%" static fd00::2' in old
 
 
+def test_addresses_of_a_card_name_each_gateway_once() -> None:
+    entries = [
+        static_ip.parse_static_ip(f"{MAC}:ip:{text}")
+        for text in ("10.0.0.5,10.0.0.1,24", "10.0.0.6,10.0.0.1,24", "10.0.0.7,10.0.0.2,24",
+                     "fd00::5,fd00::1,64", "fd00::6,FD00:0::1,64")
+    ]  # fmt: skip
+    text = static_ip.powershell(entries, wait_for_netkvm=True)
+    assert re.findall(r"-DefaultGateway '(.*?)'", text) == ["10.0.0.1", "fd00::1"]
+    assert "-IPAddress '10.0.0.6' -PrefixLength 24\n" in text
+    routes = re.findall(r"New-NetRoute .* -DestinationPrefix '(.*)' -NextHop '(.*)'", text)
+    assert routes == [("0.0.0.0/0", "10.0.0.2")]
+    old = static_ip.netsh(entries)
+    assert 'ip add address "%CARD%" 10.0.0.6 255.255.255.0\n' in old
+    assert 'ip add address "%CARD%" 10.0.0.7 255.255.255.0 10.0.0.2 1\n' in old
+    assert old.count("add route ::/0") == 1
+    other = static_ip.parse_static_ip(f"{MAC[:-1]}6:ip:10.0.0.8,10.0.0.1,24")
+    assert static_ip.powershell([*entries, other], wait_for_netkvm=True).count("'10.0.0.1'") == 2
+
+
 def test_wishes_for_windows_survive_the_way_through_json() -> None:
     wishes = WindowsOptions(
         virtio_win="/x.iso", block_driver="virtio-scsi", emulated_devices=True,
