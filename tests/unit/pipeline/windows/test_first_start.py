@@ -166,7 +166,8 @@ def test_t66_parts_may_be_missing(text: str, prefix: int | None) -> None:
 @pytest.mark.rows("3-T66")
 @pytest.mark.parametrize(
     "text", ["10.0.0.5,,129", "10.0.0.5,,33", "10.0.0.5,,x", "foo", "", "10.0.0.5,bar",
-             "10.0.0.5,,24,dns'; evil", "1.2.3"],
+             "10.0.0.5,,24,dns'; evil", "1.2.3", "fe80::1%';calc;'", "fe80::5,fe80::1%3,64",
+             "fd00::5,,64,fe80::1%x", f"10.0.0.5,,{'1' * 5000}"],
 )  # fmt: skip
 def test_t66_wrong_parts_are_refused(text: str) -> None:
     with pytest.raises(JobError):
