@@ -88,6 +88,7 @@ class WindowsConverter:
             fixes.extend_device_path(software, c.report)
         if firstboot:
             _queue_settings(c, plan, firstboot, caps)
+        _warn_of_wishes(c)
         repair_esps(c, files, changes)
         if c.change:
             c.g.umount_all()
@@ -197,7 +198,6 @@ def _queue_settings(c: Context, plan: Plan, firstboot: FirstBoot, caps: Guestcap
             firstboot.add_powershell(name, text, priority=NETWORK_PRIORITY)
         else:
             firstboot.add(name, static_ip.netsh(addresses), priority=NETWORK_PRIORITY)
-    _warn_of_wishes(c)
     for number, text in enumerate(c.job.customize.firstboot, 1):
         firstboot.add(f"user script {number}", text)
     if plan.boot and c.job.windows.remove_boot_keys:

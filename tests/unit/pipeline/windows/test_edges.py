@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from lxml import etree
 
+from conversions.pipeline.errors import GuestError
 from conversions.pipeline.firmware import detect_boot_disk
 from conversions.pipeline.inspection import find_esps
 from conversions.pipeline.outputs.libvirt_xml import domain_xml
@@ -311,10 +312,29 @@ def test_without_tools_a_fallback_guest_is_left_without_first_start(
     windows: Make, tmp_path: Any
 ) -> None:
     phony = windows(XP32)
-    caps = phony.convert(emulated_devices=True, virt_tools=tmp_path)
+    caps = phony.convert(emulated_devices=True, virt_tools=tmp_path, hostname="pc1")
+    assert any("a Windows guest: host name (ignored)" in line for line in phony.log("warning"))
     assert caps.block_bus is BlockBus.IDE
     assert not phony.g.exists(FIRST_START)
     assert phony.concerns()["C-NO-SERVICE-PROGRAM"] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("wishes", "lost"),
+    [
+        ({"static_ips": (parse_static_ip("00:11:22:33:44:55:ip:10.0.0.5"),)}, "addresses"),
+        ({"firstboot": ("echo one",)}, "scripts"),
+    ],
+)
+def test_what_only_the_first_start_can_do_is_not_dropped(
+    windows: Make, tmp_path: Any, wishes: dict[str, Any], lost: str
+) -> None:
+    """E9: also with nothing but emulated devices."""
+    phony = windows(XP32)
+    with pytest.raises(GuestError, match=f"for it: {lost}") as caught:
+        phony.convert(emulated_devices=True, virt_tools=tmp_path, **wishes)
+    assert caught.value.code == "E-NO-SERVICE-PROGRAM"
+    assert not phony.g.exists("/Windows/Drivers")
 
 
 LOADERS = {
