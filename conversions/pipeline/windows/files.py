@@ -43,6 +43,11 @@ class WindowsFiles:
         """Tell whether anything is there."""
         return bool(self._g.exists(self.resolve(path)))
 
+    def names(self, path: str) -> list[str]:
+        """Return what is in a folder, sorted; nothing when there is no such folder."""
+        real = self.resolve(path)
+        return sorted(self._g.ls(real)) if self._g.is_dir(real) else []
+
     def make_folder(self, path: str) -> str:
         """Make a folder with all above it; return its path as spelled on disk."""
         real = self.resolve(path)

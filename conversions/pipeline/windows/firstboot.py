@@ -28,6 +28,15 @@ RETRY, GO_ON = 249, 250
 DEFAULT_PRIORITY = 5000
 SERVICE = "firstboot"
 _DISPLAY_NAME = "First start after conversion"
+_SCRIPT = re.compile(r"\d{4}-\d{4}-[A-Za-z0-9_-]*\.bat")
+# What a conversion and the first starts after it leave in each folder.
+_LEFT = {
+    "scripts": _SCRIPT,
+    "scripts-done": _SCRIPT,
+    "scripts-failed": _SCRIPT,
+    "scripts-attempts": _SCRIPT,
+    "Temp": re.compile(r"(?i).*\.(msi|ps1)"),
+}
 
 
 def windows_path(path: str, drive: str) -> str:
@@ -133,11 +142,11 @@ class FirstBoot:
         self._files.write(f"{self._folder}{folder}/{name}", data, what)
 
     def _install(self) -> None:
-        """Write the service and its program, and forget an earlier run that is complete."""
+        """Write the service and its program, after an earlier conversion is forgotten."""
         self._folder = self._files.make_folder(FOLDER)
         for name in ("scripts", "Temp"):
             self._files.make_folder(f"{self._folder}/{name}")
-        self._files.remove(f"{self._folder}/complete", "mark of an earlier conversion deleted")
+        self._forget_earlier()
         program = self.layout.program
         self._files.write(
             f"{self._folder}/{program}",
@@ -163,6 +172,16 @@ class FirstBoot:
             parameters = key.make("Parameters")
             parameters.set("CommandLine", sz(f'cmd /c "{self.layout.folder}\\firstboot.bat"'))
             parameters.set("PWD", sz(self.layout.folder))
+
+    def _forget_earlier(self) -> None:
+        """Delete what would run once more, or count, for a guest that was converted before."""
+        self._files.remove(f"{self._folder}/complete", "mark of an earlier conversion deleted")
+        for folder, pattern in _LEFT.items():
+            for name in self._files.names(f"{self._folder}/{folder}"):
+                if pattern.fullmatch(name):
+                    self._files.remove(
+                        f"{self._folder}/{folder}/{name}", "file of an earlier conversion deleted"
+                    )
 
 
 def controller_script(layout: Layout) -> str:
