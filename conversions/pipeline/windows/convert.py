@@ -44,7 +44,7 @@ from conversions.pipeline.windows.versions import label
 
 _NETSH_UNTIL = (6, 1)
 """The last NT version without cmdlets for addresses and disks: Windows 7."""
-DRIVERS_PRIORITY, NETWORK_PRIORITY, LAST_PRIORITY = 2000, 2500, 9000
+NETWORK_PRIORITY, LAST_PRIORITY = 2500, 9000
 
 
 class WindowsConverter:
@@ -155,7 +155,9 @@ def _queue_installers(
     """Queue what installs drivers and agents, in the order it has to happen."""
     if c.guest.major_version >= 6:  # NT 5 has no pnputil
         firstboot.add(
-            "pnputil install drivers", scripts.install_drivers(), priority=DRIVERS_PRIORITY
+            scripts.INSTALL_DRIVERS,
+            scripts.install_drivers(),
+            priority=scripts.DRIVERS_PRIORITY,
         )
     if tool := plan.tools.get("pnp_wait.exe"):
         restore = quiet_new_hardware(c.guest, registry)
@@ -202,7 +204,8 @@ def _queue_settings(c: Context, plan: Plan, firstboot: FirstBoot, caps: Guestcap
         firstboot.add(f"user script {number}", text)
     if plan.boot and c.job.windows.remove_boot_keys:
         keys = tuple(temporary_keys(plan.boot, arch=c.guest.arch))
-        firstboot.add("remove boot keys", scripts.remove_boot_keys(keys), priority=LAST_PRIORITY)
+        text = scripts.remove_boot_keys(firstboot.layout.folder, keys)
+        firstboot.add("remove boot keys", text, priority=LAST_PRIORITY)
 
 
 def _warn_of_wishes(c: Context) -> None:

@@ -291,6 +291,8 @@ def test_virtio_scsi_when_asked_for_with_all_other_wishes(windows: Make) -> None
     ]  # fmt: skip
     assert "00-11-22-33-44-55" in phony.read(f"{FIRST_START}/Temp/network-configure.ps1")
     assert "DriverDatabase" in phony.script("remove-boot-keys")
+    done = f"scripts-done\\{phony.scripts()[0]}"
+    assert done in phony.script("remove-boot-keys")
     assert "echo one" in phony.script("user-script-1")
     assert any("a Windows guest: host name (ignored)" in line for line in phony.log("warning"))
 

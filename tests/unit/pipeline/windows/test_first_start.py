@@ -32,7 +32,7 @@ ALL_SCRIPTS = {
     "balloon": scripts.install_balloon_service("blnsvr.exe"),
     "disks": scripts.online_disks(),
     "uninstall": scripts.uninstall_program("VMware Tools", "MsiExec.exe /x{1}"),
-    "keys": scripts.remove_boot_keys(("DriverDatabase\\x",)),
+    "keys": scripts.remove_boot_keys(LAYOUT.folder, ("DriverDatabase\\x",)),
     "addresses": static_ip.powershell([static_ip.parse_static_ip(FULL)], wait_for_netkvm=True),
     "netsh": static_ip.netsh([static_ip.parse_static_ip(FULL)]),
 }
@@ -123,6 +123,14 @@ def test_the_guest_agent_takes_restart_codes_for_success() -> None:
     assert "@(0, 1641, 3010) -contains" in text
     assert "1..10" in text and "Start-Sleep -Seconds 60" in text
     assert text.rstrip().endswith("exit 0")
+
+
+def test_boot_keys_stay_when_the_drivers_were_given_up() -> None:
+    """D22."""
+    text = ALL_SCRIPTS["keys"]
+    done = f"{LAYOUT.folder}\\scripts-done\\2000-0001-pnputil-install-drivers.bat"
+    assert text.index(f'if not exist "{done}" goto :keep') < text.index('reg.exe" delete')
+    assert f"exit /b {GO_ON}" in section(text, "keep")
 
 
 @pytest.mark.rows("3-T70")
