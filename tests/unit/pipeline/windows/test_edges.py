@@ -31,6 +31,7 @@ from tests.guests.windows import (
     K3R2,
     K22,
     SYSTEM32,
+    UNINSTALL,
     W7_32,
     W10,
     W11,
@@ -209,6 +210,22 @@ def test_t16_defender(windows: Make, value: dict[str, hives.Data], counts: bool)
     phony = windows(W10.but(software={"Microsoft\\Windows Defender": value}))
     phony.convert(change=False)
     assert ("C-ANTIVIRUS" in phony.concerns()) is counts
+
+
+@pytest.mark.rows("3-T64")
+def test_t64_a_program_whose_name_cannot_be_read_is_ignored(windows: Make) -> None:
+    """D20: half a surrogate pair."""
+    names = ("\u4e2d\u4e2d", "{1}")
+    phony = windows(W10.but(software={f"{UNINSTALL}\\{n}": {"DisplayName": n} for n in names}))
+    phony.mount()
+    hive = f"{SYSTEM32}/Config/SOFTWARE"
+    data = phony.g.read_file(hive)
+    damaged = data.replace(names[0].encode("utf-16-le"), b"\0\xd8\0\xd8", 1)
+    assert damaged != data
+    phony.g.write(hive, damaged)
+    programs = [a.name for a in phony.mount().applications]
+    assert [name for name in names if name in programs] == ["{1}"]
+    phony.convert()
 
 
 @pytest.mark.rows("3-T12")
