@@ -354,6 +354,24 @@ def test_what_only_the_first_start_can_do_is_not_dropped(
     assert not phony.g.exists("/Windows/Drivers")
 
 
+@pytest.mark.parametrize("change", [True, False])
+def test_a_file_where_windows_has_a_folder_is_told(windows: Make, change: bool) -> None:
+    phony = windows(W10)
+    phony.mount()
+    phony.g.rm_rf("/Program Files")
+    phony.g.write("/Program Files", b"")
+    with pytest.raises(GuestError, match="/Program Files/Guestfs/Firstboot could not be written"):
+        phony.convert(change=change)
+
+
+def test_a_missing_folder_of_drivers_is_made(windows: Make) -> None:
+    phony = windows(W10)
+    phony.mount()
+    phony.g.rm_rf(f"{SYSTEM32}/Drivers")
+    phony.convert()
+    assert phony.names(f"{SYSTEM32}/drivers") == ["viostor.sys"]
+
+
 LOADERS = {
     "/EFI/Microsoft/Boot/bootmgfw.efi": b"the boot manager",
     "/EFI/Boot/bootx64.efi": b"for 64 bits",
