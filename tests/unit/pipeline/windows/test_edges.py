@@ -266,7 +266,14 @@ def test_t80_disks_that_are_not_gpt_are_bios(
 @pytest.mark.rows("3-T98")
 @pytest.mark.parametrize(
     ("root", "esps", "expected"),
-    [("/dev/sda2", (), 0), ("/dev/sdb2", (), 1), ("/dev/sdb1", ("/dev/sda1",), 0)],
+    [
+        ("/dev/sda2", (), 0),
+        ("/dev/sdb2", (), 1),
+        ("/dev/sdb1", ("/dev/sda1",), 0),
+        ("/dev/sdb2", ("/dev/sda1", "/dev/sdb1"), 1),
+        ("/dev/sda2", ("/dev/sda1", "/dev/sdb1"), 0),
+        ("/dev/mapper/ldm_vol", ("/dev/sda1", "/dev/sdb1"), 0),
+    ],
 )
 def test_t98_the_boot_disk_is_that_of_windows_or_of_its_esp(
     windows: Make, monkeypatch: pytest.MonkeyPatch, root: str, esps: tuple[str, ...], expected: int
