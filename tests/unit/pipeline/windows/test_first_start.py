@@ -211,7 +211,10 @@ def test_several_addresses_of_one_card_share_one_block() -> None:
     assert text.count("New-NetIPAddress") == 3
     assert "@('10.0.0.2', 'fd00::2')" in text
     old = static_ip.netsh(entries)
-    assert 'ip set address "%CARD%" static 10.0.0.5 255.255.255.0 10.0.0.1 1' in old
+    assert (
+        "call :forget 10.0.0.5\n"
+        'netsh interface ip set address "%CARD%" static 10.0.0.5 255.255.255.0 10.0.0.1 1\n' in old
+    )
     assert 'ip add address "%CARD%" 10.0.0.6 255.255.255.0' in old
     assert 'ipv6 add address "%CARD%" fd00::5/64' in old
     assert 'ip set dns "%CARD%" static 10.0.0.2' in old
@@ -235,6 +238,27 @@ def test_addresses_of_a_card_name_each_gateway_once() -> None:
     assert old.count("add route ::/0") == 1
     other = static_ip.parse_static_ip(f"{MAC[:-1]}6:ip:10.0.0.8,10.0.0.1,24")
     assert static_ip.powershell([*entries, other], wait_for_netkvm=True).count("'10.0.0.1'") == 2
+
+
+def test_absent_cards_lose_the_address_before_windows_8_too() -> None:
+    clear = section(ALL_SCRIPTS["netsh"], "clear")
+    owned, present, deleted = (clear.index(t) for t in (
+        'if "%%a"=="%~2" set "TAKEN=yes"', "MACAddress is not null", "reg delete",
+    ))  # fmt: skip
+    assert owned < present < deleted
+    assert "for %%a in (%ADDRESSES:\\0= %) do" in clear
+    assert "(IPAddress SubnetMask DefaultGateway NameServer)" in clear
+    assert 'reg add "%CARDS%\\{%~1}" /v EnableDHCP /t REG_DWORD /d 1 /f' in clear
+
+
+@pytest.mark.parametrize(
+    ("address", "mask"),
+    [("10.0.0.5", "255.0.0.0"), ("172.16.0.5", "255.255.0.0"), ("192.168.0.5", "255.255.255.0")],
+)
+def test_without_a_prefix_netsh_gets_the_mask_of_the_class(address: str, mask: str) -> None:
+    gateway = address[:-1] + "1"
+    text = static_ip.netsh([static_ip.parse_static_ip(f"{MAC}:ip:{address},{gateway}")])
+    assert f'set address "%CARD%" static {address} {mask} {gateway} 1\n' in text
 
 
 def test_wishes_for_windows_survive_the_way_through_json() -> None:
