@@ -335,6 +335,16 @@ def test_the_iso_brings_the_agent(windows: Make, virtio_win_iso: Path) -> None:
     assert not [w for w in phony.log("warning") if "agent" in w]
 
 
+@pytest.mark.rows("3-T46")
+def test_the_agent_comes_without_drivers_too(windows: Make, virtio_win_iso: Path) -> None:
+    """2.9: whatever drivers there are; nobody says that the ISO has no agent."""
+    phony = windows(XP32)
+    phony.convert(virtio_win=virtio_win_iso, emulated_devices=True)
+    assert phony.names("/Windows/Drivers/VirtIO") == []
+    assert phony.names(f"{FIRST_START}/Temp") == ["install-qemu-ga.ps1", "qemu-ga-i386.msi"]
+    assert not [w for w in phony.log("warning") if "agent" in w]
+
+
 @pytest.mark.rows("3-T40", "3-T56", "3-T57", "3-T81")
 def test_windows_xp_with_drivers_of_its_age(windows: Make, tmp_path: Path) -> None:
     """T56 T57 T81: no pnputil, a quiet wizard, heads in the boot sector, no DevicePath."""
