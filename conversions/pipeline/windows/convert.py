@@ -22,6 +22,7 @@ from conversions.pipeline.windows.applications import (
     installed_programs,
 )
 from conversions.pipeline.windows.boot_driver import register_boot_driver, temporary_keys
+from conversions.pipeline.windows.code_pages import code_pages
 from conversions.pipeline.windows.collection import read_file
 from conversions.pipeline.windows.concerns import (
     NEW_DRIVER_FORBIDDEN,
@@ -67,9 +68,17 @@ class WindowsConverter:
         with registry.reading(SYSTEM) as system:
             rtc_utc, rtc_reason = fixes.rtc_is_utc(system, control_set, c.report)
             drive = system_drive(c.g, system, c.guest.root)
+            pages = code_pages(system, control_set, nt_major=c.guest.major_version)
         caps = windows_guestcaps(c.guest, plan, rtc_utc=rtc_utc, rtc_reason=rtc_reason)
         firstboot = (
-            FirstBoot(files, registry, plan.tools, control_set=control_set, drive=drive)
+            FirstBoot(
+                files,
+                registry,
+                plan.tools,
+                control_set=control_set,
+                drive=drive,
+                code_pages=pages,
+            )
             if plan.service_program
             else None
         )

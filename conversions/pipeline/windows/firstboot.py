@@ -14,10 +14,11 @@ script finds in ATTEMPT which one this is, from 1.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from conversions.pipeline.windows.code_pages import page_for
 from conversions.pipeline.windows.collection import read_file, service_program
 from conversions.pipeline.windows.files import WindowsFiles
 from conversions.pipeline.windows.registry import SYSTEM, Registry, dword, sz
@@ -44,13 +45,22 @@ def windows_path(path: str, drive: str) -> str:
     return f"{drive}:" + path.replace("/", "\\")
 
 
-def crlf(text: str) -> bytes:
+def crlf(text: str, encoding: str = "utf-8") -> bytes:
     """Return a script as Windows stores it: CRLF line ends, no NUL, no byte order mark.
 
-    Characters beyond ASCII stay as UTF-8.
+    "?" stands for characters that the encoding lacks.
     """
     lines = text.replace("\0", "").lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    return lines.rstrip("\n").replace("\n", "\r\n").encode("utf-8", "replace") + b"\r\n"
+    return lines.rstrip("\n").replace("\n", "\r\n").encode(encoding, "replace") + b"\r\n"
+
+
+def batch(text: str, pages: Sequence[str]) -> bytes:
+    """Return a batch script; one beyond ASCII begins by telling its code page, one of `pages`."""
+    script = text.lstrip("\ufeff")
+    if script.isascii():
+        return crlf(script)
+    page = page_for(script, pages)
+    return crlf(f"@chcp {page} >nul\n{script}", f"cp{page}")
 
 
 def script_file_name(priority: int, number: int, name: str) -> str:
@@ -92,6 +102,7 @@ class FirstBoot:
         *,
         control_set: str,
         drive: str,
+        code_pages: Sequence[str],
     ) -> None:
         program = service_program(tools)
         if program is None:
@@ -100,6 +111,7 @@ class FirstBoot:
         self._registry = registry
         self._tools = tools
         self._control_set = control_set
+        self._code_pages = code_pages
         self._count = 0
         self._folder = FOLDER
         self.layout = Layout(drive, program)
@@ -113,7 +125,8 @@ class FirstBoot:
             self._install()
         self._count += 1
         path = f"{self._folder}/scripts/{script_file_name(priority, self._count, name)}"
-        self._files.write(path, crlf(text), "script of the first start")
+        data = batch(text, self._code_pages)
+        self._files.write(path, data, "script of the first start")
         return path
 
     def next_name(self, name: str, *, priority: int = DEFAULT_PRIORITY) -> str:

@@ -19,6 +19,7 @@ from conversions.pipeline.report import RecordingReporter
 from conversions.pipeline.space import shortages
 from conversions.pipeline.types import BlockBus, Guestcaps, Inspection, Machine, TargetBuses
 from conversions.pipeline.windows import fixes
+from conversions.pipeline.windows.code_pages import code_pages
 from conversions.pipeline.windows.drive import system_drive
 from conversions.pipeline.windows.registry import SOFTWARE, SYSTEM, Changes, HiveError, Registry
 from conversions.pipeline.windows.static_ip import parse_static_ip
@@ -311,6 +312,32 @@ def test_d18_the_letter_of_the_system_drive(windows: Make, value: hives.Data, le
     assert command == hives.typed(
         f'"{letter}:\\Program Files\\Guestfs\\Firstboot\\rhsrvany.exe" -s firstboot'
     )
+
+
+@pytest.mark.parametrize(
+    ("guest", "own", "pages"),
+    [
+        (W10, "850", ("850", "65001")), (XP32, "850", ("850",)), (W10, None, ("65001",)),
+        (XP32, None, ("437",)), (W10, 850, ("65001",)), (W10, "708", ("65001",)),
+        (W10, "65001", ("65001", "65001")), (XP32, "../x", ("437",)),
+    ],
+)  # fmt: skip
+def test_d20_code_pages(
+    windows: Make, guest: WindowsGuest, own: hives.Data | None, pages: tuple[str, ...]
+) -> None:
+    values = {} if own is None else {"OEMCP": own}
+    phony = windows(guest.but(system={"ControlSet001\\Control\\Nls\\CodePage": values}))
+    major = phony.mount().major_version
+    with registry_of(phony).reading(SYSTEM) as system:
+        assert code_pages(system, "ControlSet001", nt_major=major) == pages
+
+
+def test_d20_a_persons_script_is_in_the_code_page_of_the_guest(windows: Make) -> None:
+    phony = windows(W10.but(system={"ControlSet001\\Control\\Nls\\CodePage": {"OEMCP": "852"}}))
+    phony.convert(firstboot=("echo \u0159",))
+    (name,) = [n for n in phony.scripts() if "user-script" in n]
+    data = phony.g.read_file(f"{FIRST_START}/scripts/{name}")
+    assert data == b"@chcp 852 >nul\r\necho \xfd\r\n"
 
 
 def test_siblings_are_taken_when_asked_for(windows: Make, tmp_path: Any) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
+from conversions.pipeline.cli import main
 from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import Input, Job, Mode, StaticIp, WindowsOptions
 from conversions.pipeline.windows import scripts, static_ip
@@ -14,6 +16,7 @@ from conversions.pipeline.windows.firstboot import (
     MAX_ATTEMPTS,
     RETRY,
     Layout,
+    batch,
     controller_script,
     crlf,
     script_file_name,
@@ -51,6 +54,38 @@ def test_t52_scripts_have_windows_line_ends(name: str) -> None:
 @pytest.mark.rows("3-T52")
 def test_t52_line_ends_nul_and_mark_of_a_persons_script_are_mended() -> None:
     assert crlf("\ufeffa\r\nb\0\nc\rd\n\n") == b"a\r\nb\r\nc\r\nd\r\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "pages", "expected"),
+    [
+        ("echo a", ("850", "65001"), b"echo a\r\n"),
+        ("\ufeffecho a", ("850", "65001"), b"echo a\r\n"),
+        ("echo \xfc", ("850", "65001"), b"@chcp 850 >nul\r\necho \x81\r\n"),
+        ("\ufeffecho \u5de5", ("850", "65001"), b"@chcp 65001 >nul\r\necho \xe5\xb7\xa5\r\n"),
+        ("echo \u5de5", ("936", "65001"), b"@chcp 936 >nul\r\necho \xb9\xa4\r\n"),
+        ("echo \u5de5\xfc", ("850",), b"@chcp 850 >nul\r\necho ?\x81\r\n"),
+        ("echo \ud800", ("850", "65001"), b"@chcp 65001 >nul\r\necho ?\r\n"),
+    ],
+)
+def test_d20_a_script_beyond_ascii_tells_its_code_page(
+    text: str, pages: tuple[str, ...], expected: bytes
+) -> None:
+    assert batch(text, pages) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("echo \xfc".encode("latin-1"), "UTF-8"), (None, "No such file")]
+)
+def test_a_script_that_cannot_be_read_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, said: str
+) -> None:
+    script = tmp_path / "a.bat"
+    if content is not None:
+        script.write_bytes(content)
+    assert main(["x.ova", "--inspect", "--firstboot", str(script)]) == 1
+    message = capsys.readouterr().err
+    assert said in message and str(script) in message
 
 
 @pytest.mark.rows("3-T53")
