@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from copy import deepcopy
 from datetime import timedelta
 from pathlib import Path
@@ -52,7 +53,12 @@ def start_due() -> None:
 @shared_task(ignore_result=True)
 def mark_lost() -> None:
     """Give up conversions whose worker has not been heard of for too long."""
-    for conversion in Conversion.objects.on_worker().filter(heartbeat_at__lt=actions.lost_since()):
+    silent = Conversion.objects.on_worker().filter(heartbeat_at__lt=actions.lost_since())
+    if not silent.exists():
+        return
+    # When it was the database that was away, those that are alive are about to tell.
+    time.sleep(settings.HEARTBEAT_SECONDS)
+    for conversion in silent.all():
         give_up(conversion)
 
 
