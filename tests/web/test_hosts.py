@@ -355,6 +355,13 @@ def test_the_periodic_task_reads_what_is_due_and_nothing_else(
     assert LibvirtHost.objects.filter(state="fresh", refreshed_at__gt=first).count() == 2
 
 
+def test_a_new_host_comes_before_those_that_were_tried(serve: Serve) -> None:
+    serve(domain(0))
+    LibvirtHost.objects.update(tried_at="2026-01-01T00:00Z")
+    new = LibvirtHost.objects.create(name="new", uri="qemu+ssh://new/system")
+    assert hosts.due_hosts().first() == new
+
+
 def test_a_host_removed_while_it_is_read_leaves_nothing(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
