@@ -15,6 +15,8 @@ from channels.layers import get_channel_layer
 from django.conf import settings
 from django.db import Error, transaction
 from django.db.models import F, Q
+from django.db.models.expressions import Combinable
+from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
@@ -182,7 +184,7 @@ def claim_conversion(uuid: str) -> Conversion | None:
             status=Status.RUNNING,
             worker=settings.WORKER_NAME,
             started_at=now,
-            heartbeat_at=now,
+            heartbeat_at=Now(),
             last_output_at=now,
             revision=F("revision") + 1,
         )
@@ -232,9 +234,7 @@ def record_events(conversion: Conversion, events: Sequence[dict[str, Any]]) -> N
             conversion.revision += 1
             own = {name: getattr(conversion, name) for name in _OWN}
             changed = {name: value for name, value in own.items() if value != before[name]}
-            row.update(
-                **changed, heartbeat_at=conversion.last_output_at, revision=F("revision") + 1
-            )
+            row.update(**changed, heartbeat_at=Now(), revision=F("revision") + 1)
             announce(conversion)
     except Error:
         for name, value in before.items():
@@ -381,8 +381,8 @@ def _record_progress(conversion: Conversion, event: dict[str, Any]) -> None:
 
 
 def beat(conversion: Conversion) -> None:
-    """Renew the lease of a running conversion."""
-    Conversion.objects.filter(pk=conversion.pk).update(heartbeat_at=timezone.now())
+    """Renew the lease of a running conversion, by the one clock that all hosts share."""
+    Conversion.objects.filter(pk=conversion.pk).update(heartbeat_at=Now())
 
 
 def finish_conversion(conversion: Conversion, status: str, result: dict[str, str]) -> None:
@@ -419,6 +419,6 @@ def finish_conversion(conversion: Conversion, status: str, result: dict[str, str
         announce(conversion)
 
 
-def lost_since() -> datetime:
+def lost_since() -> Combinable:
     """Return the time before which a last heartbeat means that the worker is gone."""
-    return timezone.now() - timedelta(seconds=settings.LOST_AFTER_SECONDS)
+    return Now() - timedelta(seconds=settings.LOST_AFTER_SECONDS)

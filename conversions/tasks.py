@@ -16,7 +16,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from conversions import actions, leftovers, targets
-from conversions.health import is_answering
+from conversions.health import is_answering, refuse_second_of_name
 from conversions.models import Conversion, ConversionHost, KeptWork, OutputTarget
 from conversions.processes import kill_processes_of
 from conversions.supervisor import Supervisor, shutting_down
@@ -120,6 +120,7 @@ def check_targets() -> None:
 @worker_init.connect
 def on_worker_init(**_kwargs: Any) -> None:
     """Give up what an earlier worker of this host left, before this one takes anything."""
+    refuse_second_of_name()
     for conversion in Conversion.objects.on_worker().filter(worker=settings.WORKER_NAME):
         logger.warning("%s was left by a worker that is gone.", conversion)
         give_up(conversion)

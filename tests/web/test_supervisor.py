@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from conversions import actions, leftovers, supervisor, tasks
-from conversions.models import Conversion
+from conversions.health import report_health
+from conversions.models import Conversion, ConversionHost
 from conversions.pipeline.job import Input, Job, Mode, Target
 from conversions.pipeline.steps import Step
 from conversions.processes import processes_of
@@ -250,6 +252,48 @@ def test_a_worker_that_is_silent_for_too_long_has_lost_its_conversion(
     tasks.mark_lost()
     conversion.refresh_from_db()
     assert conversion.status == "lost"
+
+
+def test_a_worker_whose_clock_is_behind_is_not_lost(
+    begin: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behind = timezone.now() - timedelta(hours=1)
+    pause = Mock()
+    monkeypatch.setattr("conversions.tasks.time.sleep", pause)
+    with monkeypatch.context() as patch:
+        patch.setattr(timezone, "now", lambda: behind)
+        conversion = begin("ok")
+    tasks.mark_lost()
+    for renew in (actions.beat, lambda row: actions.record_events(row, [])):
+        Conversion.objects.update(heartbeat_at="2026-01-01T00:00Z")
+        with monkeypatch.context() as patch:
+            patch.setattr(timezone, "now", lambda: behind)
+            renew(conversion)
+        tasks.mark_lost()
+    assert not pause.called
+
+
+def test_a_worker_does_not_start_while_another_machine_has_its_name(
+    begin: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("conversions.health.machine", lambda: "this")
+    conversion = begin("ok")
+    report_health()
+    host = ConversionHost.objects.get()
+    host.health["machine"] = "another"
+    host.save()
+    with pytest.raises(SystemExit, match=f"reports as {settings.WORKER_NAME}.*V2VWEB_WORKER"):
+        tasks.on_worker_init()
+    conversion.refresh_from_db()
+    assert conversion.status == "running"
+    # This machine itself may, at once; another one's place may be taken when it is silent.
+    report_health()
+    tasks.on_worker_init()
+    conversion.refresh_from_db()
+    assert conversion.status == "lost"
+    host.seen_at = timezone.now() - timedelta(minutes=2)
+    host.save()
+    tasks.on_worker_init()
 
 
 def test_a_worker_takes_no_more_than_its_limit(begin: Run, settings: Settings) -> None:
