@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth import get_user_model
-from django.db.models import Count, Sum
+from django.db.models import Count, Q, Sum
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.utils.translation import gettext as _
@@ -148,9 +148,7 @@ def reports(request: HttpRequest) -> HttpResponse:
     rows = Inspection.objects.select_related("conversion", "vm").prefetch_related("concerns")
     total = rows.count()
     for word in words:
-        rows = rows.filter(conversion__vm_name__icontains=word) | rows.filter(
-            product_name__icontains=word
-        )
+        rows = rows.filter(Q(conversion__vm_name__icontains=word) | Q(product_name__icontains=word))
     listing = make_listing(request, rows, sorts=REPORT_SORTS, default="-created")
     for inspection in listing.page.object_list:
         levels = [concern.level for concern in inspection.concerns.all()]
