@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,11 @@ from django.test import Client
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from inventory.access import create_roles
-from inventory.actions import forget_vm
+from inventory.actions import create_upload, forget_vm, store_machine
+from inventory.incoming import UploadRefusedError
 from inventory.models import OvaUpload, SourceVM
 from inventory.tasks import check_upload, tidy_uploads
+from tests.demo import make_vm
 from tests.unit.sources.ova_builder import make_ova
 
 pytestmark = pytest.mark.django_db
@@ -121,6 +125,65 @@ def test_nothing_outside_the_import_folder_is_registered(
     (Path(settings.IMPORT_DIR) / "out").symlink_to("/etc")
     signed_in.post("/sources/import/", {"name": name})
     assert not OvaUpload.objects.exists()
+
+
+@pytest.mark.parametrize("name", ["sub/big.ova", "notes.txt", "a\0b.ova"])
+def test_only_what_is_offered_is_registered(
+    signed_in: Client, settings: Settings, name: str
+) -> None:
+    (Path(settings.IMPORT_DIR) / "sub").mkdir()
+    make_ova(Path(settings.IMPORT_DIR) / "sub" / "big.ova")
+    (Path(settings.IMPORT_DIR) / "notes.txt").touch()
+    page = signed_in.post("/sources/import/", {"name": name}, follow=True)
+    assert "in the import folder" in page.content.decode()
+    assert not OvaUpload.objects.exists()
+
+
+def test_a_link_out_of_the_import_folder_is_shown_with_what_to_do(
+    signed_in: Client, settings: Settings, tmp_path: Path
+) -> None:
+    top = Path(settings.IMPORT_DIR)
+    (top / "nas.ova").symlink_to(make_ova(tmp_path / "elsewhere.ova"))
+    make_ova(top / "here.ova")
+    (top / "again.ova").symlink_to("here.ova")
+    page = signed_in.get("/sources/").content.decode()
+    assert page.count('value="nas.ova"') == 0
+    assert page.count('value="again.ova"') == 1
+    assert "link out of the import folder" in page
+    page = signed_in.post("/sources/import/", {"name": "nas.ova"}, follow=True).content.decode()
+    assert "nas.ova: This is a link out of the import folder." in page
+    assert not OvaUpload.objects.exists()
+
+
+def test_a_name_that_is_no_utf_8_is_shown_with_what_to_do(
+    signed_in: Client, settings: Settings
+) -> None:
+    Path(os.fsdecode(bytes(settings.IMPORT_DIR) + b"/caf\xe9.ova")).touch()
+    page = signed_in.get("/sources/").content.decode()
+    assert r"caf\xe9.ova" in page
+    assert "Rename it" in page
+    assert 'action="/sources/import/"' not in page
+
+
+def test_a_missing_folder_of_uploads_is_named_on_the_page(
+    signed_in: Client, settings: Settings
+) -> None:
+    Path(settings.UPLOAD_DIR).rmdir()
+    page = signed_in.get("/sources/").content.decode()
+    assert "Nothing can be uploaded" in page
+    assert str(settings.UPLOAD_DIR) in page
+    with pytest.raises(UploadRefusedError, match="is not there"):
+        create_upload("a.ova", 5000, user=None)
+
+
+def test_a_stated_capacity_that_no_column_holds_is_cut() -> None:
+    vm = make_vm()
+    assert vm.upload is not None
+    stated = {"virtual_size_bytes": None, "declared_capacity_bytes": 10**12 << 30}
+    source = replace(vm.source, disks=(replace(vm.source.disks[0], **stated),))
+    vm = store_machine(vm.upload, source, status="arriving")
+    vm.refresh_from_db()
+    assert vm.disks.get().capacity_bytes == vm.disk_bytes == 2**63 - 1
 
 
 def test_a_bad_file_of_the_import_folder_is_refused_and_kept(
