@@ -50,6 +50,24 @@ def test_nothing_is_shown_without_signing_in(client: Client, path: str) -> None:
     assert "login" in response["Location"]
 
 
+@pytest.mark.parametrize(
+    ("page", "back"),
+    [
+        ("http://testserver/sources/?page=2", "/sources/%3Fpage%3D2"),
+        ("http://elsewhere.example/x", "/"),
+        (None, "/"),
+    ],
+)
+def test_a_page_that_polls_is_led_to_sign_in_as_a_whole(
+    client: Client, page: str | None, back: str
+) -> None:
+    headers = {"HX-Request": "true"} | ({"HX-Current-URL": page} if page else {})
+    response = client.get("/sources/list/", headers=headers)
+    assert response.status_code == 200
+    assert response.content == b""
+    assert response["HX-Redirect"] == f"/accounts/login/?next={back}"
+
+
 def test_the_sign_in_page_leads_to_the_page_that_was_asked_for(client: Client) -> None:
     make_user("ada", "Viewers")
     response = client.post(
