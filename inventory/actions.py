@@ -32,15 +32,21 @@ Status = OvaUpload.Status
 OPEN = (Status.RECEIVING, Status.CHECKING)
 
 
-def create_upload(filename: str, size_bytes: int, *, user: Any) -> OvaUpload:
-    """Promise room for a file that will arrive.  Raises UploadRefusedError."""
+def create_upload(
+    filename: str, size_bytes: int, *, user: Any, is_stored: bool = False
+) -> OvaUpload:
+    """Promise room for a file that will arrive, unless it has its room there already.
+
+    Raises UploadRefusedError.
+    """
     name = uploads.safe_filename(filename)
     if size_bytes < 1024:
         raise UploadRefusedError(
             _("%(name)s has %(bytes)d bytes; an OVA has more. Nothing was stored.")
             % {"name": name, "bytes": size_bytes}
         )
-    check_room(name, size_bytes, Path(settings.UPLOAD_DIR))
+    if not is_stored:
+        check_room(name, size_bytes, Path(settings.UPLOAD_DIR))
     upload = OvaUpload.objects.create(
         filename=name, size_bytes=size_bytes, created_by=user, origin=OvaUpload.Origin.BROWSER
     )

@@ -82,6 +82,8 @@ class Kind(Protocol):
     """One kind of upload."""
 
     prefix: str
+    # Where a browser without scripts sends the same files.
+    form: str
     permission: str
 
     def folder(self) -> Path:
@@ -121,6 +123,11 @@ def kinds() -> Iterable[Kind]:
 def kind_at(path: str) -> Kind | None:
     """Return the kind whose uploads live at an address, None when it is no upload's."""
     return next((kind for prefix, kind in _kinds.items() if path.startswith(prefix)), None)
+
+
+def form_at(path: str) -> Kind | None:
+    """Return the kind whose plain form sends to an address, None when none does."""
+    return next((kind for kind in _kinds.values() if kind.form == path), None)
 
 
 def free_bytes(folder: Path) -> int | None:

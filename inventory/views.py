@@ -103,7 +103,9 @@ def upload_plain(request: HttpRequest) -> HttpResponse:
     for file in files:
         assert isinstance(file, TemporaryUploadedFile)  # noqa: S101  the only handler that is set
         try:
-            upload = actions.create_upload(file.name or "", file.size or 0, user=request.user)
+            upload = actions.create_upload(
+                file.name or "", file.size or 0, user=request.user, is_stored=True
+            )
         except UploadRefusedError as error:
             messages.error(request, str(error))
             continue

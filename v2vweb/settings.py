@@ -32,7 +32,7 @@ IMPORT_DIR = Path(env.str("V2VWEB_IMPORT", default=str(VAR_DIR / "import")))
 # folders lie in them or below.
 TARGET_DIRS = [Path(p) for p in env.list("V2VWEB_TARGETS", default=[str(VAR_DIR / "results")])]
 STATIC_ROOT = VAR_DIR / "static"
-# Big bodies go straight to the file system that keeps them.
+# Big bodies go straight to the file system that keeps them; see also bodies.py.
 FILE_UPLOAD_TEMP_DIR = str(UPLOAD_DIR) if UPLOAD_DIR.is_dir() else None
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from auditlog.models import LogEntry
@@ -17,11 +20,14 @@ from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from inventory.access import create_roles
 from inventory.actions import create_upload, forget_vm, store_machine
-from inventory.incoming import UploadRefusedError
+from inventory.bodies import LIMIT_BYTES
+from inventory.incoming import RESERVE_BYTES, UploadRefusedError
 from inventory.models import OvaUpload, SourceVM
 from inventory.tasks import check_upload, tidy_uploads
-from tests.demo import make_vm
+from inventory.uploads import part_path
+from tests.demo import make_user, make_vm
 from tests.unit.sources.ova_builder import make_ova
+from v2vweb.asgi import application
 
 pytestmark = pytest.mark.django_db
 
@@ -58,6 +64,99 @@ def test_the_plain_form_takes_a_file_and_moves_it(
     assert "matches manifest" in page
     assert signed_in.get(f"/sources/{upload.uuid}/").status_code == 200
     forget_vm(upload.vm, user="ada")
+
+
+def test_a_file_of_the_plain_form_needs_no_room_besides_its_own(
+    signed_in: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = SimpleNamespace(total=1 << 40, used=1 << 40, free=RESERVE_BYTES)
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: full)
+    signed_in.post("/sources/upload/", {"file": SimpleUploadedFile("w.ova", bytes(9000))})
+    assert OvaUpload.objects.get().status == "checking"
+
+
+class Sent:
+    """A POST to the whole application: what it answered, and how many bytes it took for that."""
+
+    def __init__(
+        self, path: str, body: bytes, client: Client | None = None, **headers: str
+    ) -> None:
+        self.taken = 0
+        cookies = client.cookies if client else {}
+        headers["cookie"] = "; ".join(f"{key}={cookie.value}" for key, cookie in cookies.items())
+        scope = {
+            "type": "http", "http_version": "1.1", "scheme": "http", "method": "POST",
+            "path": path, "root_path": "", "query_string": b"",
+            "headers": [
+                (b"host", b"testserver"),
+                *((k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()),
+            ],
+        }  # fmt: skip
+        self.messages: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            if self.taken == len(body):
+                await asyncio.Event().wait()  # the browser waits for the answer
+            piece = body[self.taken : self.taken + (1 << 20)]
+            self.taken += len(piece)
+            more = self.taken < len(body)
+            return {"type": "http.request", "body": piece, "more_body": more}
+
+        async def send(message: dict[str, Any]) -> None:
+            self.messages.append(message)
+
+        asyncio.run(application(scope, receive, send))
+        self.status = self.messages[0]["status"]
+
+
+@pytest.fixture
+def no_tmp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be written where temporary files go by themselves."""
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("path", ["/accounts/login/", "/sources/upload/", "/drivers/add/"])
+def test_a_large_body_of_somebody_else_is_refused_before_it_is_stored(
+    client: Client, no_tmp: None, path: str
+) -> None:
+    client.force_login(make_user("eve", "Viewers"))
+    for browser in (None, client):
+        sent = Sent(path, bytes(20 << 20), browser)
+        assert sent.status == 413
+        assert sent.taken == LIMIT_BYTES + (1 << 20)
+        assert b"Nothing was stored" in sent.messages[1]["body"]
+    assert Sent(path, bytes(5 << 20), content_length=str(5 << 20)).taken == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_plain_form_takes_a_large_file_onto_the_file_system_of_uploads(
+    signed_in: Client, settings: Settings, no_tmp: None
+) -> None:
+    signed_in.get("/sources/")
+    name = 'Content-Disposition: form-data; name="file"; filename="w.ova"'
+    data = bytes(LIMIT_BYTES + 1)
+    body = b"--x\r\n" + name.encode() + b"\r\n\r\n" + data + b"\r\n--x--\r\n"
+    options = {
+        "content_type": "multipart/form-data; boundary=x",
+        "content_length": str(len(body)),
+        "x_csrftoken": signed_in.cookies["csrftoken"].value,
+    }
+    assert Sent("/sources/upload/", body, signed_in, **options).status == 302
+    upload = OvaUpload.objects.get()
+    assert part_path(upload).read_bytes() == data
+    assert [p.name for p in Path(settings.UPLOAD_DIR).iterdir()] == [str(upload.uuid)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_file_that_has_no_room_is_refused_before_it_is_sent(
+    signed_in: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = SimpleNamespace(total=1 << 40, used=0, free=RESERVE_BYTES + (100 << 20))
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: usage)
+    sent = Sent("/sources/upload/", bytes(1), signed_in, content_length=str(51 << 20))
+    assert (sent.status, sent.taken) == (413, 0)
+    assert b"larger than the 50.0 MiB" in sent.messages[1]["body"]
 
 
 def test_the_import_folder_is_registered_in_place(
