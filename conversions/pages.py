@@ -17,7 +17,7 @@ from conversions.forms import HistoryFilter
 from conversions.health import is_answering
 from conversions.models import Concern, Conversion, ConversionHost, Inspection, KeptWork
 from conversions.pipeline.inspector_xml import inspector_xml
-from inventory.access import OPERATE, viewer_required
+from inventory.access import OPERATE, PURGE, viewer_required
 from inventory.listing import make_listing, render_list, search_words
 from inventory.models import OvaUpload, SourceVM
 
@@ -57,6 +57,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         .exclude(conversions__mode="copy")
         .distinct()[:5],
         "has_history": Conversion.objects.exists(),
+        "may_forget": request.user.is_staff and request.user.has_perm(PURGE),
         "may_operate": request.user.has_perm(OPERATE),
     }
     return render(request, "conversions/overview.html", context)
@@ -70,6 +71,7 @@ def describe_host(host: ConversionHost) -> dict[str, Any]:
         .first()
     )
     return {
+        "pk": host.pk,
         "name": host.name,
         "seen_at": host.seen_at,
         "is_answering": is_answering(host.seen_at),
