@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group, Permission, User
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import Client
@@ -38,6 +38,17 @@ def test_creating_the_roles_again_keeps_what_was_granted_besides() -> None:
     viewers.permissions.add(extra)
     create_roles()
     assert extra in viewers.permissions.all()
+
+
+def test_what_was_taken_from_a_role_stays_away_and_what_is_new_is_granted() -> None:
+    operators = Group.objects.get(name="Operators")
+    taken = Permission.objects.get(codename="run_conversion")
+    operators.permissions.remove(taken)
+    Permission.objects.get(codename="add_sourcevm").delete()  # as if of a new version
+    call_command("migrate", verbosity=0)
+    names = set(operators.permissions.values_list("codename", flat=True))
+    assert "run_conversion" not in names
+    assert "add_sourcevm" in names
 
 
 @pytest.mark.parametrize(
