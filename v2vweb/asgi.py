@@ -20,6 +20,9 @@ from conversions.routing import websocket_urlpatterns  # noqa: E402
 from inventory.bodies import Handler, LimitedBodies  # noqa: E402
 from inventory.incoming import form_at, kind_at  # noqa: E402
 from inventory.tus import TusApp  # noqa: E402
+from v2vweb.start import require_secret_key  # noqa: E402
+
+require_secret_key()
 
 uploads = AuthMiddlewareStack(TusApp())
 pages = LimitedBodies(Handler())

@@ -14,8 +14,9 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = Path(env.str("V2VWEB_VAR", default=str(BASE_DIR / "var")))
 environ.Env.read_env(VAR_DIR / "env")  # written by script/setup; optional
 
-# Made by script/setup; the fallback only serves checks and tests.
-SECRET_KEY = env.str("SECRET_KEY", default="insecure-only-for-tests-and-checks")
+# Made by script/setup; the fallback only serves checks and tests, see start.py.
+FALLBACK_SECRET_KEY = "insecure-only-for-tests-and-checks"  # noqa: S105  it opens nothing
+SECRET_KEY = env.str("SECRET_KEY", default=FALLBACK_SECRET_KEY)
 DEBUG = env.bool("DEBUG", default=False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["*"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])

@@ -27,7 +27,6 @@ from inventory.tasks import check_upload, tidy_uploads
 from inventory.uploads import part_path
 from tests.demo import make_user, make_vm
 from tests.unit.sources.ova_builder import make_ova
-from v2vweb.asgi import application
 
 pytestmark = pytest.mark.django_db
 
@@ -81,6 +80,8 @@ class Sent:
     def __init__(
         self, path: str, body: bytes, client: Client | None = None, **headers: str
     ) -> None:
+        from v2vweb.asgi import application  # not before there is a key
+
         self.taken = 0
         cookies = client.cookies if client else {}
         headers["cookie"] = "; ".join(f"{key}={cookie.value}" for key, cookie in cookies.items())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 _PROGRAM = """
 import v2vweb.asgi
@@ -18,4 +21,28 @@ for task in (run_conversion, check_upload):
 
 def test_the_web_process_sends_tasks_to_the_broker_of_the_settings(repository: Path) -> None:
     """In a process of its own: the tests themselves configure Celery for all of them."""
-    subprocess.run([sys.executable, "-W", "ignore", "-c", _PROGRAM], cwd=repository, check=True)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _PROGRAM],
+        cwd=repository,
+        env=os.environ | {"SECRET_KEY": "of-the-tests"},
+        check=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "part", [["-c", "import v2vweb.asgi"], ["-m", "celery", "-A", "v2vweb", "worker"]]
+)
+def test_no_part_starts_with_the_key_that_stands_in_the_source(
+    repository: Path, tmp_path: Path, part: list[str]
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "SECRET_KEY"}
+    done = subprocess.run(
+        [sys.executable, *part],
+        cwd=repository,
+        env=environment | {"V2VWEB_VAR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert f"{tmp_path}/env is missing, or this user cannot read it" in done.stderr
