@@ -46,3 +46,16 @@ def test_no_part_starts_with_the_key_that_stands_in_the_source(
     )
     assert done.returncode == 1
     assert f"{tmp_path}/env is missing, or this user cannot read it" in done.stderr
+
+
+def test_what_signs_sessions_is_for_its_owner_alone(repository: Path, tmp_path: Path) -> None:
+    """Of script/setup only the lines about it: the rest installs packages."""
+    text = (repository / "script/setup").read_text()
+    begin, end = text.index("if ! grep -qs '^SECRET_KEY='"), text.index('if [ -z "${DATABASE_URL-}')
+    file = tmp_path / "env"
+    file.write_text("DATABASE_URL=postgres://v2v:secret@db/v2v\n")
+    file.chmod(0o644)
+    program = f"set -eu; var={tmp_path} python={sys.executable}\n{text[begin:end]}"
+    subprocess.run(["bash", "-c", program], check=True)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.read_text().count("SECRET_KEY=") == 1
