@@ -144,7 +144,7 @@ def discard_kept_files(kept: KeptWork) -> bool:
 
 
 def job_of(conversion: Conversion) -> Job:
-    """Return the job of a run, with its secrets.  Raises JobError, ValueError."""
+    """Return the job of a run, with its secrets.  Raises JobError."""
     return with_secrets(conversion.job, conversion.sealed_secrets)
 
 

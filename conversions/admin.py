@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from conversions import history
+from conversions.health import is_answering
 from conversions.models import (
     Concern,
     Conversion,
@@ -25,6 +26,7 @@ from conversions.models import (
     OutputTarget,
     SavedMap,
 )
+from conversions.purging import belongings, forget_host, kept_of, purge
 from inventory.access import PURGE
 from inventory.admin import ReadOnlyAdmin, ReadOnlyInline
 from inventory.templatetags.console import duration, size
@@ -108,15 +110,18 @@ class ConversionAdmin(ReadOnlyAdmin):
         return request.user.has_perm(PURGE)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Conversion]) -> None:
-        """Purge what has ended; each leaves its own entry in the audit log."""
-        for conversion in queryset.exclude(status__in=Conversion.ACTIVE):
-            conversion.delete()
+        """Purge what has ended."""
+        purge(queryset)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """Let the purge right cover what belongs to a run: steps, disks, lines, report."""
-        to_delete, counts, _missing, protected = super().get_deleted_objects(objs, request)
+        """Name the runs and count what belongs to them, which the purge right covers.
+
+        Django's own way lists every line of their logs.
+        """
+        ended = Conversion.objects.exclude(status__in=Conversion.ACTIVE)
+        runs = ended.filter(pk__in=[run.pk for run in objs])
         missing = set() if request.user.has_perm(PURGE) else {_("conversion")}
-        return to_delete, counts, missing, protected
+        return [str(run) for run in runs], belongings(runs), missing, []
 
     @admin.display(description=_("number"), ordering="pk")
     def number(self, row: Conversion) -> str:
@@ -199,9 +204,37 @@ class InspectionAdmin(ReadOnlyAdmin):
 
 @admin.register(ConversionHost)
 class ConversionHostAdmin(ReadOnlyAdmin):
-    """The conversion hosts and when they were last heard."""
+    """The conversion hosts and when they were last heard; one that is gone can be forgotten."""
 
     list_display = ["name", "seen_at"]
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Who may forget them may see them."""
+        return request.user.has_perm(PURGE) or super().has_view_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """One that answers would be back at once."""
+        if obj is not None and is_answering(obj.seen_at):
+            return False
+        return request.user.has_perm(PURGE)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Name what goes with silent hosts: the record of what they keep, not the files."""
+        silent = [host for host in objs if not is_answering(host.seen_at)]
+        kept = [row for host in silent for row in kept_of(host)]
+        words = _("%(kept)s (the files themselves stay on that host)")
+        names = [host.name for host in silent] + [words % {"kept": row} for row in kept]
+        counts = {_("conversion hosts"): len(silent), _("kept works"): len(kept)}
+        return names, counts, set(), []
+
+    def delete_model(self, request: HttpRequest, obj: ConversionHost) -> None:
+        """Forget one."""
+        forget_host(obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[ConversionHost]) -> None:
+        """Forget those that are silent."""
+        for host in queryset:
+            forget_host(host)
 
 
 @admin.register(KeptWork)

@@ -1,7 +1,7 @@
 """Start-up of the conversions: roles, audit, uploads, and the worker's sign of life."""
 
 from django.apps import AppConfig
-from django.db.models.signals import post_migrate
+from django.db.models.signals import post_migrate, pre_migrate
 from django.utils.translation import gettext_lazy as _
 
 
@@ -22,9 +22,10 @@ class ConversionsConfig(AppConfig):
         from conversions.driver_uploads import DriverUploads
         from conversions.models import Conversion, KeptWork, OutputTarget, SavedMap
         from inventory import incoming
-        from inventory.access import create_roles
+        from inventory.access import create_roles, note_permissions
 
         incoming.register(DriverUploads())
+        pre_migrate.connect(note_permissions, sender=self, dispatch_uid="note_permissions")
         # This app comes last, so the permissions of all others exist by then.
         post_migrate.connect(create_roles, sender=self, dispatch_uid="create_roles")
         # Who asked for it, who stopped it, who purged it; the run itself is in its own rows.

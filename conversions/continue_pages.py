@@ -18,6 +18,7 @@ from conversions.forms import ConvertForm
 from conversions.health import host_answers
 from conversions.models import Conversion, KeptWork, OutputTarget
 from conversions.network_choice import kind_of
+from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import Job, Mode
 from conversions.sections.copying import CopySection
 from inventory.access import operator_required
@@ -102,9 +103,12 @@ def conversion_continue(request: HttpRequest, uuid: UUID) -> HttpResponse:
         return redirect(found)
     vm = kept.conversion.vm
     assert vm is not None  # noqa: S101  `refusal` has looked
-    form = ContinueForm(
-        request.POST or None, vm=vm, kept=kept, job=job_of(found), place=found.target
-    )
+    try:
+        job = job_of(found)
+    except JobError as error:
+        messages.error(request, f"{error.message} {error.remedy}".strip())
+        return redirect(found)
+    form = ContinueForm(request.POST or None, vm=vm, kept=kept, job=job, place=found.target)
     if request.method == "POST" and form.is_valid():
         begun = continue_conversion(
             kept, form.job(Mode.COPY), user=request.user, target=form.named_target()

@@ -29,7 +29,7 @@ def drivers(request: HttpRequest) -> HttpResponse:
     context = list_context(request) | {
         "folder": folder,
         "tus_url": DriverUploads.prefix,
-        "free_bytes": free_bytes(folder) if folder.is_dir() else None,
+        "free_bytes": free_bytes(folder),
     }
     return render(request, "conversions/drivers.html", context)
 

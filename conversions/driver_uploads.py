@@ -138,6 +138,7 @@ class DriverUploads:
     """The uploads of the page Windows drivers."""
 
     prefix = "/drivers/tus/"
+    form = "/drivers/add/"
     permission = MANAGE_DRIVERS
 
     def folder(self) -> Path:

@@ -111,7 +111,7 @@ def _remove_elsewhere(conversion: Conversion, work: Path, removed: list[str]) ->
     message = ""
     try:
         job = job_of_now(conversion).to_json()
-    except (JobError, ValueError) as error:
+    except JobError as error:
         job = ""  # the engine tells what it lacks
         logger.warning("%s: its job cannot be read: %s", conversion, error)
     process = subprocess.Popen(

@@ -48,7 +48,7 @@ PHASES: tuple[tuple[str, Any, tuple[Step, ...]], ...] = (
 
 def number(text: str | None) -> int:
     """Return a line number from an address, 0 for anything else."""
-    return int(text) if text and text.isdigit() and len(text) < 16 else 0
+    return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 16 else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth import get_user_model
-from django.db.models import Count, Sum
+from django.db.models import Count, Q, Sum
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.utils.translation import gettext as _
@@ -17,7 +17,7 @@ from conversions.forms import HistoryFilter
 from conversions.health import is_answering
 from conversions.models import Concern, Conversion, ConversionHost, Inspection, KeptWork
 from conversions.pipeline.inspector_xml import inspector_xml
-from inventory.access import OPERATE, viewer_required
+from inventory.access import OPERATE, PURGE, viewer_required
 from inventory.listing import make_listing, render_list, search_words
 from inventory.models import OvaUpload, SourceVM
 
@@ -57,6 +57,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         .exclude(conversions__mode="copy")
         .distinct()[:5],
         "has_history": Conversion.objects.exists(),
+        "may_forget": request.user.is_staff and request.user.has_perm(PURGE),
         "may_operate": request.user.has_perm(OPERATE),
     }
     return render(request, "conversions/overview.html", context)
@@ -70,6 +71,7 @@ def describe_host(host: ConversionHost) -> dict[str, Any]:
         .first()
     )
     return {
+        "pk": host.pk,
         "name": host.name,
         "seen_at": host.seen_at,
         "is_answering": is_answering(host.seen_at),
@@ -148,9 +150,7 @@ def reports(request: HttpRequest) -> HttpResponse:
     rows = Inspection.objects.select_related("conversion", "vm").prefetch_related("concerns")
     total = rows.count()
     for word in words:
-        rows = rows.filter(conversion__vm_name__icontains=word) | rows.filter(
-            product_name__icontains=word
-        )
+        rows = rows.filter(Q(conversion__vm_name__icontains=word) | Q(product_name__icontains=word))
     listing = make_listing(request, rows, sorts=REPORT_SORTS, default="-created")
     for inspection in listing.page.object_list:
         levels = [concern.level for concern in inspection.concerns.all()]

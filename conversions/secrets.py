@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import Job
 from inventory.sealing import seal, unseal
 
@@ -19,13 +20,19 @@ def take_secrets(job: Job) -> tuple[dict[str, Any], str]:
 
 
 def with_secrets(values: dict[str, Any], sealed: str) -> Job:
-    """Return the job that `take_secrets` split.  Raises JobError, ValueError.
+    """Return the job that `take_secrets` split.  Raises JobError.
 
     A target that comes with secrets, as one that was reached anew, keeps them.
     """
     if not sealed:
         return Job.from_dict(values)
-    secrets = unseal(sealed)
+    try:
+        secrets = unseal(sealed)
+    except ValueError as error:
+        raise JobError(
+            f"The passwords and passphrases of this run cannot be read: {error}",
+            remedy="Convert the machine anew from its page, and type them again.",
+        ) from error
     customize = values.get("customize", {})
     customize = {**customize, "root_password_hash": secrets["root_password_hash"]}
     # Jobs of before knew no password of the source.

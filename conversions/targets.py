@@ -199,7 +199,7 @@ def free_bytes(target: OutputTarget) -> int | None:
 def job_of_now(conversion: Conversion) -> Job:
     """Return the job of a run with its secrets, a named target as that is reached now.
 
-    The disks stay as they were asked for.  Raises JobError, ValueError.
+    The disks stay as they were asked for.  Raises JobError.
     """
     values = conversion.job
     if conversion.target is not None:

@@ -8,6 +8,7 @@ from typing import Concatenate, ParamSpec
 
 from django.contrib.auth.models import Group, Permission
 from django.core.exceptions import PermissionDenied
+from django.db import connection
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.translation import gettext as _
 
@@ -60,19 +61,35 @@ ROLES = {
 }
 
 
-def create_roles(**_kwargs: object) -> None:
-    """Create the three groups with their permissions; what was granted besides stays.
+# The permissions that were there before migrating; None when nothing migrates.
+_before: set[int] | None = None
 
-    Connected to post_migrate, so a new version's permissions reach the groups by migrating.
+
+def note_permissions(**_kwargs: object) -> None:
+    """Remember, before migrating, which permissions there are already."""
+    global _before
+    is_made = Permission._meta.db_table in connection.introspection.table_names()
+    _before = set(Permission.objects.values_list("pk", flat=True)) if is_made else set()
+
+
+def create_roles(**_kwargs: object) -> None:
+    """Create the groups that are missing with their permissions, and grant those that are new.
+
+    What was granted besides stays, and what was taken from a role stays away.  Connected to
+    post_migrate, so a new version's permissions reach the groups by migrating.
     """
+    global _before
+    before, _before = _before, None
     for name, wanted in ROLES.items():
-        group, _created = Group.objects.get_or_create(name=name)
+        group, is_new = Group.objects.get_or_create(name=name)
         for full_name in wanted:
             app, codename = full_name.split(".")
             permission = Permission.objects.filter(
                 content_type__app_label=app, codename=codename
             ).first()
-            if permission is not None:
+            if permission is None:
+                continue
+            if is_new or (before is not None and permission.pk not in before):
                 group.permissions.add(permission)
 
 

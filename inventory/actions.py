@@ -17,7 +17,7 @@ from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from inventory import uploads
+from inventory import imports, uploads
 from inventory.imports import kind_of
 from inventory.incoming import UploadRefusedError, check_room
 from inventory.machine_rows import columns_of, store_parts
@@ -26,6 +26,7 @@ from inventory.sources.base import SourceReader
 from inventory.sources.errors import SourceError
 from inventory.sources.ova import OvaReader
 from inventory.sources.readers import reader_for
+from inventory.sources.tar import printable
 from inventory.sources.types import Source
 from v2vweb.celery import send
 
@@ -37,15 +38,21 @@ Status = OvaUpload.Status
 OPEN = (Status.RECEIVING, Status.CHECKING)
 
 
-def create_upload(filename: str, size_bytes: int, *, user: Any) -> OvaUpload:
-    """Promise room for a file that will arrive.  Raises UploadRefusedError."""
+def create_upload(
+    filename: str, size_bytes: int, *, user: Any, is_stored: bool = False
+) -> OvaUpload:
+    """Promise room for a file that will arrive, unless it has its room there already.
+
+    Raises UploadRefusedError.
+    """
     name = uploads.safe_filename(filename)
     if size_bytes < 1024:
         raise UploadRefusedError(
             _("%(name)s has %(bytes)d bytes; an OVA has more. Nothing was stored.")
             % {"name": name, "bytes": size_bytes}
         )
-    check_room(name, size_bytes, Path(settings.UPLOAD_DIR))
+    if not is_stored:
+        check_room(name, size_bytes, Path(settings.UPLOAD_DIR))
     upload = OvaUpload.objects.create(
         filename=name, size_bytes=size_bytes, created_by=user, origin=OvaUpload.Origin.BROWSER
     )
@@ -60,11 +67,13 @@ def importable(name: str) -> Path:
     It must be an OVA, a folder, an .ovf, a VMX file or a disk image directly in that folder, and
     stay there after links.
     """
-    top = Path(settings.IMPORT_DIR).resolve()
-    path = (top / name).resolve()
-    if not name or path == top or not path.is_relative_to(top) or not path.exists():
-        raise UploadRefusedError(_("There is no %(name)s in the import folder.") % {"name": name})
-    return path
+    entry = next((path for path in imports.offered() if path.name == name), None)
+    if entry is None:
+        words = {"name": printable(name)}
+        raise UploadRefusedError(_("There is no %(name)s in the import folder.") % words)
+    if problem := imports.problem_of(entry):
+        raise UploadRefusedError(f"{entry.name}: {problem}")
+    return entry.resolve()
 
 
 def register_import(name: str, *, user: Any) -> OvaUpload:

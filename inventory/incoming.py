@@ -82,6 +82,8 @@ class Kind(Protocol):
     """One kind of upload."""
 
     prefix: str
+    # Where a browser without scripts sends the same files.
+    form: str
     permission: str
 
     def folder(self) -> Path:
@@ -123,23 +125,43 @@ def kind_at(path: str) -> Kind | None:
     return next((kind for prefix, kind in _kinds.items() if path.startswith(prefix)), None)
 
 
-def free_bytes(folder: Path) -> int:
+def form_at(path: str) -> Kind | None:
+    """Return the kind whose plain form sends to an address, None when none does."""
+    return next((kind for kind in _kinds.values() if kind.form == path), None)
+
+
+def free_bytes(folder: Path) -> int | None:
     """Return how much may still be promised there: free space less reserve less what is due.
 
-    Due is what uploads of every kind on that file system have announced and not sent yet.
+    Due is what uploads of every kind on that file system have announced and not sent yet.  None
+    when the folder is not there.
     """
-    device = folder.stat().st_dev
+    device = _device_of(folder)
+    if device is None:
+        return None
     due = 0
     for kind in kinds():
         kind_due = kind.due_bytes()
-        if kind_due and kind.folder().stat().st_dev == device:
+        if kind_due and _device_of(kind.folder()) == device:
             due += kind_due
     return max(0, shutil.disk_usage(folder).free - RESERVE_BYTES - due)
 
 
+def _device_of(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_dev
+    except OSError:
+        return None
+
+
 def check_room(name: str, size_bytes: int, folder: Path) -> None:
-    """Refuse a file that does not fit.  Raises NoRoomError with the numbers."""
+    """Refuse a file that does not fit.  Raises NoRoomError with the numbers, UploadRefusedError."""
     free = free_bytes(folder)
+    if free is None:
+        raise UploadRefusedError(
+            _("The folder %(folder)s is not there. On the server, make it or mount it.")
+            % {"folder": folder}
+        )
     if size_bytes > free:
         raise NoRoomError(
             _("%(name)s needs %(need)s in %(folder)s; %(free)s are free. Nothing was stored.")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from inventory.models import SourceDisk, SourceNic, SourceVM
+from inventory.sources import types
 from inventory.sources.types import Source
 
 BATCH = 500
@@ -17,7 +18,7 @@ _MAX_INT = 2**31 - 1
 
 def columns_of(source: Source) -> dict[str, Any]:
     """Return the columns of a SourceVM that say what its record says, cut to what they hold."""
-    capacity = sum(d.virtual_size_bytes or d.declared_capacity_bytes or 0 for d in source.disks)
+    capacity = sum(_capacity_of(disk) or 0 for disk in source.disks)
     return {
         "name": source.name[:255],
         "hypervisor": source.hypervisor[:40],
@@ -28,6 +29,12 @@ def columns_of(source: Source) -> dict[str, Any]:
         "disk_bytes": min(capacity, _MAX_BIGINT),
         "record": source.to_dict(),
     }
+
+
+def _capacity_of(disk: types.SourceDisk) -> int | None:
+    """Return how large the guest sees a disk, cut to what the column holds; None if not known."""
+    stated = disk.virtual_size_bytes or disk.declared_capacity_bytes
+    return None if stated is None else min(stated, _MAX_BIGINT)
 
 
 def store_parts(vms: Sequence[SourceVM]) -> None:
@@ -43,7 +50,7 @@ def store_parts(vms: Sequence[SourceVM]) -> None:
                 controller=disk.controller or "",
                 format=disk.format,
                 file=(disk.member or Path(disk.path).name)[:1024],
-                capacity_bytes=disk.virtual_size_bytes or disk.declared_capacity_bytes,
+                capacity_bytes=_capacity_of(disk),
             )
             for vm, source in pairs
             for disk in source.disks

@@ -84,6 +84,7 @@ class OvaUploads:
     """The uploads of the Sources page."""
 
     prefix = "/sources/tus/"
+    form = "/sources/upload/"
     permission = OPERATE
 
     def folder(self) -> Path:

@@ -141,7 +141,7 @@ def check_csrf(scope: Scope) -> None:
 
 def _number(headers: Mapping[str, str], name: str) -> int:
     text = headers.get(name, "")
-    if not text.isdigit() or len(text) > 18:
+    if not (text.isascii() and text.isdecimal()) or len(text) > 18:
         raise TusError(400, _("The header %(name)s must be a number.") % {"name": name})
     return int(text)
 

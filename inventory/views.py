@@ -21,6 +21,7 @@ from inventory.host_pages import host_context
 from inventory.incoming import UploadRefusedError, free_bytes
 from inventory.models import OvaUpload
 from inventory.ova_uploads import OvaUploads
+from inventory.sources.tar import storable
 
 SHOWN = 50
 
@@ -35,6 +36,7 @@ def sources(request: HttpRequest) -> HttpResponse:
         | {
             "tus_url": OvaUploads.prefix,
             "free_bytes": free_bytes(Path(settings.UPLOAD_DIR)),
+            "upload_dir": settings.UPLOAD_DIR,
             "import_dir": settings.IMPORT_DIR,
             "importable": import_entries(),
         }
@@ -80,15 +82,15 @@ def import_entries() -> list[dict[str, Any]]:
             origin=OvaUpload.Origin.IMPORT, status__in=[*actions.OPEN, OvaUpload.Status.READY]
         ).values_list("path", flat=True)
     )
-    return [
-        {
-            "name": path.name,
-            "is_folder": path.is_dir(),
-            "size_bytes": None if path.is_dir() else path.stat().st_size,
-            "is_registered": str(path.resolve()) in known,
-        }
-        for path in imports.offered()
-    ]
+    entries: list[dict[str, Any]] = []
+    for path in imports.offered():
+        entry: dict[str, Any] = {"name": storable(path.name), "problem": imports.problem_of(path)}
+        if not entry["problem"]:
+            entry["is_folder"] = path.is_dir()
+            entry["size_bytes"] = None if path.is_dir() else path.stat().st_size
+            entry["is_registered"] = str(path.resolve()) in known
+        entries.append(entry)
+    return entries
 
 
 @require_POST
@@ -101,7 +103,9 @@ def upload_plain(request: HttpRequest) -> HttpResponse:
     for file in files:
         assert isinstance(file, TemporaryUploadedFile)  # noqa: S101  the only handler that is set
         try:
-            upload = actions.create_upload(file.name or "", file.size or 0, user=request.user)
+            upload = actions.create_upload(
+                file.name or "", file.size or 0, user=request.user, is_stored=True
+            )
         except UploadRefusedError as error:
             messages.error(request, str(error))
             continue

@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import celeryd_after_setup
+from celery.signals import celeryd_after_setup, celeryd_init
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,14 @@ def take_from_own_queue(instance: Any, **_kwargs: Any) -> None:
     instance.app.amqp.queues.select_add(host_queue(settings.WORKER_NAME))
 
 
+def refuse_without_key(**_kwargs: Any) -> None:
+    """Let no worker start that seals passwords with a key all know."""
+    from v2vweb.start import require_secret_key
+
+    require_secret_key()
+
+
+celeryd_init.connect(refuse_without_key)
 celeryd_after_setup.connect(take_from_own_queue)
 
 

@@ -14,8 +14,9 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = Path(env.str("V2VWEB_VAR", default=str(BASE_DIR / "var")))
 environ.Env.read_env(VAR_DIR / "env")  # written by script/setup; optional
 
-# Made by script/setup; the fallback only serves checks and tests.
-SECRET_KEY = env.str("SECRET_KEY", default="insecure-only-for-tests-and-checks")
+# Made by script/setup; the fallback only serves checks and tests, see start.py.
+FALLBACK_SECRET_KEY = "insecure-only-for-tests-and-checks"  # noqa: S105  it opens nothing
+SECRET_KEY = env.str("SECRET_KEY", default=FALLBACK_SECRET_KEY)
 DEBUG = env.bool("DEBUG", default=False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["*"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
@@ -32,7 +33,7 @@ IMPORT_DIR = Path(env.str("V2VWEB_IMPORT", default=str(VAR_DIR / "import")))
 # folders lie in them or below.
 TARGET_DIRS = [Path(p) for p in env.list("V2VWEB_TARGETS", default=[str(VAR_DIR / "results")])]
 STATIC_ROOT = VAR_DIR / "static"
-# Big bodies go straight to the file system that keeps them.
+# Big bodies go straight to the file system that keeps them; see also bodies.py.
 FILE_UPLOAD_TEMP_DIR = str(UPLOAD_DIR) if UPLOAD_DIR.is_dir() else None
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
 
@@ -84,7 +85,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "inventory.sign_in.SignInMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",

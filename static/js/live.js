@@ -25,6 +25,7 @@
   let unseen = 0;
   let dials = 0;
   let poller = 0;
+  let isComplete = false; // it has ended, and all of it is here
 
   const show = (kind, text) => {
     state.textContent = text;
@@ -105,12 +106,16 @@
   const poll = async () => {
     try {
       const answer = await fetch(`${run.dataset.live}?after=${head}${query}`, { headers: { Accept: "application/json" } });
+      if (answer.redirected) { location.reload(); return; } // to the sign-in
       if (!answer.ok) throw new Error(String(answer.status));
       const news = await answer.json();
       addRows(news.rows);
       setParts(news.parts);
       if (isActive) show("poll", state.dataset.pollText);
-      if (news.rows.more) poll();
+      if (grows && news.rows.more) { poll(); return; }
+      if (isActive) return;
+      isComplete = true;
+      clearInterval(poller);
     } catch {
       show("saved", `${state.dataset.savedText} ${head}`);
     }
@@ -130,7 +135,7 @@
     });
     socket.addEventListener("close", (event) => {
       if (event.code === 4401) { location.reload(); return; }
-      if (event.code === 4403 || event.code === 4404) return;
+      if (event.code === 4403 || event.code === 4404 || isComplete) return;
       if (!isActive && dials === 0 && event.code === 1000) return;
       dials += 1;
       if (!poller) show("saved", `${state.dataset.savedText} ${head}`);
@@ -164,7 +169,7 @@
       event.preventDefault();
       const first = Number(list.firstElementChild.id.slice(1));
       const answer = await fetch(`${run.dataset.log}?before=${first}${query}`);
-      if (!answer.ok) { location.href = earlier.href; return; }
+      if (!answer.ok || answer.redirected) { location.href = earlier.href; return; }
       setFollowing(false);
       const height = log.scrollHeight;
       list.insertAdjacentHTML("afterbegin", await answer.text());

@@ -150,6 +150,33 @@ def test_a_page_that_cannot_open_a_websocket_polls(
     expect(page.locator("#L3")).to_be_attached(timeout=15_000)
     speaker.say("end done")
     expect(page).to_have_title(re.compile("^Done"), timeout=15_000)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(6_000)  # longer than from one poll to the next
+    assert [url for url in asked if "/live/" in url] == []
+
+
+def test_a_page_that_polls_leads_to_the_sign_in_and_back(
+    speaker: Speaker, console: Console, open_page: Callable[..., Page]
+) -> None:
+    page = open_page("operators")
+    page.route_web_socket(re.compile("/ws/"), lambda socket: socket.close(code=1011))
+    page.goto(speaker.address)
+    expect(page.locator("#link-state")).to_have_text("Updating every 5 s", timeout=15_000)
+    page.context.clear_cookies()
+    page.wait_for_url(re.compile("/accounts/login/"))
+    page.fill("input[name=username]", "operators")
+    page.fill("input[name=password]", console.password)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(lambda url: url.endswith(speaker.address))
+    speaker.say("end done")
+
+
+def test_a_list_that_polls_leads_to_the_sign_in(open_page: Callable[..., Page]) -> None:
+    page = open_page("viewers")
+    page.goto("/")
+    page.context.clear_cookies()
+    page.wait_for_url(lambda url: url.endswith("/accounts/login/?next=/"))
 
 
 def test_a_reader_who_scrolls_up_is_not_dragged_down(

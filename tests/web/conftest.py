@@ -24,6 +24,7 @@ def own_state(settings: Settings, tmp_path: Path) -> None:
         folder = tmp_path / name.lower()
         folder.mkdir()
         setattr(settings, name, folder)
+    settings.SECRET_KEY = "of-the-tests"
     settings.DRIVERS_DIR = tmp_path / "drivers"
     targets = tmp_path / "targets"
     targets.mkdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group, Permission, User
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import Client
@@ -40,6 +40,17 @@ def test_creating_the_roles_again_keeps_what_was_granted_besides() -> None:
     assert extra in viewers.permissions.all()
 
 
+def test_what_was_taken_from_a_role_stays_away_and_what_is_new_is_granted() -> None:
+    operators = Group.objects.get(name="Operators")
+    taken = Permission.objects.get(codename="run_conversion")
+    operators.permissions.remove(taken)
+    Permission.objects.get(codename="add_sourcevm").delete()  # as if of a new version
+    call_command("migrate", verbosity=0)
+    names = set(operators.permissions.values_list("codename", flat=True))
+    assert "run_conversion" not in names
+    assert "add_sourcevm" in names
+
+
 @pytest.mark.parametrize(
     "path",
     ["/", "/machines/", "/conversions/", "/reports/", "/conversions/export.csv", "/admin/"],
@@ -48,6 +59,24 @@ def test_nothing_is_shown_without_signing_in(client: Client, path: str) -> None:
     response = client.get(path)
     assert response.status_code == 302
     assert "login" in response["Location"]
+
+
+@pytest.mark.parametrize(
+    ("page", "back"),
+    [
+        ("http://testserver/sources/?page=2", "/sources/%3Fpage%3D2"),
+        ("http://elsewhere.example/x", "/"),
+        (None, "/"),
+    ],
+)
+def test_a_page_that_polls_is_led_to_sign_in_as_a_whole(
+    client: Client, page: str | None, back: str
+) -> None:
+    headers = {"HX-Request": "true"} | ({"HX-Current-URL": page} if page else {})
+    response = client.get("/sources/list/", headers=headers)
+    assert response.status_code == 200
+    assert response.content == b""
+    assert response["HX-Redirect"] == f"/accounts/login/?next={back}"
 
 
 def test_the_sign_in_page_leads_to_the_page_that_was_asked_for(client: Client) -> None:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from auditlog.models import LogEntry
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
-from conversions.models import Conversion, ConversionDisk, LogLine
+from conversions.models import Conversion, ConversionDisk, ConversionHost, KeptWork, LogLine
 from inventory.models import OvaUpload, SourceVM
 from tests.demo import GIB, make_conversion, make_inspection, make_user, make_vm
 
 pytestmark = pytest.mark.django_db
 RUNS = "/admin/conversions/conversion/"
+HOSTS = "/admin/conversions/conversionhost/"
 
 
 @pytest.fixture
@@ -107,6 +115,69 @@ def test_purging_several_leaves_a_trace_of_each_and_spares_what_runs(administrat
     assert list(Conversion.objects.all()) == [running]
     gone = LogEntry.objects.filter(action=LogEntry.Action.DELETE, content_type__model="conversion")
     assert gone.count() == 2
+
+
+def test_the_page_that_asks_counts_the_lines_and_loads_none(administrator: Client) -> None:
+    run = make_conversion(make_vm("web01"))
+    for seq in range(1, 4):
+        LogLine.objects.create(
+            conversion=run, seq=seq, at=run.created_at, step="source", level="info", text="x"
+        )
+    with CaptureQueriesContext(connection) as queries:
+        page = administrator.get(f"{RUNS}{run.pk}/delete/").content.decode()
+    assert re.search(r"Log lines:\s*3", page)
+    assert f"#{run.pk} web01" in page
+    assert not [q for q in queries if '"conversions_logline"."text"' in q["sql"]]
+
+
+def test_old_runs_are_purged_by_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    vm = make_vm()
+    old, _new, running = (make_conversion(vm, status=s) for s in ("failed", "done", "running"))
+    long_ago = timezone.now() - timedelta(days=40)
+    Conversion.objects.filter(pk__in=[old.pk, running.pk]).update(finished_at=long_ago)
+    call_command("purge_conversions", "--days", "30", "--dry-run")
+    assert "Would purge 1 conversions" in capsys.readouterr().out
+    assert Conversion.objects.count() == 3
+    call_command("purge_conversions", "--days", "30")
+    assert "Purged 1 conversions" in capsys.readouterr().out
+    assert not Conversion.objects.filter(pk=old.pk).exists()
+    assert Conversion.objects.count() == 2
+    gone = LogEntry.objects.get(action=LogEntry.Action.DELETE, content_type__model="conversion")
+    assert gone.object_repr == f"#{old.pk} web01"
+    with pytest.raises(CommandError, match="at least 1"):
+        call_command("purge_conversions", "--days", "0")
+
+
+def test_a_host_that_is_gone_is_forgotten_with_what_it_keeps(administrator: Client) -> None:
+    now = timezone.now()
+    gone = ConversionHost.objects.create(name="gone", seen_at=now - timedelta(hours=1))
+    here = ConversionHost.objects.create(name="here", seen_at=now)
+    for host in (gone, here):
+        KeptWork.objects.create(
+            conversion=make_conversion(make_vm(), status="failed"), worker=host.name,
+            folder="/work/x", bytes=1, keep_until=now, discarding=True,
+        )  # fmt: skip
+    address = f"{HOSTS}{gone.pk}/delete/"
+    overview = administrator.get("/").content.decode()
+    assert address in overview
+    assert f"{HOSTS}{here.pk}/delete/" not in overview
+    assert "gone:/work/x (the files themselves stay" in administrator.get(address).content.decode()
+    assert administrator.post(f"{HOSTS}{here.pk}/delete/", {"post": "yes"}).status_code == 403
+    chosen = {"action": "delete_selected", "_selected_action": [gone.pk, here.pk], "post": "yes"}
+    administrator.post(HOSTS, chosen)
+    assert list(ConversionHost.objects.all()) == [here]
+    assert [kept.worker for kept in KeptWork.objects.all()] == ["here"]
+
+
+def test_only_who_may_purge_forgets_a_host(client: Client) -> None:
+    user = make_user("ada", "Operators")
+    user.is_staff = True
+    user.save()
+    client.force_login(user)
+    seen_at = timezone.now() - timedelta(hours=1)
+    host = ConversionHost.objects.create(name="gone", seen_at=seen_at)
+    assert "Forget this host" not in client.get("/").content.decode()
+    assert client.post(f"{HOSTS}{host.pk}/delete/", {"post": "yes"}).status_code == 403
 
 
 def test_chosen_runs_export_as_csv_and_json(administrator: Client) -> None:

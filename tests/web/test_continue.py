@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from django.db import connection
-from django.test import Client
+from django.test import Client, override_settings
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -28,6 +28,7 @@ from inventory import hosts
 from inventory.actions import forget_vm
 from inventory.host_store import store_domains
 from inventory.models import LibvirtHost, SourceVM
+from inventory.sealing import seal
 from inventory.templatetags.console import size
 from tests.demo import make_user, make_vm
 
@@ -161,6 +162,16 @@ def test_the_page_offers_to_continue_and_says_what_is_kept(
     assert values["name"] == "web01"
     assert (values["nic0_kind"], values["nic0_name"]) == ("bridge", "br7")
     assert form.sections[0]["rate_mib"].value() == 5
+
+
+def test_secrets_that_cannot_be_read_are_said_before_anything_is_chosen(
+    run: Run, operator: Client
+) -> None:
+    conversion = run("die:copy")
+    with override_settings(SECRET_KEY="another"):
+        Conversion.objects.update(sealed_secrets=seal({"keys": []}))
+    page = operator.get(f"{conversion.get_absolute_url()}continue/", follow=True).content.decode()
+    assert "sealed with another SECRET_KEY" in page
 
 
 def send(client: Client, conversion: Conversion, **changed: str) -> None:

@@ -184,6 +184,7 @@ def test_what_is_promised_to_one_kind_is_not_promised_to_another(
     admin: Client, settings: Settings
 ) -> None:
     before = incoming.free_bytes(Path(settings.UPLOAD_DIR))
+    assert before is not None
     assert admin.create(before - (64 << 20), "virtio-win.iso").status == 201
     assert Client(admin.user).create(before // 2).status == 413
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.test import Client
+from django.test import Client, override_settings
 from django.utils import timezone
 
 from conversions import actions, live
 from conversions.models import Conversion, ConversionDisk, LogLine
+from inventory.sealing import seal
 from tests.demo import make_conversion, make_user, make_vm
 
 pytestmark = pytest.mark.django_db
@@ -96,6 +97,14 @@ def test_polling_gives_what_follows_a_line(signed_in: Client) -> None:
     assert news["parts"]["active"] == "1"
 
 
+@pytest.mark.parametrize("text", ["\N{SUPERSCRIPT TWO}", "-1", "x", "9" * 30])
+def test_a_line_number_that_is_none_counts_as_none(signed_in: Client, text: str) -> None:
+    conversion = with_log(make_conversion(make_vm(), status="running"), 3)
+    assert shown(signed_in, conversion, f"?from={text}") == [1, 2, 3]
+    news = signed_in.get(f"{conversion.get_absolute_url()}live/?after={text}").json()
+    assert news["rows"]["count"] == 3
+
+
 def test_a_run_that_says_nothing_is_quiet_and_one_without_worker_is_lost(
     signed_in: Client,
 ) -> None:
@@ -144,6 +153,17 @@ def test_a_retry_has_the_same_settings(signed_in: Client) -> None:
     assert {**again.job, "work_dir": None} == conversion.job
     assert (again.mode, again.status) == ("copy", "waiting")
     assert again.steps.count() == 15
+
+
+def test_a_retry_whose_secrets_cannot_be_read_says_so(signed_in: Client) -> None:
+    with override_settings(SECRET_KEY="another"):
+        sealed = seal({"keys": []})
+    conversion = make_conversion(make_vm(), status="failed", sealed_secrets=sealed)
+    address = f"{conversion.get_absolute_url()}retry/"
+    page = signed_in.post(address, follow=True).content.decode()
+    assert "sealed with another SECRET_KEY" in page
+    assert "type them again" in page
+    assert Conversion.objects.count() == 1
 
 
 def test_a_viewer_can_look_but_neither_stop_nor_retry(client: Client) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from lxml import etree
 
 from conversions.findings import capabilities, mount_points
@@ -31,6 +33,25 @@ def test_the_list_counts_concerns_by_level_and_searches(viewer: Client) -> None:
     (row,) = response.context["listing"].page
     assert row.levels == [("blocks", 1), ("warning", 1), ("note", 1)]
     assert "0 of 2 reports match." in viewer.get("/reports/?q=nothing").content.decode()
+
+
+def test_every_word_of_a_search_must_match_and_adds_one_condition(viewer: Client) -> None:
+    make_inspection(make_conversion(make_vm("web01")))
+    words = ["web", "01", "debian", "bookworm", "gnu", "linux"]
+    with CaptureQueriesContext(connection) as queries:
+        response = viewer.get("/reports/", {"q": " ".join(words)})
+    assert len(response.context["listing"].page) == 1
+    conditions = [query["sql"].upper().count(" LIKE ") for query in queries]
+    assert max(conditions) == 2 * len(words)
+    assert not viewer.get("/reports/?q=web01+suse").context["listing"].page.object_list
+
+
+def test_a_search_of_too_many_words_is_cut_and_the_field_shows_what_is_left(
+    viewer: Client,
+) -> None:
+    words = [f"word{number}" for number in range(400)]
+    for place in ("/reports/", "/machines/"):
+        assert viewer.get(place, {"q": " ".join(words)}).context["q"] == " ".join(words[:10])
 
 
 def test_a_report_shows_what_was_found_and_why(viewer: Client) -> None:

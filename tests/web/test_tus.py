@@ -140,6 +140,13 @@ def test_a_file_without_room_is_refused_with_the_numbers(
     assert is_empty(settings)
 
 
+@pytest.mark.parametrize("size", ["", "x", "-1", "\N{SUPERSCRIPT TWO}", "9" * 19])
+def test_a_size_that_is_no_number_is_refused(operator: Client, size: str) -> None:
+    answer = operator.send("POST", upload_length=size, upload_metadata="filename eC5vdmE=")
+    assert answer.status == 400
+    assert "upload-length must be a number" in answer.text
+
+
 def test_more_bytes_than_announced_are_refused(operator: Client, ova: Callable[..., bytes]) -> None:
     data = ova()
     path = operator.create(len(data) - 512).headers["location"]

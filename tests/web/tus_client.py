@@ -44,7 +44,7 @@ class Client:
             "path": path or self.prefix,
             "query_string": b"",
             "headers": [(b"host", b"testserver")]
-            + [(k.encode(), v.encode()) for k, v in named.items()],
+            + [(k.encode(), v.encode("latin-1")) for k, v in named.items()],
             "user": self.user,
         }
         pieces = [b""] if body is None else body
