@@ -17,6 +17,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from conversions.conflicts import refuse_conflict
 from conversions.inputs import input_of
 from conversions.models import (
     Concern,
@@ -59,11 +60,14 @@ def start_conversion(
     """Ask for a run of the engine; a worker takes it as soon as one has room.
 
     `target` is where the job says the result goes, when that is a named one.
-    What `continues` kept files is for the worker of the host where they are.
+    What `continues` kept files is for the worker of the host where they are.  Raises ConflictError.
     """
     values, sealed = take_secrets(job)
     del values["work_dir"]
     with transaction.atomic():
+        # Of two that ask at once the second waits here, and sees the run of the first.
+        SourceVM.objects.select_for_update().filter(pk=vm.pk).first()
+        refuse_conflict(vm, job)
         conversion = Conversion.objects.create(
             vm=vm,
             vm_name=vm.name,
@@ -93,7 +97,9 @@ def _send_to_worker(conversion: Conversion) -> None:
 
 
 def retry_conversion(conversion: Conversion, *, user: Any) -> Conversion:
-    """Ask for the same once more, from its start.  Raises ValueError without a machine, JobError.
+    """Ask for the same once more, from its start.
+
+    Raises ValueError without a machine, ConflictError, JobError.
 
     The machine is read, and its target written to, as their servers are reached now, which may have
     other addresses and passwords.
@@ -110,7 +116,7 @@ def continue_conversion(
 ) -> Conversion | None:
     """Ask for a run that goes on from the copy with kept files; None when they are in use or gone.
 
-    The machine is there; the form has seen to that.
+    The machine is there; the form has seen to that.  Raises ConflictError.
     """
     with transaction.atomic():
         row = KeptWork.objects.select_for_update().filter(pk=kept.pk, discarding=False).first()

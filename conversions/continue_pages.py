@@ -16,6 +16,7 @@ from conversions import live
 from conversions.actions import continue_conversion, discard_kept_files, job_of
 from conversions.forms import ConvertForm
 from conversions.health import host_answers
+from conversions.launch import starting
 from conversions.models import Conversion, KeptWork, OutputTarget
 from conversions.network_choice import kind_of
 from conversions.pipeline.job import Job, Mode
@@ -90,6 +91,7 @@ class ContinueForm(ConvertForm):
 
 @require_http_methods(["GET", "POST"])
 @operator_required
+@starting
 def conversion_continue(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Ask where the converted disks go, then go on from the copy."""
     found = live.get_conversion_for(request.user, uuid)

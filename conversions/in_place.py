@@ -15,7 +15,13 @@ from django.views.decorators.http import require_http_methods
 
 from conversions.actions import start_conversion
 from conversions.forms import ROOTS
-from conversions.launch import blocking_concerns, latest_inspection, not_ready, quick_job
+from conversions.launch import (
+    blocking_concerns,
+    latest_inspection,
+    not_ready,
+    quick_job,
+    starting,
+)
 from conversions.models import Inspection
 from conversions.pipeline.job import Job, Mode
 from conversions.sections import sections_for
@@ -97,6 +103,7 @@ class InPlaceForm(forms.Form):
 
 @require_http_methods(["GET", "POST"])
 @in_place_required
+@starting
 def convert_in_place(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Show which disks would change and how it is safe; start when the name was typed."""
     vm = get_vm_for(request.user, uuid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import wraps
 from typing import Any
 from uuid import UUID
 
@@ -10,12 +11,13 @@ from auditlog.models import LogEntry
 from django.conf import settings
 from django.contrib import messages
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
 from conversions.actions import start_conversion
+from conversions.conflicts import ConflictError
 from conversions.drivers import default_windows_options
 from conversions.forms import ConvertForm, suggested_name
 from conversions.inputs import input_of
@@ -27,7 +29,7 @@ from conversions.sections.damage import DamageSection, damaging_run
 from conversions.sections.encryption import EncryptionSection
 from conversions.sections.system import SystemSection
 from conversions.space import needs
-from inventory.access import operator_required
+from inventory.access import P, View, operator_required
 from inventory.machines import get_vm_for
 from inventory.models import SourceVM
 
@@ -44,8 +46,23 @@ def blocking_concerns(inspection: Inspection | None) -> list[Concern]:
     return list(inspection.concerns.filter(level=Concern.Level.BLOCKS))
 
 
+def starting(view: View[P]) -> View[P]:
+    """Let a view start runs: one that cannot be started leads to the run that is in its way."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+        try:
+            return view(request, *args, **kwargs)
+        except ConflictError as error:
+            messages.info(request, error.message)
+            return redirect(error.run)
+
+    return guarded
+
+
 @require_http_methods(["GET", "POST"])
 @operator_required
+@starting
 def convert(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Show the form, check it and show the review, or start what was reviewed.
 
@@ -166,6 +183,7 @@ def hidden_values(form: ConvertForm) -> list[tuple[str, str]]:
 
 @require_http_methods(["GET", "POST"])
 @operator_required
+@starting
 def inspect(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Start an inspection, or lead to the one that is under way.
 
@@ -193,6 +211,7 @@ def inspect(request: HttpRequest, uuid: UUID) -> HttpResponse:
 
 @require_POST
 @operator_required
+@starting
 def rehearse(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Start a rehearsal with the detected settings."""
     vm = get_vm_for(request.user, uuid)

@@ -17,6 +17,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 from conversions import live
 from conversions.actions import retry_conversion, stop_conversion
 from conversions.description import description_of
+from conversions.launch import starting
 from conversions.leftovers import work_dir
 from conversions.live import LogFilter, get_conversion_for
 from conversions.models import Conversion, LogLine
@@ -185,6 +186,7 @@ def conversion_stop(request: HttpRequest, uuid: UUID) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 @operator_required
+@starting
 def conversion_retry(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Ask, then run the same once more with the same settings."""
     found = get_conversion_for(request.user, uuid)

@@ -140,6 +140,29 @@ def test_starting_makes_a_conversion_that_waits_for_a_worker(operator: Client) -
     assert job.network_map.macs == {"00:50:56:00:00:01": ("bridge", "br0")}
 
 
+def test_a_second_press_of_start_leads_to_the_run_of_the_first(operator: Client) -> None:
+    vm = make_vm("web01")
+    send(operator, vm, "start")
+    first = Conversion.objects.get()
+    assert send(operator, vm, "start")["Location"] == first.get_absolute_url()
+    assert f"run #{first.pk} makes web01" in operator.get(first.get_absolute_url()).content.decode()
+    assert Conversion.objects.count() == 1
+    send(operator, vm, "start", name="web01-b")
+    assert Conversion.objects.count() == 2
+
+
+@pytest.mark.parametrize(("name", "status", "runs"), [
+    ("web01", "waiting", 1), ("web01", "failed", 2), ("web02", "waiting", 2),
+])  # fmt: skip
+def test_two_machines_get_one_name_on_a_target_one_after_the_other(
+    operator: Client, name: str, status: str, runs: int
+) -> None:
+    send(operator, make_vm("web01"), "start")
+    Conversion.objects.update(status=status)
+    send(operator, make_vm("other"), "start", name=name)
+    assert Conversion.objects.count() == runs
+
+
 def test_unchanged_networks_are_not_mapped(operator: Client) -> None:
     vm = make_vm()
     send(operator, vm, "start")

@@ -53,6 +53,7 @@ def test_a_pool_reaches_the_job_and_a_retry_keeps_it(operator: Client, pool: Out
     assert (target.kind, target.uri, target.storage, target.directory) == (
         "libvirt", "qemu:///system", "images", "",
     )  # fmt: skip
+    Conversion.objects.update(status="failed")
     assert job_of(retry_conversion(first, user=first.created_by)).target == target
 
 

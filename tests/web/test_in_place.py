@@ -80,6 +80,32 @@ def test_what_the_disks_have_become(
     assert said in admin.get(conversion.get_absolute_url()).content.decode()
 
 
+@pytest.mark.parametrize("mode", list(Mode))
+def test_disks_that_another_run_uses_do_not_change(admin: Client, mode: Mode) -> None:
+    vm = disk_vm()
+    confirm(admin, vm)
+    Conversion.objects.update(mode=mode, status="running")
+    run = Conversion.objects.get()
+    assert confirm(admin, vm)["Location"] == run.get_absolute_url()
+    assert f"run #{run.pk} uses these disks" in admin.get(run.get_absolute_url()).content.decode()
+    assert Conversion.objects.count() == 1
+    Conversion.objects.update(status="stopped")
+    confirm(admin, vm)
+    assert Conversion.objects.count() == 2
+
+
+@pytest.mark.parametrize(("file", "runs"), [("web01", 1), ("web02", 2)])
+@pytest.mark.parametrize("verb", ["inspect", "rehearse"])
+def test_nothing_reads_disks_while_they_change(
+    admin: Client, verb: str, file: str, runs: int
+) -> None:
+    """Nor does a run of another machine that has the same disks."""
+    confirm(admin, disk_vm())
+    other = disk_vm(file)
+    admin.post(f"{other.get_absolute_url()}{verb}/")
+    assert Conversion.objects.count() == runs
+
+
 @pytest.mark.parametrize("typed", ["", "web02", "WEB01"])
 def test_another_name_starts_nothing(admin: Client, typed: str) -> None:
     response = confirm(admin, disk_vm(), confirm=typed)

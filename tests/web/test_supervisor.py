@@ -169,7 +169,7 @@ def test_a_worker_that_is_silent_for_too_long_has_lost_its_conversion(begin: Run
 def test_a_worker_takes_no_more_than_its_limit(begin: Run, settings: Settings) -> None:
     settings.CONVERSIONS_AT_ONCE = 1
     first = begin("ok")
-    waiting = actions.start_conversion(first.vm, Job.from_dict(first.job), user=None)  # type: ignore[arg-type]
+    waiting = actions.start_conversion(make_vm("web02"), Job.from_dict(first.job), user=None)
     assert actions.claim_conversion(str(waiting.uuid)) is None
     assert actions.claim_conversion(str(first.uuid)) is None
     assert actions.stop_conversion(waiting, user=None)
