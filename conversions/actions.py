@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -56,11 +56,13 @@ def start_conversion(
     target: OutputTarget | None = None,
     retry_of: Conversion | None = None,
     continues: KeptWork | None = None,
+    said: Mapping[str, Any] | None = None,
 ) -> Conversion:
     """Ask for a run of the engine; a worker takes it as soon as one has room.
 
     `target` is where the job says the result goes, when that is a named one.
-    What `continues` kept files is for the worker of the host where they are.  Raises ConflictError.
+    What `continues` kept files is for the worker of the host where they are.  `said` goes into its
+    reports, see there.  Raises ConflictError.
     """
     values, sealed = take_secrets(job)
     del values["work_dir"]
@@ -80,6 +82,7 @@ def start_conversion(
             retry_of=retry_of,
             continues=continues,
             worker=continues.worker if continues else "",
+            reports=dict(said or {}),
         )
         ConversionStep.objects.bulk_create(
             ConversionStep(conversion=conversion, position=position, name=step)
@@ -108,7 +111,19 @@ def retry_conversion(conversion: Conversion, *, user: Any) -> Conversion:
     if vm is None or vm.status != SourceVM.Status.READY:
         raise ValueError("the machine is gone")
     job = replace(job_of_now(conversion), source=input_of(vm), resume=None)
-    return start_conversion(vm, job, user=user, target=conversion.target, retry_of=conversion)
+    return start_conversion(
+        vm,
+        job,
+        user=user,
+        target=conversion.target,
+        retry_of=conversion,
+        said=_override(conversion),
+    )
+
+
+def _override(conversion: Conversion) -> dict[str, Any]:
+    """Return the reason a run was started with against concerns; it holds for its retries."""
+    return {name: data for name, data in conversion.reports.items() if name == "override"}
 
 
 def continue_conversion(
@@ -125,8 +140,9 @@ def continue_conversion(
             return None
         job = replace(job, resume=row.folder)
         return start_conversion(
-            first.vm, job, user=user, target=target, retry_of=first, continues=row
-        )
+            first.vm, job, user=user, target=target, retry_of=first, continues=row,
+            said=_override(first),
+        )  # fmt: skip
 
 
 def discard_kept_files(kept: KeptWork) -> bool:

@@ -16,7 +16,7 @@ from conversions import live
 from conversions.actions import continue_conversion, discard_kept_files, job_of
 from conversions.forms import ConvertForm
 from conversions.health import host_answers
-from conversions.launch import starting
+from conversions.launch import form_instead, starting
 from conversions.models import Conversion, KeptWork, OutputTarget
 from conversions.network_choice import kind_of
 from conversions.pipeline.job import Job, Mode
@@ -104,6 +104,8 @@ def conversion_continue(request: HttpRequest, uuid: UUID) -> HttpResponse:
         return redirect(found)
     vm = kept.conversion.vm
     assert vm is not None  # noqa: S101  `refusal` has looked
+    if form_first := form_instead(request, found, vm):
+        return form_first
     form = ContinueForm(
         request.POST or None, vm=vm, kept=kept, job=job_of(found), place=found.target
     )

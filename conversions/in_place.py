@@ -25,6 +25,7 @@ from conversions.launch import (
 from conversions.models import Inspection
 from conversions.pipeline.job import Job, Mode
 from conversions.sections import sections_for
+from conversions.sections.damage import word_in
 from conversions.sections.system import known_roots
 from inventory.access import in_place_required
 from inventory.machines import get_vm_for
@@ -115,7 +116,8 @@ def convert_in_place(request: HttpRequest, uuid: UUID) -> HttpResponse:
     form = InPlaceForm(request.POST or None, vm=vm, inspection=inspection)
     blocking = blocking_concerns(inspection)
     if request.method == "POST" and form.is_valid() and not blocking:
-        return redirect(start_conversion(vm, form.job(), user=request.user))
+        said = word_in(form.sections)
+        return redirect(start_conversion(vm, form.job(), user=request.user, said=said))
     context = {
         "vm": vm,
         "form": form,

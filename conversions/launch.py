@@ -25,7 +25,7 @@ from conversions.models import Concern, Conversion, Inspection
 from conversions.pipeline.job import Job, Mode
 from conversions.pipeline.outputs.preview import preview
 from conversions.sections import sections_for
-from conversions.sections.damage import DamageSection, damaging_run
+from conversions.sections.damage import DamageSection, damaging_run, word_in
 from conversions.sections.encryption import EncryptionSection
 from conversions.sections.system import SystemSection
 from conversions.space import needs
@@ -44,6 +44,20 @@ def blocking_concerns(inspection: Inspection | None) -> list[Concern]:
     if inspection is None:
         return []
     return list(inspection.concerns.filter(level=Concern.Level.BLOCKS))
+
+
+def form_instead(request: HttpRequest, run: Conversion, vm: SourceVM) -> HttpResponse | None:
+    """Lead to the form where a person has to say something before a run can be repeated."""
+    overridden = run.reports.get("override", {}).get("concerns", [])
+    blocking = blocking_concerns(latest_inspection(vm)) if run.mode == Mode.COPY else []
+    if damaging_run(vm):
+        text = _("The disks may be damaged. Start again from here, once they were put back.")
+    elif any(concern.title not in overridden for concern in blocking):
+        text = _("A concern blocks this conversion. Read it, and start again from here.")
+    else:
+        return None
+    messages.error(request, text)
+    return redirect("inspect" if run.mode == Mode.INSPECT else "convert", vm.uuid)
 
 
 def starting(view: View[P]) -> View[P]:
@@ -91,7 +105,8 @@ def convert(request: HttpRequest, uuid: UUID) -> HttpResponse:
     if not form.is_valid() or button == "edit":
         return _show_form(request, form)
     if button == "rehearse":
-        return redirect(start_conversion(vm, form.job(Mode.REHEARSE), user=request.user))
+        rehearsal, said = form.job(Mode.REHEARSE), word_in(form.sections)
+        return redirect(start_conversion(vm, rehearsal, user=request.user, said=said))
     if button == "start":
         blocking = blocking_concerns(inspection)
         reason = form.cleaned_data["override_reason"]
@@ -113,18 +128,18 @@ def _start(
     request: HttpRequest, form: ConvertForm, blocking: list[Concern], reason: str
 ) -> Conversion:
     """Start the conversion; a reason given against concerns goes into its reports and the audit."""
+    said = word_in(form.sections)
+    if blocking:
+        said["override"] = {
+            "reason": reason,
+            "concerns": [concern.title for concern in blocking],
+            "by": request.user.get_username(),
+        }
     with transaction.atomic():
         conversion = start_conversion(
-            form.vm, form.job(Mode.COPY), user=request.user, target=form.named_target()
+            form.vm, form.job(Mode.COPY), user=request.user, target=form.named_target(), said=said
         )
         if blocking:
-            override = {
-                "reason": reason,
-                "concerns": [concern.title for concern in blocking],
-                "by": request.user.get_username(),
-            }
-            conversion.reports = {**conversion.reports, "override": override}
-            conversion.save(update_fields=["reports"])
             LogEntry.objects.log_create(
                 conversion,
                 force_log=True,
@@ -206,7 +221,7 @@ def inspect(request: HttpRequest, uuid: UUID) -> HttpResponse:
         return render(request, "conversions/inspect.html", {"vm": vm, "sections": sections})
     for section in sections:
         job = section.apply(job)
-    return redirect(start_conversion(vm, job, user=request.user))
+    return redirect(start_conversion(vm, job, user=request.user, said=word_in(sections)))
 
 
 @require_POST

@@ -63,6 +63,7 @@ class Conversion(models.Model):
         LOST = "lost", _("Lost")
 
     ACTIVE = [Status.WAITING, Status.RUNNING, Status.STOPPING]
+    SUCCESS = [Status.DONE, Status.WARNED]
     MODES = [
         (Mode.COPY, _("Conversion")),
         (Mode.IN_PLACE, _("Conversion in place")),
@@ -118,7 +119,8 @@ class Conversion(models.Model):
     force_stop = models.BooleanField(default=False)
     # The engine's result: code, message, remedy, step; empty on success.
     result = models.JSONField(default=dict, blank=True)
-    # The engine's reports by name: source, inspection, guestcaps, mpstats, ...
+    # The engine's reports by name: source, inspection, guestcaps, mpstats, ...  And what a person
+    # said at its start: override, the reason against concerns; restored, that disks were put back.
     reports = models.JSONField(default=dict, blank=True)
 
     objects = ConversionQuerySet.as_manager()
@@ -152,7 +154,7 @@ class Conversion(models.Model):
     @property
     def is_success(self) -> bool:
         """Tell whether it reached its end."""
-        return self.status in (self.Status.DONE, self.Status.WARNED)
+        return self.status in self.SUCCESS
 
     @property
     def place(self) -> str:

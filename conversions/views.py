@@ -17,7 +17,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 from conversions import live
 from conversions.actions import retry_conversion, stop_conversion
 from conversions.description import description_of
-from conversions.launch import starting
+from conversions.launch import form_instead, starting
 from conversions.leftovers import work_dir
 from conversions.live import LogFilter, get_conversion_for
 from conversions.models import Conversion, LogLine
@@ -201,6 +201,8 @@ def conversion_retry(request: HttpRequest, uuid: UUID) -> HttpResponse:
         return redirect(found)
     if found.mode == Mode.IN_PLACE:  # it is confirmed anew each time
         return redirect("convert_in_place", found.vm.uuid)
+    if form := form_instead(request, found, found.vm):
+        return form
     if request.method == "POST":
         try:
             return redirect(retry_conversion(found, user=request.user))

@@ -11,7 +11,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from conversions.forms import ConvertForm, suggested_name
-from conversions.models import Conversion
+from conversions.models import Concern, Conversion
 from conversions.pipeline.job import Job, Mode
 from conversions.space import needs
 from inventory.models import SourceVM
@@ -202,6 +202,27 @@ def test_a_blocking_concern_stops_the_start_until_a_reason_is_typed(operator: Cl
     entry = LogEntry.objects.get_for_object(conversion).get(action=LogEntry.Action.UPDATE)
     assert entry.changes["override"][1] == "tested on a copy"
     assert entry.actor.get_username() == "ada"
+
+
+def test_a_retry_past_a_blocking_concern_needs_the_reason_of_its_run(operator: Client) -> None:
+    vm = make_vm()
+    old = make_conversion(vm, status="failed")
+    make_inspection(make_conversion(vm, mode=Mode.INSPECT), blocks=True)
+    for method in (operator.get, operator.post):
+        response = method(f"{old.get_absolute_url()}retry/")
+        assert response["Location"] == f"{vm.get_absolute_url()}convert/"
+    assert not Conversion.objects.filter(retry_of=old).exists()
+    send(operator, vm, "start", override_reason="tested on a copy", name="again")
+    run = Conversion.objects.get(name="again")
+    for _ in range(2):  # a retry of a retry has it too
+        Conversion.objects.filter(pk=run.pk).update(status="failed")
+        operator.post(f"{run.get_absolute_url()}retry/")
+        run = Conversion.objects.get(retry_of=run)
+        assert run.reports["override"]["reason"] == "tested on a copy"
+    Concern.objects.filter(level="blocks").update(title="Another one")
+    Conversion.objects.filter(pk=run.pk).update(status="failed")
+    operator.post(f"{run.get_absolute_url()}retry/")
+    assert not Conversion.objects.filter(retry_of=run).exists()
 
 
 def test_a_rehearsal_from_the_form_uses_its_settings_and_writes_nowhere(operator: Client) -> None:

@@ -182,6 +182,30 @@ def test_disks_that_may_be_damaged_are_not_used_before_they_are_put_back(admin: 
     assert "may be damaged" not in admin.get(f"{vm.get_absolute_url()}convert/").content.decode()
 
 
+@pytest.mark.parametrize(("mode", "form"), [
+    (Mode.COPY, "convert/"), (Mode.REHEARSE, "convert/"), (Mode.INSPECT, "inspect/"),
+])  # fmt: skip
+def test_a_retry_does_not_get_past_disks_that_may_be_damaged(
+    admin: Client, mode: Mode, form: str
+) -> None:
+    vm = disk_vm()
+    old = make_conversion(vm, mode=mode, status="failed")
+    confirm(admin, vm, direct="on")
+    Conversion.objects.filter(mode=Mode.IN_PLACE).update(
+        status="failed", reports={"commit": {"state": "direct"}}
+    )
+    response = admin.post(f"{old.get_absolute_url()}retry/", follow=True)
+    assert response.redirect_chain[-1][0] == vm.get_absolute_url() + form
+    assert "may be damaged" in response.content.decode()
+    assert Conversion.objects.count() == 2
+    make_conversion(vm)  # as one that was started without the word
+    assert confirm(admin, vm).status_code == 200
+    confirm(admin, vm, **{"damage-restored": "on"})
+    Conversion.objects.update(status="failed")
+    admin.post(f"{old.get_absolute_url()}retry/")
+    assert Conversion.objects.filter(retry_of=old).exists()
+
+
 @pytest.mark.parametrize(
     ("define", "words"), [(True, "It is defined anew on its host"), (False, "definition below")]
 )
