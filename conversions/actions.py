@@ -166,10 +166,13 @@ def job_of(conversion: Conversion) -> Job:
 
 
 def stop_conversion(conversion: Conversion, *, user: Any, force: bool = False) -> bool:
-    """Ask for a stop; one that still waits is stopped at once.  Tell whether it was active."""
+    """Ask for a stop; one that still waits is stopped at once.
+
+    Tell whether it stops: not when it has ended, or changes the disks of its source.
+    """
     now = timezone.now()
     asked = {"stop_requested_at": now, "stop_requested_by": user}
-    row = Conversion.objects.filter(pk=conversion.pk)
+    row = Conversion.objects.filter(pk=conversion.pk).stoppable()
     if row.filter(status=Status.WAITING).update(
         status=Status.STOPPED, finished_at=now, revision=F("revision") + 1, **asked
     ):

@@ -31,6 +31,10 @@ class ConversionQuerySet(models.QuerySet["Conversion"]):
         """Return those that wait for a worker, first come first."""
         return self.filter(status=Conversion.Status.WAITING).order_by("created_at", "pk")
 
+    def stoppable(self) -> ConversionQuerySet:
+        """Leave out those that change the disks of their source: that is finished, not stopped."""
+        return self.exclude(reports__has_key="commit")
+
     def on_worker(self) -> ConversionQuerySet:
         """Return those that a worker holds."""
         return self.filter(status__in=[Conversion.Status.RUNNING, Conversion.Status.STOPPING])
@@ -150,6 +154,11 @@ class Conversion(models.Model):
     def is_active(self) -> bool:
         """Tell whether it can still change."""
         return self.status in self.ACTIVE
+
+    @property
+    def is_past_stopping(self) -> bool:
+        """Tell whether it changes the disks of its source by now; see stoppable()."""
+        return self.is_active and "commit" in self.reports
 
     @property
     def is_success(self) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from conversions import actions
 from conversions.models import Conversion
@@ -69,6 +71,9 @@ def test_without_an_overlay_only_when_it_is_ticked(
         ("failed", None, "The disks of the source are as they were."),
         ("failed", {"state": "direct"}, "possibly corrupt"),
         ("lost", {"state": "direct"}, "while the disks were changed"),
+        ("stopped", None, "The disks of the source are as they were."),
+        ("stopped", {"state": "direct"}, "possibly corrupt"),
+        ("stopped", {"state": "finished"}, "they are converted"),
     ],
 )
 def test_what_the_disks_have_become(
@@ -77,7 +82,45 @@ def test_what_the_disks_have_become(
     confirm(admin, disk_vm())
     Conversion.objects.update(status=status, reports={"commit": commit} if commit else {})
     conversion = Conversion.objects.get()
-    assert said in admin.get(conversion.get_absolute_url()).content.decode()
+    page = admin.get(conversion.get_absolute_url()).content.decode()
+    assert said in page
+    assert "The source is unchanged" not in page or not commit
+
+
+@pytest.mark.rows("4-T104")
+@pytest.mark.parametrize("status", ["running", "stopping"])
+@pytest.mark.parametrize("state", ["direct", "begun", "finished"])
+def test_nothing_stops_a_run_that_changes_the_disks(admin: Client, status: str, state: str) -> None:
+    confirm(admin, disk_vm())
+    long_ago = timezone.now() - timedelta(minutes=1)
+    Conversion.objects.update(
+        status=status, stop_requested_at=long_ago, heartbeat_at=timezone.now()
+    )
+    conversion = Conversion.objects.get()
+    stop = f"{conversion.get_absolute_url()}stop/"
+    assert stop in admin.get(conversion.get_absolute_url()).content.decode()
+    Conversion.objects.update(reports={"commit": {"state": state}})
+    page = admin.get(conversion.get_absolute_url()).content.decode()
+    assert stop not in page
+    assert "nothing stops that" in page
+    for response in (admin.get(stop), admin.post(stop, {"force": "1"})):
+        assert response["Location"] == conversion.get_absolute_url()
+    # One that was looked at before it began.
+    assert not actions.stop_conversion(conversion, user=None, force=True)
+    conversion.refresh_from_db()
+    assert (conversion.status, conversion.force_stop) == (status, False)
+
+
+def test_who_may_not_change_disks_may_not_stop_it_either(admin: Client, client: Client) -> None:
+    confirm(admin, disk_vm())
+    conversion = Conversion.objects.get()
+    client.force_login(make_user("ada", "Operators"))
+    assert 'id="stop"' not in client.get(conversion.get_absolute_url()).content.decode()
+    response = client.post(f"{conversion.get_absolute_url()}stop/")
+    assert response.status_code == 403
+    assert "Administrators" in response.content.decode()
+    conversion.refresh_from_db()
+    assert conversion.status == "waiting"
 
 
 @pytest.mark.parametrize("mode", list(Mode))

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from django.db import connection
 from pytest_django import Settings
 
-from conversions import actions, leftovers, tasks
+from conversions import actions, leftovers, supervisor, tasks
 from conversions.models import Conversion
 from conversions.pipeline.job import Input, Job, Mode, Target
 from conversions.pipeline.steps import Step
@@ -68,8 +69,6 @@ def run(begin: Run, settings: Settings) -> Run:
 
 def stop_in_conversion(conversion: Conversion, *, force: bool = False) -> None:
     """Ask for a stop as soon as the step runs."""
-    from django.db import connection
-
     deadline = time.monotonic() + 20
     while not conversion.steps.filter(name=Step.CONVERSION, status="running").exists():
         assert time.monotonic() < deadline
@@ -137,10 +136,36 @@ def test_an_engine_that_does_not_listen_is_killed_after_the_grace(
     assert run("deaf", stop_in_conversion).status == "stopped"
 
 
+@pytest.mark.rows("4-T104")
+@pytest.mark.parametrize("why", ["stop", "shutdown"])
+def test_an_engine_that_changes_the_disks_of_a_source_is_waited_for(
+    run: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """A stop that was asked for just before, and a worker that ends."""
+    settings.STOP_GRACE_SECONDS = 0
+    ending = threading.Event()
+    monkeypatch.setattr(supervisor, "shutting_down", ending)
+
+    def meanwhile(conversion: Conversion) -> None:
+        row = Conversion.objects.filter(pk=conversion.pk)
+        deadline = time.monotonic() + 20
+        while not row.filter(reports__has_key="commit").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        if why == "shutdown":
+            ending.set()
+        else:
+            row.update(status="stopping", force_stop=True)
+        connection.close()
+
+    conversion = run("changing", meanwhile)
+    assert conversion.status == "done"
+    assert conversion.reports["commit"] == {"state": "finished"}
+
+
 def test_a_new_worker_gives_up_what_the_last_one_left(begin: Run, settings: Settings) -> None:
     conversion = begin("hang")
-    supervisor = Supervisor(conversion)
-    process = supervisor._start()
+    process = Supervisor(conversion)._start()
     deadline = time.monotonic() + 20
     while not (leftovers.work_dir(conversion) / "overlay").exists():
         assert time.monotonic() < deadline
