@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -20,6 +20,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from conversions.conflicts import refuse_conflict
 from conversions.inputs import input_of
 from conversions.models import (
     Concern,
@@ -60,15 +61,20 @@ def start_conversion(
     target: OutputTarget | None = None,
     retry_of: Conversion | None = None,
     continues: KeptWork | None = None,
+    said: Mapping[str, Any] | None = None,
 ) -> Conversion:
     """Ask for a run of the engine; a worker takes it as soon as one has room.
 
     `target` is where the job says the result goes, when that is a named one.
-    What `continues` kept files is for the worker of the host where they are.
+    What `continues` kept files is for the worker of the host where they are.  `said` goes into its
+    reports, see there.  Raises ConflictError.
     """
     values, sealed = take_secrets(job)
     del values["work_dir"]
     with transaction.atomic():
+        # Of two that ask at once the second waits here, and sees the run of the first.
+        SourceVM.objects.select_for_update().filter(pk=vm.pk).first()
+        refuse_conflict(vm, job)
         conversion = Conversion.objects.create(
             vm=vm,
             vm_name=vm.name,
@@ -81,6 +87,7 @@ def start_conversion(
             retry_of=retry_of,
             continues=continues,
             worker=continues.worker if continues else "",
+            reports=dict(said or {}),
         )
         ConversionStep.objects.bulk_create(
             ConversionStep(conversion=conversion, position=position, name=step)
@@ -98,7 +105,9 @@ def _send_to_worker(conversion: Conversion) -> None:
 
 
 def retry_conversion(conversion: Conversion, *, user: Any) -> Conversion:
-    """Ask for the same once more, from its start.  Raises ValueError without a machine, JobError.
+    """Ask for the same once more, from its start.
+
+    Raises ValueError without a machine, ConflictError, JobError.
 
     The machine is read, and its target written to, as their servers are reached now, which may have
     other addresses and passwords.
@@ -107,7 +116,19 @@ def retry_conversion(conversion: Conversion, *, user: Any) -> Conversion:
     if vm is None or vm.status != SourceVM.Status.READY:
         raise ValueError("the machine is gone")
     job = replace(job_of_now(conversion), source=input_of(vm), resume=None)
-    return start_conversion(vm, job, user=user, target=conversion.target, retry_of=conversion)
+    return start_conversion(
+        vm,
+        job,
+        user=user,
+        target=conversion.target,
+        retry_of=conversion,
+        said=_override(conversion),
+    )
+
+
+def _override(conversion: Conversion) -> dict[str, Any]:
+    """Return the reason a run was started with against concerns; it holds for its retries."""
+    return {name: data for name, data in conversion.reports.items() if name == "override"}
 
 
 def continue_conversion(
@@ -115,7 +136,7 @@ def continue_conversion(
 ) -> Conversion | None:
     """Ask for a run that goes on from the copy with kept files; None when they are in use or gone.
 
-    The machine is there; the form has seen to that.
+    The machine is there; the form has seen to that.  Raises ConflictError.
     """
     with transaction.atomic():
         row = KeptWork.objects.select_for_update().filter(pk=kept.pk, discarding=False).first()
@@ -124,8 +145,9 @@ def continue_conversion(
             return None
         job = replace(job, resume=row.folder)
         return start_conversion(
-            first.vm, job, user=user, target=target, retry_of=first, continues=row
-        )
+            first.vm, job, user=user, target=target, retry_of=first, continues=row,
+            said=_override(first),
+        )  # fmt: skip
 
 
 def discard_kept_files(kept: KeptWork) -> bool:
@@ -149,10 +171,13 @@ def job_of(conversion: Conversion) -> Job:
 
 
 def stop_conversion(conversion: Conversion, *, user: Any, force: bool = False) -> bool:
-    """Ask for a stop; one that still waits is stopped at once.  Tell whether it was active."""
+    """Ask for a stop; one that still waits is stopped at once.
+
+    Tell whether it stops: not when it has ended, or changes the disks of its source.
+    """
     now = timezone.now()
     asked = {"stop_requested_at": now, "stop_requested_by": user}
-    row = Conversion.objects.filter(pk=conversion.pk)
+    row = Conversion.objects.filter(pk=conversion.pk).stoppable()
     if row.filter(status=Status.WAITING).update(
         status=Status.STOPPED, finished_at=now, revision=F("revision") + 1, **asked
     ):

@@ -16,6 +16,7 @@ from conversions import live
 from conversions.actions import continue_conversion, discard_kept_files, job_of
 from conversions.forms import ConvertForm
 from conversions.health import host_answers
+from conversions.launch import form_instead, starting
 from conversions.models import Conversion, KeptWork, OutputTarget
 from conversions.network_choice import kind_of
 from conversions.pipeline.errors import JobError
@@ -91,6 +92,7 @@ class ContinueForm(ConvertForm):
 
 @require_http_methods(["GET", "POST"])
 @operator_required
+@starting
 def conversion_continue(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Ask where the converted disks go, then go on from the copy."""
     found = live.get_conversion_for(request.user, uuid)
@@ -103,6 +105,8 @@ def conversion_continue(request: HttpRequest, uuid: UUID) -> HttpResponse:
         return redirect(found)
     vm = kept.conversion.vm
     assert vm is not None  # noqa: S101  `refusal` has looked
+    if form_first := form_instead(request, found, vm):
+        return form_first
     try:
         job = job_of(found)
     except JobError as error:

@@ -15,10 +15,17 @@ from django.views.decorators.http import require_http_methods
 
 from conversions.actions import start_conversion
 from conversions.forms import ROOTS
-from conversions.launch import blocking_concerns, latest_inspection, not_ready, quick_job
+from conversions.launch import (
+    blocking_concerns,
+    latest_inspection,
+    not_ready,
+    quick_job,
+    starting,
+)
 from conversions.models import Inspection
 from conversions.pipeline.job import Job, Mode
 from conversions.sections import sections_for
+from conversions.sections.damage import word_in
 from conversions.sections.system import known_roots
 from inventory.access import in_place_required
 from inventory.machines import get_vm_for
@@ -97,6 +104,7 @@ class InPlaceForm(forms.Form):
 
 @require_http_methods(["GET", "POST"])
 @in_place_required
+@starting
 def convert_in_place(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Show which disks would change and how it is safe; start when the name was typed."""
     vm = get_vm_for(request.user, uuid)
@@ -108,7 +116,8 @@ def convert_in_place(request: HttpRequest, uuid: UUID) -> HttpResponse:
     form = InPlaceForm(request.POST or None, vm=vm, inspection=inspection)
     blocking = blocking_concerns(inspection, form.sections)
     if request.method == "POST" and form.is_valid() and not blocking:
-        return redirect(start_conversion(vm, form.job(), user=request.user))
+        said = word_in(form.sections)
+        return redirect(start_conversion(vm, form.job(), user=request.user, said=said))
     context = {
         "vm": vm,
         "form": form,

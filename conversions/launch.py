@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import wraps
 from typing import Any
 from uuid import UUID
 
@@ -10,12 +11,13 @@ from auditlog.models import LogEntry
 from django.conf import settings
 from django.contrib import messages
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
 from conversions.actions import start_conversion
+from conversions.conflicts import ConflictError
 from conversions.drivers import default_windows_options
 from conversions.forms import ConvertForm, suggested_name
 from conversions.inputs import input_of
@@ -24,11 +26,11 @@ from conversions.pipeline.job import Job, Mode
 from conversions.pipeline.outputs.preview import preview
 from conversions.sections import sections_for
 from conversions.sections.base import Section
-from conversions.sections.damage import DamageSection, damaging_run
+from conversions.sections.damage import DamageSection, damaging_run, word_in
 from conversions.sections.encryption import EncryptionSection
 from conversions.sections.system import SystemSection
 from conversions.space import needs
-from inventory.access import operator_required
+from inventory.access import P, View, operator_required
 from inventory.machines import get_vm_for
 from inventory.models import SourceVM
 
@@ -50,8 +52,41 @@ def blocking_concerns(inspection: Inspection | None, sections: Sequence[Section]
     return [concern for concern in found if concern.level == Concern.Level.BLOCKS]
 
 
+def form_instead(request: HttpRequest, run: Conversion, vm: SourceVM) -> HttpResponse | None:
+    """Lead to the form where a person has to say something before a run can be repeated."""
+    overridden = run.reports.get("override", {}).get("concerns", [])
+    blocking = []
+    if run.mode == Mode.COPY:
+        inspection = latest_inspection(vm)
+        form = ConvertForm(vm=vm, inspection=inspection)
+        blocking = blocking_concerns(inspection, form.sections)
+    if damaging_run(vm):
+        text = _("The disks may be damaged. Start again from here, once they were put back.")
+    elif any(concern.title not in overridden for concern in blocking):
+        text = _("A concern blocks this conversion. Read it, and start again from here.")
+    else:
+        return None
+    messages.error(request, text)
+    return redirect("inspect" if run.mode == Mode.INSPECT else "convert", vm.uuid)
+
+
+def starting(view: View[P]) -> View[P]:
+    """Let a view start runs: one that cannot be started leads to the run that is in its way."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+        try:
+            return view(request, *args, **kwargs)
+        except ConflictError as error:
+            messages.info(request, error.message)
+            return redirect(error.run)
+
+    return guarded
+
+
 @require_http_methods(["GET", "POST"])
 @operator_required
+@starting
 def convert(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Show the form, check it and show the review, or start what was reviewed.
 
@@ -80,7 +115,8 @@ def convert(request: HttpRequest, uuid: UUID) -> HttpResponse:
     if not form.is_valid() or button == "edit":
         return _show_form(request, form)
     if button == "rehearse":
-        return redirect(start_conversion(vm, form.job(Mode.REHEARSE), user=request.user))
+        rehearsal, said = form.job(Mode.REHEARSE), word_in(form.sections)
+        return redirect(start_conversion(vm, rehearsal, user=request.user, said=said))
     if button == "start":
         blocking = blocking_concerns(inspection, form.sections)
         reason = form.cleaned_data["override_reason"]
@@ -102,18 +138,18 @@ def _start(
     request: HttpRequest, form: ConvertForm, blocking: list[Concern], reason: str
 ) -> Conversion:
     """Start the conversion; a reason given against concerns goes into its reports and the audit."""
+    said = word_in(form.sections)
+    if blocking:
+        said["override"] = {
+            "reason": reason,
+            "concerns": [concern.title for concern in blocking],
+            "by": request.user.get_username(),
+        }
     with transaction.atomic():
         conversion = start_conversion(
-            form.vm, form.job(Mode.COPY), user=request.user, target=form.named_target()
+            form.vm, form.job(Mode.COPY), user=request.user, target=form.named_target(), said=said
         )
         if blocking:
-            override = {
-                "reason": reason,
-                "concerns": [concern.title for concern in blocking],
-                "by": request.user.get_username(),
-            }
-            conversion.reports = {**conversion.reports, "override": override}
-            conversion.save(update_fields=["reports"])
             LogEntry.objects.log_create(
                 conversion,
                 force_log=True,
@@ -171,6 +207,7 @@ def hidden_values(form: ConvertForm) -> list[tuple[str, str]]:
 
 @require_http_methods(["GET", "POST"])
 @operator_required
+@starting
 def inspect(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Start an inspection, or lead to the one that is under way.
 
@@ -193,11 +230,12 @@ def inspect(request: HttpRequest, uuid: UUID) -> HttpResponse:
         return render(request, "conversions/inspect.html", {"vm": vm, "sections": sections})
     for section in sections:
         job = section.apply(job)
-    return redirect(start_conversion(vm, job, user=request.user))
+    return redirect(start_conversion(vm, job, user=request.user, said=word_in(sections)))
 
 
 @require_POST
 @operator_required
+@starting
 def rehearse(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Start a rehearsal with the detected settings."""
     vm = get_vm_for(request.user, uuid)

@@ -68,8 +68,11 @@ def _reporter() -> EventReporter:
 
 
 def _remove_files(conversion: Conversion) -> list[str]:
-    """Delete the files of a result that is not whole."""
-    targets = conversion.reports.get("targets", {})
+    """Delete the files of a result that is not whole, and forget their names.
+
+    A lost run is looked at by every start of its worker; later runs may have files of these names.
+    """
+    targets = conversion.reports.pop("targets", {})
     parts, finals = targets.get("parts", []), targets.get("finals", [])
     names = [name for name in parts if name.endswith(".part")]
     if targets.get("committing"):

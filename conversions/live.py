@@ -244,6 +244,7 @@ def page_context(conversion: Conversion) -> dict[str, Any]:
         "leftovers": conversion.reports.get("leftovers", {}),
         "failed_line": failed_line(conversion),
         "may_force": conversion.status == Conversion.Status.STOPPING
+        and not conversion.is_past_stopping
         and asked is not None
         and now - asked > FORCE_AFTER,
         "now": now,
@@ -384,6 +385,11 @@ def sentence(conversion: Conversion, key: str, steps: list[Any]) -> str:
             "%(n)d runs ahead of this one; a host runs %(limit)d at once.",
             ahead,
         ) % {"n": ahead, "limit": settings.CONVERSIONS_AT_ONCE}
+    if conversion.is_past_stopping and key != status.LOST:
+        return _(
+            "Nothing to do. The disks of the source are being changed; nothing stops that, and the "
+            "machine must not be started before it has ended."
+        )
     if key == "quiet":
         words = {"n": int(silence(conversion).total_seconds() // 60)}
         if conversion.step == Step.COPY:
@@ -399,6 +405,8 @@ def sentence(conversion: Conversion, key: str, steps: list[Any]) -> str:
     if key == status.STOPPED:
         who = conversion.stop_requested_by
         by = _("Stopped by %(user)s.") % {"user": who} if who else _("Stopped.")
+        if conversion.reports.get("commit"):
+            return f"{by} " + _("Read below what became of the disks.")
         return f"{by} " + _("The source is unchanged. Retry when you like.")
     if key == status.LOST and conversion.reports.get("commit"):
         return _("The worker stopped answering while the disks were changed. Read why below.")

@@ -31,6 +31,10 @@ class ConversionQuerySet(models.QuerySet["Conversion"]):
         """Return those that wait for a worker, first come first."""
         return self.filter(status=Conversion.Status.WAITING).order_by("created_at", "pk")
 
+    def stoppable(self) -> ConversionQuerySet:
+        """Leave out those that change the disks of their source: that is finished, not stopped."""
+        return self.exclude(reports__has_key="commit")
+
     def on_worker(self) -> ConversionQuerySet:
         """Return those that a worker holds."""
         return self.filter(status__in=[Conversion.Status.RUNNING, Conversion.Status.STOPPING])
@@ -63,6 +67,7 @@ class Conversion(models.Model):
         LOST = "lost", _("Lost")
 
     ACTIVE = [Status.WAITING, Status.RUNNING, Status.STOPPING]
+    SUCCESS = [Status.DONE, Status.WARNED]
     MODES = [
         (Mode.COPY, _("Conversion")),
         (Mode.IN_PLACE, _("Conversion in place")),
@@ -118,7 +123,8 @@ class Conversion(models.Model):
     force_stop = models.BooleanField(default=False)
     # The engine's result: code, message, remedy, step; empty on success.
     result = models.JSONField(default=dict, blank=True)
-    # The engine's reports by name: source, inspection, guestcaps, mpstats, ...
+    # The engine's reports by name: source, inspection, guestcaps, mpstats, ...  And what a person
+    # said at its start: override, the reason against concerns; restored, that disks were put back.
     reports = models.JSONField(default=dict, blank=True)
 
     objects = ConversionQuerySet.as_manager()
@@ -150,9 +156,14 @@ class Conversion(models.Model):
         return self.status in self.ACTIVE
 
     @property
+    def is_past_stopping(self) -> bool:
+        """Tell whether it changes the disks of its source by now; see stoppable()."""
+        return self.is_active and "commit" in self.reports
+
+    @property
     def is_success(self) -> bool:
         """Tell whether it reached its end."""
-        return self.status in (self.Status.DONE, self.Status.WARNED)
+        return self.status in self.SUCCESS
 
     @property
     def place(self) -> str:

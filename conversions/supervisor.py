@@ -223,7 +223,13 @@ class Supervisor:
             self.last_store = time.monotonic()
 
     def _look(self, process: subprocess.Popen[bytes]) -> None:
-        """See whether someone wants it to stop; TERM first, KILL after the grace or by force."""
+        """See whether someone wants it to stop; TERM first, KILL after the grace or by force.
+
+        An engine that changes the disks of a source takes no TERM, and a KILL would leave half of
+        the change: it is waited for, also when the worker ends.
+        """
+        if "commit" in self.conversion.reports:
+            return
         rows = Conversion.objects.only("status", "force_stop")
         row = self.patiently(lambda: rows.get(pk=self.conversion.pk))
         if row.status not in (Status.RUNNING, Status.STOPPING):
@@ -233,7 +239,8 @@ class Supervisor:
             if self.term_sent is None:
                 self.term_sent = now
                 process.send_signal(signal.SIGTERM)
-            if row.force_stop or now - self.term_sent > settings.STOP_GRACE_SECONDS:
+            # Not in the same look: it may just have told that it changes the disks.
+            elif row.force_stop or now - self.term_sent > settings.STOP_GRACE_SECONDS:
                 self._kill(process)
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:

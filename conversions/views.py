@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.contrib import messages
+from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.utils.http import urlencode
@@ -17,13 +18,20 @@ from django.views.decorators.http import require_GET, require_http_methods
 from conversions import live
 from conversions.actions import retry_conversion, stop_conversion
 from conversions.description import description_of
+from conversions.launch import form_instead, starting
 from conversions.leftovers import work_dir
 from conversions.live import LogFilter, get_conversion_for
 from conversions.models import Conversion, LogLine
 from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import Mode
 from conversions.pipeline.steps import TITLES, Step
-from inventory.access import OPERATE, operator_required, viewer_required
+from inventory.access import (
+    IN_PLACE,
+    OPERATE,
+    missing_role,
+    operator_required,
+    viewer_required,
+)
 
 # From here on the guest is converted.
 COPY_STEPS = (Step.TARGET_BUSES, Step.COPY, Step.METADATA, Step.FINISH)
@@ -38,6 +46,9 @@ def conversion(request: HttpRequest, uuid: UUID) -> HttpResponse:
     context |= {
         "page_title": live.page_title(found),
         "may_operate": request.user.has_perm(OPERATE),
+        "may_stop": found.is_active
+        and not found.is_past_stopping
+        and (found.mode != Mode.IN_PLACE or request.user.has_perm(IN_PLACE)),
         "may_retry": found.vm is not None and not found.vm.refusal,
         # Known when it ends; the buttons wait for that.
         "may_keep": found.kept is not None or (found.is_active and keeps_converted(found)),
@@ -163,11 +174,16 @@ def keeps_converted(found: Conversion) -> bool:
 def conversion_stop(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Ask whether to stop, saying what stops, what is deleted and what is kept; then stop."""
     found = get_conversion_for(request.user, uuid)
-    if not found.is_active:
-        messages.info(request, _("This run has ended already."))
-        return redirect(found)
-    if request.method == "POST":
-        stop_conversion(found, user=request.user, force="force" in request.POST)
+    if found.mode == Mode.IN_PLACE and not request.user.has_perm(IN_PLACE):
+        raise PermissionDenied(missing_role(IN_PLACE))
+    stops = found.is_active and not found.is_past_stopping
+    if stops and request.method == "POST":
+        stops = stop_conversion(found, user=request.user, force="force" in request.POST)
+        if stops:
+            return redirect(found)
+    if not stops:
+        text = _("This run stops no more: it has ended, or it writes into the disks of its source.")
+        messages.info(request, text)
         return redirect(found)
     will_keep = keeps_converted(found) and (found.step in COPY_STEPS or found.continues is not None)
     targets = found.reports.get("targets", {})
@@ -185,6 +201,7 @@ def conversion_stop(request: HttpRequest, uuid: UUID) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 @operator_required
+@starting
 def conversion_retry(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """Ask, then run the same once more with the same settings."""
     found = get_conversion_for(request.user, uuid)
@@ -199,6 +216,8 @@ def conversion_retry(request: HttpRequest, uuid: UUID) -> HttpResponse:
         return redirect(found)
     if found.mode == Mode.IN_PLACE:  # it is confirmed anew each time
         return redirect("convert_in_place", found.vm.uuid)
+    if form := form_instead(request, found, found.vm):
+        return form
     if request.method == "POST":
         try:
             return redirect(retry_conversion(found, user=request.user))

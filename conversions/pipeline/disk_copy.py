@@ -27,9 +27,9 @@ from conversions.pipeline.types import Place, TargetDisk
 def convert_command(disk: TargetDisk, target: Target, rate_bytes: int | None = None) -> list[str]:
     """Return the qemu-img command that fills one target disk.
 
-    qemu-img creates the file itself: `-n` over a created one would undo preallocation.  A device
-    exists, and may hold old data: `-n` then writes the zeros too.  Formats are stated on both
-    sides.  Source: qemu-img(1); measured with qemu 7.2.
+    qemu-img creates the image itself, in a file that is empty: `-n` over a created one would undo
+    preallocation.  A device exists, and may hold old data: `-n` then writes the zeros too.  Formats
+    are stated on both sides.  Source: qemu-img(1); measured with qemu 7.2.
     """
     command = ["qemu-img", "convert", "-p", "-t", "writeback"]
     # Writing out of order is faster; qemu-img refuses it together with compression.

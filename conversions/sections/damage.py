@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from django import forms
 from django.utils.translation import gettext_lazy
 
@@ -12,14 +15,21 @@ from inventory.models import SourceVM
 
 
 def damaging_run(vm: SourceVM) -> Conversion | None:
-    """Return the newest run when it changed the disks directly and did not end well.
+    """Return the newest run that changed the disks directly and did not end well.
 
-    Whatever was started after it was started with the word of a person that they were put back.
+    None when a later one was started with the word of a person that they were put back.
     """
-    run = vm.conversions.order_by("-pk").first()
-    if run is None or run.mode != Mode.IN_PLACE or run.is_active or run.is_success:
+    damaging = vm.conversions.filter(mode=Mode.IN_PLACE, reports__commit__state="direct")
+    ended = damaging.exclude(status__in=[*Conversion.ACTIVE, *Conversion.SUCCESS])
+    run = ended.order_by("-pk").first()
+    if run is None or vm.conversions.filter(pk__gt=run.pk, reports__has_key="restored").exists():
         return None
-    return run if run.reports.get("commit", {}).get("state") == "direct" else None
+    return run
+
+
+def word_in(sections: Sequence[Section]) -> dict[str, Any]:
+    """Return the word as a report of the run that is started with it.  Call when valid."""
+    return {"restored": True} if any(isinstance(s, DamageSection) for s in sections) else {}
 
 
 class DamageSection(Section):

@@ -77,6 +77,8 @@
       part.innerHTML = html;
       part.querySelectorAll("details").forEach((details, index) => { details.open = open[index]; });
     });
+    const stop = document.getElementById("stop");
+    if (stop && run.querySelector("[data-past-stopping]")) stop.hidden = true;
     announceSteps();
     tick();
   };

@@ -36,12 +36,14 @@ def start(tmp_path: Path, notes: Path) -> Iterator[Start]:
     (tmp_path / "run").mkdir()
     started: list[subprocess.Popen[bytes]] = []
 
-    def start_one(name: str, *options: str, server: int | None = None) -> subprocess.Popen[bytes]:
+    def start_one(
+        name: str, *options: str, server: int | None = None, part: str = PART
+    ) -> subprocess.Popen[bytes]:
         environment = os.environ | {"V2VWEB_VAR": str(tmp_path), "NOTES": str(notes)}
         environment.pop("V2VWEB_SERVER_PID", None)
         if server:
             environment["V2VWEB_SERVER_PID"] = str(server)
-        command = [str(KEEP), *options, "bash", "-c", PART, name]
+        command = [str(KEEP), *options, "bash", "-c", part, name]
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         started.append(process)
         return process
@@ -115,3 +117,13 @@ def test_a_part_dies_with_its_keeper(start: Start, notes: Path) -> None:
     while Path(f"/proc/{part}").exists():
         assert time.monotonic() < deadline, "the part outlived its keeper"
         time.sleep(0.02)
+
+
+def test_a_part_that_does_not_end_is_killed_when_patience_is_over(
+    start: Start, notes: Path
+) -> None:
+    keep = start("web", "--patience", "0.2", part=PART.replace("exit 0", ":"))
+    pid = pid_of(wait_for(notes, "started")[0])
+    keep.terminate()
+    assert keep.wait(10) == 0
+    assert not Path(f"/proc/{pid}").exists()

@@ -4,7 +4,8 @@
 
 ok, error, error:STEP, crash (no result), hang (until stopped), hang:STEP, deaf (ignores TERM,
 leaves a child in a session of its own), chatty:LINES, die:STEP (kills itself with KILL in that
-step), renaming (the same when one of two target files has its final name).
+step), renaming (the same when one of two target files has its final name), changing (deaf for two
+seconds, in which it changes the disks of its source).
 
 A job that keeps what it has converted gets a true record of it; one that goes on with kept files
 uses them up when it succeeds.
@@ -78,6 +79,11 @@ def main(mode: str) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
         if wanted == "die" and number == step:
             os.kill(os.getpid(), signal.SIGKILL)
+        if step == "conversion" and wanted == "changing":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            emit("report", name="commit", data={"state": "direct"})
+            time.sleep(2)
+            emit("report", name="commit", data={"state": "finished"})
         if step == "conversion" and wanted == "crash":
             print("the library says goodbye", file=sys.stderr, flush=True)
             return 134

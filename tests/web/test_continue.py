@@ -17,7 +17,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from conversions import actions, leftovers, tasks
-from conversions.models import Conversion, ConversionHost, KeptWork
+from conversions.models import Concern, Conversion, ConversionHost, KeptWork
 from conversions.pipeline.job import CopyOptions, Input, Job, Mode, NetworkMap, Target
 from conversions.pipeline.kept import RECORD, opened
 from conversions.pipeline.leftovers import NOTES, Notes
@@ -30,7 +30,7 @@ from inventory.host_store import store_domains
 from inventory.models import LibvirtHost, SourceVM
 from inventory.sealing import seal
 from inventory.templatetags.console import size
-from tests.demo import make_user, make_vm
+from tests.demo import make_conversion, make_inspection, make_user, make_vm
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ENGINE = Path(__file__).with_name("fake_engine.py")
@@ -212,6 +212,21 @@ def test_a_continued_conversion_uses_the_kept_files_with_another_target(
     assert list(settings.WORK_DIR.iterdir()) == []
     page = operator.get(f"{first.get_absolute_url()}continue/", follow=True).content.decode()
     assert "Nothing is kept of this run any more" in page
+
+
+def test_going_on_needs_the_reason_against_a_concern_that_was_found_since(
+    run: Run, operator: Client
+) -> None:
+    first = run("die:copy")
+    make_inspection(make_conversion(first.vm, mode=Mode.INSPECT), blocks=True)  # type: ignore[arg-type]
+    response = operator.post(f"{first.get_absolute_url()}continue/")
+    assert response["Location"] == f"{first.vm.get_absolute_url()}convert/"  # type: ignore[union-attr]
+    titles = [concern.title for concern in Concern.objects.filter(level="blocks")]
+    first.reports["override"] = {"reason": "known", "concerns": titles, "by": "ada"}
+    first.save()
+    send(operator, first)
+    again = Conversion.objects.get(retry_of=first)
+    assert again.reports["override"] == first.reports["override"]
 
 
 def test_a_retry_of_a_continued_run_begins_at_the_start(run: Run, operator: Client) -> None:

@@ -11,7 +11,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from conversions.forms import ConvertForm, suggested_name
-from conversions.models import Conversion
+from conversions.models import Concern, Conversion
 from conversions.pipeline.job import Job, Mode
 from conversions.space import needs
 from inventory.models import SourceVM
@@ -140,6 +140,29 @@ def test_starting_makes_a_conversion_that_waits_for_a_worker(operator: Client) -
     assert job.network_map.macs == {"00:50:56:00:00:01": ("bridge", "br0")}
 
 
+def test_a_second_press_of_start_leads_to_the_run_of_the_first(operator: Client) -> None:
+    vm = make_vm("web01")
+    send(operator, vm, "start")
+    first = Conversion.objects.get()
+    assert send(operator, vm, "start")["Location"] == first.get_absolute_url()
+    assert f"run #{first.pk} makes web01" in operator.get(first.get_absolute_url()).content.decode()
+    assert Conversion.objects.count() == 1
+    send(operator, vm, "start", name="web01-b")
+    assert Conversion.objects.count() == 2
+
+
+@pytest.mark.parametrize(("name", "status", "runs"), [
+    ("web01", "waiting", 1), ("web01", "failed", 2), ("web02", "waiting", 2),
+])  # fmt: skip
+def test_two_machines_get_one_name_on_a_target_one_after_the_other(
+    operator: Client, name: str, status: str, runs: int
+) -> None:
+    send(operator, make_vm("web01"), "start")
+    Conversion.objects.update(status=status)
+    send(operator, make_vm("other"), "start", name=name)
+    assert Conversion.objects.count() == runs
+
+
 def test_unchanged_networks_are_not_mapped(operator: Client) -> None:
     vm = make_vm()
     send(operator, vm, "start")
@@ -179,6 +202,27 @@ def test_a_blocking_concern_stops_the_start_until_a_reason_is_typed(operator: Cl
     entry = LogEntry.objects.get_for_object(conversion).get(action=LogEntry.Action.UPDATE)
     assert entry.changes["override"][1] == "tested on a copy"
     assert entry.actor.get_username() == "ada"
+
+
+def test_a_retry_past_a_blocking_concern_needs_the_reason_of_its_run(operator: Client) -> None:
+    vm = make_vm()
+    old = make_conversion(vm, status="failed")
+    make_inspection(make_conversion(vm, mode=Mode.INSPECT), blocks=True)
+    for method in (operator.get, operator.post):
+        response = method(f"{old.get_absolute_url()}retry/")
+        assert response["Location"] == f"{vm.get_absolute_url()}convert/"
+    assert not Conversion.objects.filter(retry_of=old).exists()
+    send(operator, vm, "start", override_reason="tested on a copy", name="again")
+    run = Conversion.objects.get(name="again")
+    for _ in range(2):  # a retry of a retry has it too
+        Conversion.objects.filter(pk=run.pk).update(status="failed")
+        operator.post(f"{run.get_absolute_url()}retry/")
+        run = Conversion.objects.get(retry_of=run)
+        assert run.reports["override"]["reason"] == "tested on a copy"
+    Concern.objects.filter(level="blocks").update(title="Another one")
+    Conversion.objects.filter(pk=run.pk).update(status="failed")
+    operator.post(f"{run.get_absolute_url()}retry/")
+    assert not Conversion.objects.filter(retry_of=run).exists()
 
 
 def test_a_rehearsal_from_the_form_uses_its_settings_and_writes_nowhere(operator: Client) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from conversions import actions
 from conversions.models import Conversion
@@ -69,6 +71,9 @@ def test_without_an_overlay_only_when_it_is_ticked(
         ("failed", None, "The disks of the source are as they were."),
         ("failed", {"state": "direct"}, "possibly corrupt"),
         ("lost", {"state": "direct"}, "while the disks were changed"),
+        ("stopped", None, "The disks of the source are as they were."),
+        ("stopped", {"state": "direct"}, "possibly corrupt"),
+        ("stopped", {"state": "finished"}, "they are converted"),
     ],
 )
 def test_what_the_disks_have_become(
@@ -77,7 +82,71 @@ def test_what_the_disks_have_become(
     confirm(admin, disk_vm())
     Conversion.objects.update(status=status, reports={"commit": commit} if commit else {})
     conversion = Conversion.objects.get()
-    assert said in admin.get(conversion.get_absolute_url()).content.decode()
+    page = admin.get(conversion.get_absolute_url()).content.decode()
+    assert said in page
+    assert "The source is unchanged" not in page or not commit
+
+
+@pytest.mark.rows("4-T104")
+@pytest.mark.parametrize("status", ["running", "stopping"])
+@pytest.mark.parametrize("state", ["direct", "begun", "finished"])
+def test_nothing_stops_a_run_that_changes_the_disks(admin: Client, status: str, state: str) -> None:
+    confirm(admin, disk_vm())
+    long_ago = timezone.now() - timedelta(minutes=1)
+    Conversion.objects.update(
+        status=status, stop_requested_at=long_ago, heartbeat_at=timezone.now()
+    )
+    conversion = Conversion.objects.get()
+    stop = f"{conversion.get_absolute_url()}stop/"
+    assert stop in admin.get(conversion.get_absolute_url()).content.decode()
+    Conversion.objects.update(reports={"commit": {"state": state}})
+    page = admin.get(conversion.get_absolute_url()).content.decode()
+    assert stop not in page
+    assert "nothing stops that" in page
+    for response in (admin.get(stop), admin.post(stop, {"force": "1"})):
+        assert response["Location"] == conversion.get_absolute_url()
+    # One that was looked at before it began.
+    assert not actions.stop_conversion(conversion, user=None, force=True)
+    conversion.refresh_from_db()
+    assert (conversion.status, conversion.force_stop) == (status, False)
+
+
+def test_who_may_not_change_disks_may_not_stop_it_either(admin: Client, client: Client) -> None:
+    confirm(admin, disk_vm())
+    conversion = Conversion.objects.get()
+    client.force_login(make_user("ada", "Operators"))
+    assert 'id="stop"' not in client.get(conversion.get_absolute_url()).content.decode()
+    response = client.post(f"{conversion.get_absolute_url()}stop/")
+    assert response.status_code == 403
+    assert "Administrators" in response.content.decode()
+    conversion.refresh_from_db()
+    assert conversion.status == "waiting"
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_disks_that_another_run_uses_do_not_change(admin: Client, mode: Mode) -> None:
+    vm = disk_vm()
+    confirm(admin, vm)
+    Conversion.objects.update(mode=mode, status="running")
+    run = Conversion.objects.get()
+    assert confirm(admin, vm)["Location"] == run.get_absolute_url()
+    assert f"run #{run.pk} uses these disks" in admin.get(run.get_absolute_url()).content.decode()
+    assert Conversion.objects.count() == 1
+    Conversion.objects.update(status="stopped")
+    confirm(admin, vm)
+    assert Conversion.objects.count() == 2
+
+
+@pytest.mark.parametrize(("file", "runs"), [("web01", 1), ("web02", 2)])
+@pytest.mark.parametrize("verb", ["inspect", "rehearse"])
+def test_nothing_reads_disks_while_they_change(
+    admin: Client, verb: str, file: str, runs: int
+) -> None:
+    """Nor does a run of another machine that has the same disks."""
+    confirm(admin, disk_vm())
+    other = disk_vm(file)
+    admin.post(f"{other.get_absolute_url()}{verb}/")
+    assert Conversion.objects.count() == runs
 
 
 @pytest.mark.parametrize("typed", ["", "web02", "WEB01"])
@@ -171,6 +240,30 @@ def test_disks_that_may_be_damaged_are_not_used_before_they_are_put_back(admin: 
     confirm(admin, vm, **{"damage-restored": "on"})
     assert Conversion.objects.count() == 2
     assert "may be damaged" not in admin.get(f"{vm.get_absolute_url()}convert/").content.decode()
+
+
+@pytest.mark.parametrize(("mode", "form"), [
+    (Mode.COPY, "convert/"), (Mode.REHEARSE, "convert/"), (Mode.INSPECT, "inspect/"),
+])  # fmt: skip
+def test_a_retry_does_not_get_past_disks_that_may_be_damaged(
+    admin: Client, mode: Mode, form: str
+) -> None:
+    vm = disk_vm()
+    old = make_conversion(vm, mode=mode, status="failed")
+    confirm(admin, vm, direct="on")
+    Conversion.objects.filter(mode=Mode.IN_PLACE).update(
+        status="failed", reports={"commit": {"state": "direct"}}
+    )
+    response = admin.post(f"{old.get_absolute_url()}retry/", follow=True)
+    assert response.redirect_chain[-1][0] == vm.get_absolute_url() + form
+    assert "may be damaged" in response.content.decode()
+    assert Conversion.objects.count() == 2
+    make_conversion(vm)  # as one that was started without the word
+    assert confirm(admin, vm).status_code == 200
+    confirm(admin, vm, **{"damage-restored": "on"})
+    Conversion.objects.update(status="failed")
+    admin.post(f"{old.get_absolute_url()}retry/")
+    assert Conversion.objects.filter(retry_of=old).exists()
 
 
 @pytest.mark.parametrize(

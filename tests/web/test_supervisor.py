@@ -217,6 +217,33 @@ def test_a_batch_without_a_report_does_not_write_the_reports(begin: Run) -> None
     assert Conversion.objects.get(pk=conversion.pk).reports == {"packages": packages}
 
 
+@pytest.mark.rows("4-T104")
+@pytest.mark.parametrize("why", ["stop", "shutdown"])
+def test_an_engine_that_changes_the_disks_of_a_source_is_waited_for(
+    run: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """A stop that was asked for just before, and a worker that ends."""
+    settings.STOP_GRACE_SECONDS = 0
+    ending = threading.Event()
+    monkeypatch.setattr(supervisor, "shutting_down", ending)
+
+    def meanwhile(conversion: Conversion) -> None:
+        row = Conversion.objects.filter(pk=conversion.pk)
+        deadline = time.monotonic() + 20
+        while not row.filter(reports__has_key="commit").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        if why == "shutdown":
+            ending.set()
+        else:
+            row.update(status="stopping", force_stop=True)
+        connection.close()
+
+    conversion = run("changing", meanwhile)
+    assert conversion.status == "done"
+    assert conversion.reports["commit"] == {"state": "finished"}
+
+
 def test_a_new_worker_gives_up_what_the_last_one_left(begin: Run, settings: Settings) -> None:
     conversion = begin("hang")
     process = Supervisor(conversion)._start()
@@ -299,7 +326,7 @@ def test_a_worker_does_not_start_while_another_machine_has_its_name(
 def test_a_worker_takes_no_more_than_its_limit(begin: Run, settings: Settings) -> None:
     settings.CONVERSIONS_AT_ONCE = 1
     first = begin("ok")
-    waiting = actions.start_conversion(first.vm, Job.from_dict(first.job), user=None)  # type: ignore[arg-type]
+    waiting = actions.start_conversion(make_vm("web02"), Job.from_dict(first.job), user=None)
     assert actions.claim_conversion(str(waiting.uuid)) is None
     assert actions.claim_conversion(str(first.uuid)) is None
     assert actions.stop_conversion(waiting, user=None)

@@ -13,11 +13,10 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from conversions import targets
+from conversions import targets, tasks
 from conversions.leftovers import clean_up_after
 from conversions.models import OutputTarget
 from conversions.pipeline.job import Target
-from conversions.tasks import check_targets
 from tests.demo import GIB, make_conversion, make_user, make_vm
 
 pytestmark = pytest.mark.django_db
@@ -220,7 +219,7 @@ def test_the_background_check_keeps_the_last_numbers_and_says_what_is_wrong(
         name="kvm", kind="libvirt", uri="qemu:///system", storage="images"
     )
     monkeypatch.setattr("conversions.targets.ask", lambda *_a, **_o: HOST)
-    check_targets()
+    tasks.check_targets()
     target.refresh_from_db()
     assert (target.free_bytes, target.problem) == (40 * GIB, "")
 
@@ -228,14 +227,14 @@ def test_the_background_check_keeps_the_last_numbers_and_says_what_is_wrong(
         raise AssertionError("it was looked at a moment ago")
 
     monkeypatch.setattr("conversions.targets.ask", failing)
-    check_targets()
+    tasks.check_targets()
 
     def silent(*_arguments: str, **_options: float) -> None:
         raise targets.TargetRefusedError("It did not answer.")
 
     monkeypatch.setattr("conversions.targets.ask", silent)
     OutputTarget.objects.update(checked_at=timezone.now() - timedelta(minutes=1))
-    check_targets()
+    tasks.check_targets()
     target.refresh_from_db()
     assert (target.free_bytes, target.networks) == (40 * GIB, ["default", "lab"])
     assert "It did not answer." in admin.get("/targets/").content.decode()
@@ -273,6 +272,24 @@ def test_unfinished_files_of_a_pool_are_removed_and_no_others(tmp_path: Path) ->
     assert clean_up_after(conversion) == [str(pool_folder / "web01-sda.part")]
     assert sorted(path.name for path in pool_folder.iterdir()) == ["web01-sda"]
     assert len(list(other.iterdir())) == 2
+
+
+def test_a_lost_run_is_tidied_up_once(settings: Settings) -> None:
+    """Later runs have files of the same names, and workers start often."""
+    folder = settings.TARGET_DIRS[0]
+    parts = [folder / "web01-sda.part", folder / "web01.xml.part"]
+    finals = [part.with_suffix("") for part in parts]
+    names = {"parts": list(map(str, parts)), "finals": list(map(str, finals)), "committing": True}
+    make_conversion(make_vm(), status="lost", reports={"targets": names})
+    finals[0].touch()
+    parts[1].touch()
+    tasks.on_worker_init()
+    assert list(folder.iterdir()) == []
+    later = [finals[0], parts[1]]
+    for path in later:
+        path.write_text("of a later run")
+    tasks.on_worker_init()
+    assert sorted(folder.iterdir()) == later
 
 
 def test_a_target_that_is_being_written_to_is_not_removed(admin: Client) -> None:

@@ -43,6 +43,14 @@ def _meet(one: Path, other: Path) -> bool:
     return one.is_relative_to(other) or other.is_relative_to(one)
 
 
+def taken(part: Path) -> TargetError:
+    """Return the error for an unfinished file that is not of this run."""
+    return TargetError(
+        f"{part} exists: another conversion writes there, or one was cut off.",
+        remedy="Wait for it, or delete that file.",
+    )
+
+
 class FileTargets:
     """Disk files and metadata under `.part` names until `commit`.
 
@@ -58,6 +66,7 @@ class FileTargets:
             Path(d.part_path): Path(d.final_path) for d in disks if d.place is Place.FILE
         } | {part_of(path): path for path in metadata}
         self.committed = False
+        self._made: list[Path] = []
         self._renamed: list[Path] = []
         self._modes = dict.fromkeys(self.parts, _DISK_MODE)
         self._report = report
@@ -75,8 +84,15 @@ class FileTargets:
                 )
 
     def refuse_existing(self, *, overwrite: bool) -> None:
-        """Refuse names that are taken.  Raises TargetError."""
-        for part, final in self.parts.items():
+        """Refuse names that are taken, and take them for this run.  Raises TargetError."""
+        self._refuse_finals(overwrite=overwrite)
+        self.take_names()
+        self._tell(committing=False)
+        # Whose the parts were before may have given them their final names meanwhile.
+        self._refuse_finals(overwrite=overwrite)
+
+    def _refuse_finals(self, *, overwrite: bool) -> None:
+        for final in self.parts.values():
             if final.is_dir():
                 raise TargetError(f"{final} is a folder.", remedy="Give the machine another name.")
             if (final.exists() or final.is_symlink()) and not overwrite:
@@ -84,12 +100,24 @@ class FileTargets:
                     f"{final} exists already.",
                     remedy="Give the machine another name, or allow overwriting.",
                 )
-            if part.exists():
-                raise TargetError(
-                    f"{part} exists: another conversion writes there, or one was cut off.",
-                    remedy="Wait for it, or delete that file.",
-                )
-        self._tell(committing=False)
+
+    def take_names(self) -> None:
+        """Make every unfinished file, still empty.  Raises TargetError."""
+        for part in self.parts:
+            self.take(part)
+
+    def take(self, part: Path) -> None:
+        """Make an unfinished file unless this run has; whoever fills it truncates it.
+
+        Raises TargetError for one that is not of this run.
+        """
+        if part in self._made:
+            return
+        try:
+            part.touch(mode=_DISK_MODE, exist_ok=False)
+        except FileExistsError as error:
+            raise taken(part) from error
+        self._made.append(part)
 
     def _tell(self, *, committing: bool) -> None:
         """Report the names; `committing` while some may be final of a result that is not whole."""
@@ -103,7 +131,7 @@ class FileTargets:
         )
 
     def open(self, disk: TargetDisk) -> TargetDisk:
-        """Return the disk as it is: its file is made by the copy."""
+        """Return the disk as it is: its file is filled by the copy."""
         return disk
 
     def close(self, disk: TargetDisk) -> None:
@@ -112,6 +140,7 @@ class FileTargets:
     def write(self, final: Path, text: str, *, mode: int = 0o640) -> None:
         """Write metadata under its part name; `mode` is what the final file will have."""
         part = part_of(final)
+        self.take(part)
         part.write_text(text, encoding="utf-8")
         self._modes[part] = mode
 
@@ -141,9 +170,9 @@ class FileTargets:
         self.committed = True
 
     def remove(self) -> None:
-        """Delete whatever has been written, also under final names; report it."""
+        """Delete what this run has made, also under final names; report it."""
         removed = []
-        for path in [*self.parts, *self._renamed]:
+        for path in [*self._made, *self._renamed]:
             if path.exists():
                 path.unlink()
                 removed.append(str(path))

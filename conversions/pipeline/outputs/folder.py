@@ -137,8 +137,8 @@ class FolderOutput:
         for disk in disks:
             if disk.place is Place.DEVICE:
                 self.check_existing(disk)
-        targets.refuse_existing(overwrite=self.target.overwrite)
         try:
+            targets.refuse_existing(overwrite=self.target.overwrite)
             yield targets
             if targets.committed:
                 self.on_committed(targets)

@@ -66,8 +66,8 @@ class LibvirtOutput:
             kind = UploadedVolumes if self._staging else PoolFiles
             disks = self.target_disks(source, overlays, {})
             targets = kind(self._host, self._pool, disks, self.target, self._report)
-            targets.refuse_existing(overwrite=self.target.overwrite)
             try:
+                targets.refuse_existing(overwrite=self.target.overwrite)
                 yield targets
             except BaseException:
                 if not targets.committed:

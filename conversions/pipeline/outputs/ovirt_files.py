@@ -14,7 +14,7 @@ from conversions.pipeline.errors import TargetError
 from conversions.pipeline.host_files import allocated
 from conversions.pipeline.job import CopyOptions, Target
 from conversions.pipeline.outputs.base import Targets
-from conversions.pipeline.outputs.files import FileTargets, part_of, safe_name
+from conversions.pipeline.outputs.files import FileTargets, part_of, safe_name, taken
 from conversions.pipeline.outputs.folder import check_folder_space
 from conversions.pipeline.outputs.ovirt_meta import meta_text, sectors
 from conversions.pipeline.outputs.ovirt_ovf import ovf
@@ -70,17 +70,26 @@ class VolumeFiles(FileTargets):
         self.layout = layout
         self._modes = dict.fromkeys(self.parts, _FILE_MODE)
         self._ours = ours
-        self._made: list[Path] = []
+        self._folders: list[Path] = []
 
     def _as_owner(self) -> AbstractContextManager[None]:
         return as_vdsm() if self._ours else nullcontext()
+
+    def take_names(self) -> None:
+        """Refuse names that are taken; the files are made when their folders are.
+
+        Raises TargetError.
+        """
+        for part in self.parts:
+            if part.exists():
+                raise taken(part)
 
     def open(self, disk: TargetDisk) -> TargetDisk:
         """Make the file, so that it is its owner's; the copy fills it.  Raises TargetError."""
         part = Path(disk.part_path)
         with self._as_owner():
             self._make_folder(part)
-            part.touch(mode=_FILE_MODE, exist_ok=False)
+            self.take(part)
             part.chmod(_FILE_MODE)
         return disk
 
@@ -93,9 +102,9 @@ class VolumeFiles(FileTargets):
     def _make_folder(self, path: Path) -> None:
         """Make the folder of a file where that is ours to make; images and machines have one."""
         folder = path.parent
-        if self._ours and folder not in self._made:
+        if self._ours and folder not in self._folders:
             folder.mkdir(mode=_FOLDER_MODE)
-            self._made.append(folder)
+            self._folders.append(folder)
             folder.chmod(_FOLDER_MODE)
 
     def commit(self) -> None:
@@ -107,9 +116,9 @@ class VolumeFiles(FileTargets):
         """Delete the files, and the folders that were made."""
         with self._as_owner():
             super().remove()
-            for folder in self._made:
+            for folder in self._folders:
                 shutil.rmtree(folder, ignore_errors=True)
-        if left := [str(folder) for folder in self._made if folder.exists()]:
+        if left := [str(folder) for folder in self._folders if folder.exists()]:
             self._report.log(Level.WARNING, f"Not removed: {', '.join(left)}")
 
 

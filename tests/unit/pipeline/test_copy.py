@@ -365,7 +365,8 @@ def test_t98_a_changed_byte_is_found(
                 stream.write(b"\xff" * 65536)
 
     monkeypatch.setattr(disk_copy, "fsync_path", damage)
-    (tmp_path / "t" / "web_01-sda.part").unlink(missing_ok=True)
+    for unfinished in (tmp_path / "t").iterdir():
+        unfinished.unlink()
     with (
         pytest.raises(TargetError, match="sda") as raised,
         output.prepare(source, overlays) as targets,

@@ -103,7 +103,7 @@ def test_a_copy_that_failed_early_fails_in_its_step(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     bases = create_overlays(source, tmp_path, report)
     with output.prepare(source, bases) as targets:
-        (tmp_path / "gone").rmdir()
+        shutil.rmtree(tmp_path / "gone")
         disks = output.target_disks(source, bases, {})
         with copying_early(output, targets, disks, job, tmp_path, report) as layers:
             disks = output.target_disks(source, layers, {})

@@ -21,7 +21,7 @@ from conversions.pipeline.errors import CommandError, HostError, JobError, Targe
 from conversions.pipeline.guestcaps import expected_guestcaps, guestcaps_from_dict
 from conversions.pipeline.job import CopyOptions, Input, Job, Mode, NetworkMap, Target
 from conversions.pipeline.networks import map_nics, parse_map
-from conversions.pipeline.outputs.files import safe_name
+from conversions.pipeline.outputs.files import FileTargets, safe_name
 from conversions.pipeline.outputs.local import LocalOutput
 from conversions.pipeline.outputs.preview import preview
 from conversions.pipeline.overlay import create_overlays
@@ -315,7 +315,45 @@ def test_a_failed_copy_leaves_nothing(tmp_path: Path) -> None:
         Path(targets.disks[0].part_path).write_bytes(b"half")
         copy_disks(targets, targets.disks, output.target, CopyOptions(), report)
     assert list(folder.iterdir()) == []
-    assert report.data("files")["removed"] == [str(folder / "web_01-sda.part")]
+    removed = report.data("files")["removed"]
+    assert removed == [str(folder / "web_01-sda.part"), str(folder / "web_01.xml.part")]
+
+
+def test_of_two_runs_with_one_name_the_first_keeps_it(tmp_path: Path) -> None:
+    """However close they are: the second is refused in its step, and removes nothing."""
+    source, disks = make_source(), [target_disk(0).overlay]
+    first, second = (
+        LocalOutput(Target(directory=str(tmp_path), overwrite=True), None, RecordingReporter())
+        for _ in range(2)
+    )
+    with first.prepare(source, disks) as targets:
+        # Its copy begins much later.
+        with pytest.raises(TargetError, match="another conversion"), second.prepare(source, disks):
+            pass
+        [part] = [Path(disk.part_path) for disk in targets.disks]
+        part.write_bytes(part.read_bytes() + b"of the first")
+        targets.write(tmp_path / "web_01.xml", "<domain/>")
+        targets.commit()
+    assert (tmp_path / "web_01-sda").read_bytes() == b"of the first"
+
+
+def test_a_result_that_comes_while_the_names_are_taken_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = LocalOutput(Target(directory=str(tmp_path)), None, RecordingReporter())
+    take = FileTargets.take
+
+    def finished_by_another_before(targets: FileTargets, part: Path) -> None:
+        part.with_suffix("").write_bytes(b"a result")
+        take(targets, part)
+
+    monkeypatch.setattr(FileTargets, "take", finished_by_another_before)
+    with (
+        pytest.raises(TargetError, match="exists already"),
+        output.prepare(make_source(), [target_disk(0).overlay]),
+    ):
+        pass
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"a result"}
 
 
 @pytest.mark.rows("4-T21")
