@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from conversions.pipeline import marks
 from conversions.pipeline.commit import (
     finish_commit,
     journal_of,
     keep_if_begun,
     locked,
-    mark_of,
     write_journal,
 )
 from conversions.pipeline.errors import HostError, TargetError
+from conversions.pipeline.marks import make_marks_folder, mark_of, marks_folder, set_marks
 from conversions.pipeline.report import RecordingReporter
 from conversions.pipeline.types import Overlay, TargetDisk
 
@@ -45,6 +49,14 @@ def is_converted(disk: TargetDisk) -> bool:
     return b"b" in data
 
 
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of this test's own for the marks."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    make_marks_folder()
+    return marks_folder()
+
+
 @pytest.fixture
 def disks(tmp_path: Path) -> list[TargetDisk]:
     return [make_disk(tmp_path, 0), make_disk(tmp_path, 1)]
@@ -55,11 +67,11 @@ def test_a_commit_writes_every_disk_and_leaves_no_trace(
 ) -> None:
     report = RecordingReporter()
     write_journal(tmp_path, disks)
-    assert mark_of(Path(disks[0].final_path)).is_symlink()
+    assert all(mark_of(Path(disk.final_path)) for disk in disks)
     finish_commit(tmp_path, report)
     assert [is_converted(disk) for disk in disks] == [True, True]
     assert not journal_of(tmp_path).exists()
-    assert list(tmp_path.glob("*.v2vweb-commit")) == []
+    assert list(marks_folder().iterdir()) == []
 
 
 def test_without_a_journal_nothing_was_begun(tmp_path: Path, disks: list[TargetDisk]) -> None:
@@ -89,15 +101,118 @@ def test_a_disk_half_written_is_finished(tmp_path: Path, disks: list[TargetDisk]
     assert is_converted(disks[0])
 
 
-def test_a_mark_whose_journal_never_came_is_removed(
-    tmp_path: Path, disks: list[TargetDisk]
+@pytest.mark.parametrize("lost", ["journal", "folder", "entry", "owner"])
+def test_a_disk_whose_journal_was_lost_is_named(
+    tmp_path: Path, disks: list[TargetDisk], lost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed after the mark and before the journal: nothing was begun."""
+    """It is written by half; the worst would be to take it for one that nothing was begun with."""
+    work, path = tmp_path / "work", Path(disks[0].final_path)
+    work.mkdir()
+    write_journal(work, disks)
+    if lost == "journal":
+        journal_of(work).unlink()
+    elif lost == "folder":
+        shutil.rmtree(work)
+    elif lost == "entry":
+        journal_of(work).write_text('{"disks": []}')
+    else:  # someone else has made a folder of that name
+        monkeypatch.setattr("conversions.pipeline.commit.is_own_folder", lambda _folder: False)
+    for _again in range(2):
+        with pytest.raises(TargetError) as caught, locked([path], RecordingReporter()):
+            pass
+        assert caught.value.code == "E-HALF-WRITTEN"
+        assert str(path) in caught.value.message
+    mark = mark_of(path)
+    assert mark
+    assert str(mark.path) in caught.value.remedy
+    assert not is_converted(disks[0])
+
+
+def test_the_journal_is_there_before_the_marks(
+    tmp_path: Path, disks: list[TargetDisk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a mark cannot be set nothing was begun, and nothing is committed later."""
+    seen = []
+
+    def broken(paths: list[Path], journal: Path) -> None:
+        seen.append(journal.exists())
+        set_marks(paths[:1], journal)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("conversions.pipeline.commit.set_marks", broken)
+    with pytest.raises(HostError, match=r"No space left.*They are unchanged"):
+        write_journal(tmp_path, disks)
+    assert seen == [True]
+    assert list(marks_folder().iterdir()) == []
+    assert not keep_if_begun(tmp_path, RecordingReporter())
+    assert not is_converted(disks[0])
+
+
+def test_a_mark_is_found_by_every_name_of_the_disk(tmp_path: Path, disks: list[TargetDisk]) -> None:
     write_journal(tmp_path, disks)
-    journal_of(tmp_path).unlink()
+    link, twin = tmp_path / "link", tmp_path / "twin"
+    link.symlink_to(disks[0].final_path)
+    twin.hardlink_to(disks[0].final_path)
+    assert mark_of(link) == mark_of(twin) == mark_of(Path(disks[0].final_path)) is not None
+    assert mark_of(Path(disks[0].overlay.path)) is None
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_a_block_device_is_known_by_what_stays_after_a_restart(
+    tmp_path: Path, disks: list[TargetDisk], exchanged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/dev/sda may be another device then; nothing is written into that."""
+    by_id = tmp_path / "by-id"
+    by_id.mkdir()
+    monkeypatch.setattr(marks, "BY_ID", by_id)
+    path, other = (Path(disk.final_path) for disk in disks)
+    (by_id / "wwn-1").symlink_to(path)
+    write_journal(tmp_path, disks[:1])
+    if not exchanged:
+        finish_commit(tmp_path, RecordingReporter())
+        assert is_converted(disks[0])
+        return
+    was = path.rename(tmp_path / "was-sda")
+    other.rename(path)
+    (by_id / "wwn-1").unlink()
+    (by_id / "wwn-1").symlink_to(was)
+    (by_id / "wwn-2").symlink_to(path)
+    assert mark_of(path) is None
+    assert mark_of(was) is not None
+    with pytest.raises(TargetError, match="another device"), locked([was], RecordingReporter()):
+        pass
+    assert path.read_bytes() == b"a" * 4 * MIB
+
+
+def test_nothing_beside_a_disk_leads_to_a_journal(tmp_path: Path, disks: list[TargetDisk]) -> None:
+    """Whoever may write there could make it commit into whatever the engine may write."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    entries = [{"overlay": disks[1].overlay.path, "disk": disks[1].final_path, "ids": []}]
+    journal_of(theirs).write_text(json.dumps({"disks": entries}))
+    mark = Path(f"{disks[0].final_path}.v2vweb-commit")
+    mark.symlink_to(journal_of(theirs))
     with locked([Path(disks[0].final_path)], RecordingReporter()):
-        assert not is_converted(disks[0])
-    assert not mark_of(Path(disks[0].final_path)).is_symlink()
+        assert not is_converted(disks[1])
+
+
+@pytest.mark.parametrize("case", ["file", "foreign", "homeless"])
+def test_where_marks_cannot_be_kept_nothing_begins(
+    disks: list[TargetDisk], state: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.rmdir()
+    if case == "file":
+        state.touch()
+    elif case == "foreign":
+        monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    else:
+        monkeypatch.delenv("XDG_STATE_HOME")
+        monkeypatch.setattr(os, "geteuid", lambda: 2**31 - 3)
+    path = Path(disks[0].final_path)
+    with pytest.raises(HostError) as caught, locked([path], RecordingReporter()):
+        pass
+    assert "XDG_STATE_HOME" in caught.value.remedy
+    assert mark_of(path) is None
 
 
 def test_a_second_job_is_refused(disks: list[TargetDisk]) -> None:
