@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from conversions.pipeline.errors import HostError
+from conversions.pipeline.errors import HostError, TargetError
 from conversions.pipeline.host_files import fsync_path
 
 BY_ID = Path("/dev/disk/by-id")
@@ -119,3 +119,16 @@ def remove_marks(disks: Iterable[Path]) -> None:
         _path_for(disk).unlink(missing_ok=True)
     if marks_folder().exists():
         fsync_path(marks_folder())
+
+
+def refuse_half_written(files: Iterable[Path]) -> None:
+    """Raise TargetError for a disk that a commit is writing into, or that one left by half."""
+    for file in files:
+        if mark_of(file):
+            raise TargetError(
+                f"{file} is written by half: a conversion in place is writing into it, or was cut "
+                "off in that.",
+                remedy="Wait where it goes on. Where it was cut off, the next start of the worker "
+                "or of that conversion in place finishes it.",
+                code=HALF_WRITTEN,
+            )

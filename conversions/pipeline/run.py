@@ -55,7 +55,6 @@ def convert(job: Job, report: Reporter) -> None:
         with report.step(Step.SOURCE):
             servers = stack.enter_context(Servers(work, lambda line: report.log(Level.DEBUG, line)))
             source = open_source(job, work, report, servers)
-            before = fingerprint(source, job.source.location)
         with report.step(Step.OVERLAYS):
             overlays = create_overlays(source, work, report, direct=job.direct)
         targets: Targets | None = None
@@ -65,6 +64,8 @@ def convert(job: Job, report: Reporter) -> None:
         else:
             report.skip(Step.TARGETS, f"{job.mode} mode: nothing is written")
         with report.step(Step.HANDLE):
+            # Only now: preparing the target may have finished a commit into the source's disks.
+            before = fingerprint(source, job.source.location)
             appliance = Appliance(job, overlays, report, read_only=not changing)
             stack.callback(appliance.kill)
         with report.step(Step.LAUNCH):

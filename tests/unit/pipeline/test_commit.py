@@ -8,11 +8,13 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from conversions.pipeline import marks
+from conversions.pipeline import marks, stop
 from conversions.pipeline.commit import (
     finish_commit,
     journal_of,
@@ -21,9 +23,14 @@ from conversions.pipeline.commit import (
     write_journal,
 )
 from conversions.pipeline.errors import HostError, TargetError
+from conversions.pipeline.job import Input, Job, Mode, Target
 from conversions.pipeline.marks import make_marks_folder, mark_of, marks_folder, set_marks
 from conversions.pipeline.report import RecordingReporter
+from conversions.pipeline.run import convert
+from conversions.pipeline.source import open_source
 from conversions.pipeline.types import Overlay, TargetDisk
+from inventory.sources.nbdkit import Servers
+from tests.unit.pipeline.guestless import without_appliance
 
 MIB = 1 << 20
 
@@ -236,3 +243,59 @@ def test_a_commit_that_cannot_be_finished_keeps_what_it_needs(
     (tmp_path / "away").rename(disks[1].final_path)
     keep_if_begun(tmp_path, RecordingReporter())
     assert [is_converted(disk) for disk in disks] == [True, True]
+
+
+def in_place(tmp_path: Path, disk: TargetDisk, **values: Any) -> Job:
+    source = Input(kind="disk", location=disk.final_path, format="raw")
+    return Job(mode=Mode.IN_PLACE, source=source, work_dir=str(tmp_path / "run"), **values)
+
+
+def write_c(work: Path) -> None:
+    """Do what the conversion of a guest does: write a MiB of c's at the third."""
+    write = ["qemu-io", "-f", "qcow2", "-c", "write -P 0x63 2M 1M", str(work / "v2vovl-sda.qcow2")]
+    subprocess.run(write, check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def stoppable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next test be stopped again."""
+    monkeypatch.setattr(stop, "no_return", stop.check_stop)
+
+
+@pytest.mark.usefixtures("stoppable")
+def test_a_retry_finishes_what_was_cut_off_and_goes_on(
+    tmp_path: Path, disks: list[TargetDisk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it compares the disk with at the end is the disk as it is then."""
+    write_journal(tmp_path, disks)
+    without_appliance(monkeypatch, write_c)
+    convert(in_place(tmp_path, disks[0]), RecordingReporter())
+    assert (
+        Path(disks[0].final_path).read_bytes() == b"a" * MIB + b"b" * MIB + b"c" * MIB + b"a" * MIB
+    )
+    assert is_converted(disks[1])
+
+
+@pytest.mark.parametrize("mode", [Mode.COPY, Mode.INSPECT, Mode.REHEARSE])
+def test_nothing_else_reads_a_disk_written_by_half(
+    tmp_path: Path, disks: list[TargetDisk], mode: Mode
+) -> None:
+    target = Target(directory=str(tmp_path)) if mode is Mode.COPY else None
+    job = replace(in_place(tmp_path, disks[0]), mode=mode, target=target)
+    with Servers(tmp_path) as servers:
+        open_source(job, tmp_path, RecordingReporter(), servers)
+        write_journal(tmp_path, disks)
+        with pytest.raises(TargetError, match="written by half") as caught:
+            open_source(job, tmp_path, RecordingReporter(), servers)
+    assert caught.value.code == "E-HALF-WRITTEN"
+    assert disks[0].final_path in caught.value.message
+
+
+def test_nor_a_layer_above_it(tmp_path: Path, disks: list[TargetDisk]) -> None:
+    """Also in place: that finishes what was begun in the layer itself only."""
+    top = disks[0].overlay.path
+    source = Input(kind="disk", location=top, format="qcow2", disks_anywhere=True)
+    job = replace(in_place(tmp_path, disks[0]), source=source)
+    write_journal(tmp_path, disks)
+    with Servers(tmp_path) as servers, pytest.raises(TargetError, match="written by half"):
+        open_source(job, tmp_path, RecordingReporter(), servers)
