@@ -25,12 +25,14 @@ from conversions.pipeline.commit import (
 from conversions.pipeline.errors import HostError, TargetError
 from conversions.pipeline.job import Input, Job, Mode, Target
 from conversions.pipeline.marks import make_marks_folder, mark_of, marks_folder, set_marks
+from conversions.pipeline.outputs.in_place import InPlaceOutput
 from conversions.pipeline.report import RecordingReporter
 from conversions.pipeline.run import convert
 from conversions.pipeline.source import open_source
-from conversions.pipeline.types import Overlay, TargetDisk
+from conversions.pipeline.types import Overlay, TargetDisk, TargetMeta
 from inventory.sources.nbdkit import Servers
 from tests.unit.pipeline.guestless import without_appliance
+from tests.unit.pipeline.samples import make_meta
 
 MIB = 1 << 20
 
@@ -299,3 +301,35 @@ def test_nor_a_layer_above_it(tmp_path: Path, disks: list[TargetDisk]) -> None:
     write_journal(tmp_path, disks)
     with Servers(tmp_path) as servers, pytest.raises(TargetError, match="written by half"):
         open_source(job, tmp_path, RecordingReporter(), servers)
+
+
+@pytest.mark.usefixtures("stoppable")
+def test_the_definition_is_reported_before_the_disks_are_written(
+    tmp_path: Path, disks: list[TargetDisk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash in that would take it along, and what was written is finished without it."""
+
+    def crash(*_args: object, **_options: object) -> None:
+        raise SystemExit
+
+    report = RecordingReporter()
+    without_appliance(monkeypatch, write_c)
+    monkeypatch.setattr("conversions.pipeline.outputs.in_place.finish_commit", crash)
+    with pytest.raises(SystemExit):
+        convert(in_place(tmp_path, disks[0]), report)
+    assert disks[0].final_path in report.data("libvirt_xml")["xml"]
+
+
+def test_a_host_that_cannot_be_asked_for_a_definition_is_known_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Input(kind="libvirt", location="web", connection="test:///default")
+    job = Job(mode=Mode.IN_PLACE, source=source, define=True)
+    output = InPlaceOutput(job, tmp_path, RecordingReporter())
+
+    def silent(uri: str, _meta: TargetMeta) -> None:
+        raise TargetError(f"{uri} does not answer.")
+
+    monkeypatch.setattr("conversions.pipeline.outputs.in_place.host_facts", silent)
+    with pytest.raises(TargetError, match="test:///default does not answer"):
+        output.check(make_meta())
