@@ -116,8 +116,7 @@ class InPlaceOutput:
         if self._job.direct:
             report.log(Level.INFO, "Nothing to copy: the disks were changed directly.")
             return
-        for disk in disks:
-            check_room(disk)
+        check_room(disks)
         totals = {d.overlay.path: data_bytes(d.overlay.path, report, max_depth=0) for d in disks}
         meters = {d.overlay.path: CopyProgress(d.overlay.sd, totals[d.overlay.path], report)
                   for d in disks}  # fmt: skip
@@ -181,18 +180,25 @@ def refuse_open(disk: TargetDisk, report: Reporter) -> None:
         ) from error
 
 
-def check_room(disk: TargetDisk) -> None:
-    """Raise TargetError when the disk could not grow by all that the overlay holds."""
-    path = Path(disk.final_path)
-    if path.is_block_device():
-        return
-    growth = allocated(Path(disk.overlay.path))
-    stats = os.statvfs(path.parent)
-    free = stats.f_bavail * stats.f_frsize
-    if free < growth + _RESERVE_BYTES:
-        raise TargetError(
-            f"{path} cannot be changed: it may grow by {human(growth)}, and {human(free)} is free "
-            f"in {path.parent} ({human(_RESERVE_BYTES)} of it kept in reserve).",
-            remedy="Free some space there. Without any, --in-place=direct changes the disk itself, "
-            "which nothing can undo.",
-        )
+def check_room(disks: Sequence[TargetDisk]) -> None:
+    """Raise TargetError when disks could not grow by all that their overlays hold together.
+
+    They share the room of their file system; a block device does not grow.
+    """
+    shared: dict[int, list[TargetDisk]] = {}
+    for disk in disks:
+        if not (path := Path(disk.final_path)).is_block_device():
+            shared.setdefault(path.stat().st_dev, []).append(disk)
+    for group in shared.values():
+        growth = sum(allocated(Path(disk.overlay.path)) for disk in group)
+        folder = Path(group[0].final_path).resolve().parent
+        stats = os.statvfs(folder)
+        free = stats.f_bavail * stats.f_frsize
+        if free < growth + _RESERVE_BYTES:
+            raise TargetError(
+                f"{', '.join(disk.final_path for disk in group)} cannot be changed: that may take "
+                f"{human(growth)} more, and {human(free)} is free in {folder} "
+                f"({human(_RESERVE_BYTES)} of it kept in reserve).",
+                remedy="Free some space there. Without any, --in-place=direct changes the disk "
+                "itself, which nothing can undo.",
+            )

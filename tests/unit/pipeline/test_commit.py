@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from conversions.pipeline.commit import (
 from conversions.pipeline.errors import HostError, TargetError
 from conversions.pipeline.job import Input, Job, Mode, Target
 from conversions.pipeline.marks import make_marks_folder, mark_of, marks_folder, set_marks
-from conversions.pipeline.outputs.in_place import InPlaceOutput
+from conversions.pipeline.outputs.in_place import InPlaceOutput, check_room
 from conversions.pipeline.report import RecordingReporter
 from conversions.pipeline.run import convert
 from conversions.pipeline.source import open_source
@@ -333,3 +334,20 @@ def test_a_host_that_cannot_be_asked_for_a_definition_is_known_before(
     monkeypatch.setattr("conversions.pipeline.outputs.in_place.host_facts", silent)
     with pytest.raises(TargetError, match="test:///default does not answer"):
         output.check(make_meta())
+
+
+@pytest.mark.parametrize(("free_mib", "fits"), [(1000, False), (1500, True)])
+def test_disks_of_one_file_system_share_its_room(
+    disks: list[TargetDisk], monkeypatch: pytest.MonkeyPatch, free_mib: int, fits: bool
+) -> None:
+    """Two overlays of 600 MiB each, and 256 MiB in reserve."""
+    room = SimpleNamespace(f_bavail=free_mib, f_frsize=MIB)
+    monkeypatch.setattr(os, "statvfs", lambda _path: room)
+    monkeypatch.setattr("conversions.pipeline.outputs.in_place.allocated", lambda _path: 600 * MIB)
+    if fits:
+        check_room(disks)
+        return
+    with pytest.raises(TargetError) as caught:
+        check_room(disks)
+    assert all(disk.final_path in caught.value.message for disk in disks)
+    assert "1.2 GiB" in caught.value.message
