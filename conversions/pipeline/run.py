@@ -120,7 +120,9 @@ def convert(job: Job, report: Reporter) -> None:
         with report.step(Step.CLOSE):
             if changing and job.fsck and not has_old_counters(guest):
                 g.umount_all()
-                check_filesystems(g, filesystems, when="after", strict=False, report=report)
+                # What is damaged never gets into the source's own disks.
+                strict = job.mode is Mode.IN_PLACE and not job.direct
+                check_filesystems(g, filesystems, when="after", strict=strict, report=report)
             appliance.shutdown()
             converted = Converted(
                 source=source, before=before, overlays=overlays, estimates=estimates, guest=guest,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from conversions.pipeline import marks, stop
+from conversions.pipeline import fsck, marks, stop
 from conversions.pipeline.commit import (
     finish_commit,
     journal_of,
@@ -23,7 +23,7 @@ from conversions.pipeline.commit import (
     locked,
     write_journal,
 )
-from conversions.pipeline.errors import HostError, TargetError
+from conversions.pipeline.errors import GuestError, HostError, TargetError
 from conversions.pipeline.job import Input, Job, Mode, Target
 from conversions.pipeline.marks import make_marks_folder, mark_of, marks_folder, set_marks
 from conversions.pipeline.outputs.in_place import InPlaceOutput, check_room
@@ -334,6 +334,33 @@ def test_a_host_that_cannot_be_asked_for_a_definition_is_known_before(
     monkeypatch.setattr("conversions.pipeline.outputs.in_place.host_facts", silent)
     with pytest.raises(TargetError, match="test:///default does not answer"):
         output.check(make_meta())
+
+
+@pytest.fixture
+def damaging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conversion whose check finds the filesystem whole before, and damaged after."""
+    found = iter([(0, ""), (4, "bad block")])
+    monkeypatch.setattr(fsck, "run_in_appliance", lambda *_args: next(found))
+    monkeypatch.setattr(fsck, "kernel_name", lambda _g, device: device)
+    without_appliance(monkeypatch, write_c, check_filesystems=fsck.check_filesystems)
+
+
+@pytest.mark.usefixtures("damaging", "stoppable")
+def test_damage_found_after_the_conversion_stays_out_of_the_disks(
+    tmp_path: Path, disks: list[TargetDisk]
+) -> None:
+    """M-9."""
+    with pytest.raises(GuestError, match="damaged: bad block"):
+        convert(in_place(tmp_path, disks[0]), RecordingReporter())
+    assert Path(disks[0].final_path).read_bytes() == b"a" * 4 * MIB
+
+
+@pytest.mark.usefixtures("damaging")
+def test_in_a_copy_it_is_a_warning(tmp_path: Path, disks: list[TargetDisk]) -> None:
+    report = RecordingReporter()
+    convert(replace(in_place(tmp_path, disks[0]), mode=Mode.REHEARSE), report)
+    assert [c["clean"] for c in report.data("fsck")] == [False]
+    assert any("bad block" in e["text"] for e in report.of("log") if e["level"] == "warning")
 
 
 @pytest.mark.parametrize(("free_mib", "fits"), [(1000, False), (1500, True)])
