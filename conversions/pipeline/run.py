@@ -68,6 +68,8 @@ def convert(job: Job, report: Reporter) -> None:
             before = fingerprint(source, job.source.location)
             appliance = Appliance(job, overlays, report, read_only=not changing)
             stack.callback(appliance.kill)
+        if job.direct:  # the appliance itself writes: to RAID arrays, journals, at every mount
+            stack.enter_context(changing_disks(overlays, report))
         with report.step(Step.LAUNCH):
             g = appliance.launch()
         with report.step(Step.INSPECTION):
@@ -96,8 +98,6 @@ def convert(job: Job, report: Reporter) -> None:
                     g = appliance.launch(overlays)
                     unlock(g, job.keys, read_only=False, report=report)
                     mount_guest(g, guest.mountpoints, read_only=False, report=report)
-        if job.direct:
-            stack.enter_context(changing_disks(overlays, report))
         with report.step(Step.CONVERSION):
             context = Context(
                 g=g, guest=guest, source=source, job=job, report=report, work=work, change=changing,
