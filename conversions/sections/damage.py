@@ -12,14 +12,16 @@ from inventory.models import SourceVM
 
 
 def damaging_run(vm: SourceVM) -> Conversion | None:
-    """Return the newest run when it changed the disks directly and did not end well.
+    """Return the newest run when it was changing the disks as it ended, or left them by half.
 
-    Whatever was started after it was started with the word of a person that they were put back.
+    The engine itself knows of the latter on the host of that run only.  Whatever was started after
+    it was started with the word of a person that they were put back.
     """
     run = vm.conversions.order_by("-pk").first()
     if run is None or run.mode != Mode.IN_PLACE or run.is_active or run.is_success:
         return None
-    return run if run.reports.get("commit", {}).get("state") == "direct" else None
+    state = run.reports.get("commit", {}).get("state")
+    return run if state in ("direct", "begun", "unfinished") else None
 
 
 class DamageSection(Section):
@@ -27,8 +29,9 @@ class DamageSection(Section):
 
     title = gettext_lazy("Disks that may be damaged")
     hint = gettext_lazy(
-        "A conversion in place was changing the disks of this machine directly when it ended. "
-        "Their state is unknown, possibly corrupt."
+        "A conversion in place was changing the disks of this machine when it ended. Their state "
+        "is unknown, possibly corrupt. Where it had an overlay, the next start of its worker "
+        "finishes it, and this question is gone."
     )
     optional = False
 
