@@ -34,6 +34,12 @@ def direct_backend() -> None:
     os.environ["LIBGUESTFS_BACKEND"] = "direct"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_state(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the marks on disks that are changed in place out of the home folder."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture(scope="session")
 def build_sample() -> Callable[..., Path]:
     """Build a sample guest's OVA (minutes), or take it from an earlier run of the same builder."""

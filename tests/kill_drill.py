@@ -321,7 +321,10 @@ def main() -> None:
     var = Path(tempfile.mkdtemp(prefix="v2vweb-", dir="/var/tmp"))
     ova = var / "drill.ova"
     subprocess.run(["cp", "--reflink=auto", str(options.ova), str(ova)], check=True)
-    settings = {"V2VWEB_ENGINE_PYTHON": str(stand_in(var, "tests.slow_engine"))}
+    settings = {
+        "V2VWEB_ENGINE_PYTHON": str(stand_in(var, "tests.slow_engine")),
+        "XDG_STATE_HOME": str(var / "state"),
+    }
     console = Console(var=var, log=var / "server.log", settings=settings)
     os.environ.update(console.environment)
     console.start()

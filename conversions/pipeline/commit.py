@@ -1,8 +1,9 @@
 """Committing overlays into the disks below them, all or nothing.
 
-All changes wait in overlays.  When every step has succeeded a journal is written, and only then are
-the overlays committed into the disks.  Until the journal is there a disk is bit for bit as it was;
-from then on a crash is mended by committing again, which gives the same: `finish_commit`.
+All changes wait in overlays.  When every step has succeeded a journal is written, then the disks
+are marked, and only then are the overlays committed into them.  Until the journal is there a disk
+is bit for bit as it was; from then on a crash is mended by committing again, which gives the same:
+`finish_commit`.  A disk with a mark whose journal is gone is written by half, for good.
 """
 
 from __future__ import annotations
@@ -14,28 +15,34 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from conversions.pipeline.commands import run
 from conversions.pipeline.errors import ConversionError, HostError, TargetError
 from conversions.pipeline.host_files import fsync_path
+from conversions.pipeline.marks import (
+    HALF_WRITTEN,
+    Mark,
+    ids_of,
+    is_own_folder,
+    make_marks_folder,
+    mark_of,
+    remove_marks,
+    set_marks,
+)
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.types import TargetDisk
 
 JOURNAL = "commit.json"
-MARK_SUFFIX = ".v2vweb-commit"
-
-
-def mark_of(disk: Path) -> Path:
-    """Return the link beside a disk that leads to the journal of its commit."""
-    return disk.with_name(disk.name + MARK_SUFFIX)
 
 
 @contextmanager
 def locked(disks: Sequence[Path], report: Reporter) -> Iterator[None]:
     """Hold the disks against a second job, and refuse those a machine has open.
 
-    Finishes a commit that was cut off first.  Raises TargetError.
+    Finishes a commit that was cut off first.  Raises CommandError, HostError, TargetError.
     """
+    make_marks_folder()
     with ExitStack() as stack:
         for disk in disks:
             descriptor = os.open(disk, os.O_RDONLY | os.O_CLOEXEC)
@@ -54,14 +61,24 @@ def locked(disks: Sequence[Path], report: Reporter) -> Iterator[None]:
                     remedy="Give the user of the engine the right to write it, or copy instead.",
                 )
         for disk in disks:
-            mark = mark_of(disk)
-            if mark.is_symlink():
-                report.log(
-                    Level.WARNING, f"An earlier conversion of {disk} was cut off; it is finished."
-                )
-                finish_commit(mark.readlink().parent, report)
-                mark.unlink(missing_ok=True)
+            if mark := mark_of(disk):
+                _finish_marked(disk, mark, report)
         yield
+
+
+def _finish_marked(disk: Path, mark: Mark, report: Reporter) -> None:
+    work = mark.journal.parent
+    # Where the folder was deleted, another user may have made one of the same name.
+    entries = _entries(work) if is_own_folder(work) else []
+    if mark.disk not in [entry["disk"] for entry in entries]:
+        raise TargetError(
+            f"{disk} is written by half: a conversion in place was cut off in that, and "
+            f"{mark.journal}, by which it could be finished, is gone.",
+            remedy=f"Put the disk back from a backup, then remove {mark.path}.",
+            code=HALF_WRITTEN,
+        )
+    report.log(Level.WARNING, f"An earlier conversion of {disk} was cut off; it is finished.")
+    finish_commit(work, report)
 
 
 def journal_of(work: Path) -> Path:
@@ -69,21 +86,42 @@ def journal_of(work: Path) -> Path:
     return work / JOURNAL
 
 
+def _entries(work: Path) -> list[Mapping[str, Any]]:
+    """Return the entries of a work folder's journal; none where nothing was begun."""
+    journal = journal_of(work)
+    entries: list[Mapping[str, Any]] = []
+    if journal.exists():
+        entries = json.loads(journal.read_text())["disks"]
+    return entries
+
+
 def write_journal(work: Path, disks: Sequence[TargetDisk]) -> None:
-    """Write down what is to be committed, and mark the disks; from here on it will be."""
-    entries = [{"overlay": d.overlay.path, "disk": d.final_path} for d in disks]
-    for entry in entries:
-        fsync_path(Path(entry["overlay"]))
-    part = work / f"{JOURNAL}.part"
-    part.write_text(json.dumps({"disks": entries}))
-    fsync_path(part)
-    for disk in disks:
-        mark = mark_of(Path(disk.final_path))
-        mark.unlink(missing_ok=True)
-        mark.symlink_to(journal_of(work))
-        fsync_path(mark.parent)
-    part.rename(journal_of(work))
-    fsync_path(work)
+    """Write down what is to be committed, and mark the disks; from here on it will be.
+
+    Raises HostError; then nothing will be.
+    """
+    paths = [Path(disk.final_path) for disk in disks]
+    entries = [
+        {"overlay": disk.overlay.path, "disk": str(path), "ids": ids_of(path)}
+        for disk, path in zip(disks, paths, strict=True)
+    ]
+    part, journal = work / f"{JOURNAL}.part", journal_of(work)
+    try:
+        for disk in disks:
+            fsync_path(Path(disk.overlay.path))
+        part.write_text(json.dumps({"disks": entries}))
+        fsync_path(part)
+        part.rename(journal)
+        fsync_path(work)
+        # After the journal: a mark without one tells that it was lost, never that it was to come.
+        set_marks(paths, journal)
+    except OSError as error:
+        remove_marks(paths)
+        journal.unlink(missing_ok=True)
+        raise HostError(
+            f"That the disks are to be changed could not be noted: {error}. They are unchanged.",
+            remedy="See that the file systems of the work folder and of the home folder have room.",
+        ) from error
 
 
 def finish_commit(
@@ -94,22 +132,31 @@ def finish_commit(
 ) -> None:
     """Commit what the journal of a work folder names; without one nothing was begun.
 
-    Doing it twice gives the same.  Raises CommandError; the journal stays then.
+    Doing it twice gives the same.  Raises CommandError, TargetError; the journal stays then.
     """
-    journal = journal_of(work)
-    if journal.exists():
-        entries: list[Mapping[str, str]] = json.loads(journal.read_text())["disks"]
-        for entry in entries:
-            overlay, disk = entry["overlay"], Path(entry["disk"])
-            # -d: the overlay stays whole until all are done.
-            command = ["qemu-img", "commit", "-p", "-d", "-f", "qcow2", "-t", "writeback", overlay]
-            run(command, report, on_output=partial(progress, overlay))
-            fsync_path(disk)
-            report.log(Level.INFO, f"{disk} is converted.")
-        for entry in entries:
-            mark = mark_of(Path(entry["disk"]))
-            mark.unlink(missing_ok=True)
-        journal.unlink()
+    entries = _entries(work)
+    if not entries:
+        return
+    for entry in entries:
+        _refuse_exchanged(Path(entry["disk"]), entry["ids"])
+    for entry in entries:
+        overlay, disk = entry["overlay"], Path(entry["disk"])
+        # -d: the overlay stays whole until all are done.
+        command = ["qemu-img", "commit", "-p", "-d", "-f", "qcow2", "-t", "writeback", overlay]
+        run(command, report, on_output=partial(progress, overlay))
+        fsync_path(disk)
+        report.log(Level.INFO, f"{disk} is converted.")
+    remove_marks(Path(entry["disk"]) for entry in entries)
+    journal_of(work).unlink()
+
+
+def _refuse_exchanged(disk: Path, ids: Sequence[str]) -> None:
+    """Refuse to go on at a name that another device has got since."""
+    if ids and set(ids).isdisjoint(ids_of(disk)):
+        raise TargetError(
+            f"{disk} is another device now than the one whose conversion was begun ({ids[0]}).",
+            remedy=f"See that {disk} leads to that one again, and start once more.",
+        )
 
 
 def keep_if_begun(work: Path, report: Reporter) -> bool:

@@ -17,6 +17,11 @@ _CHECKS = {
     "xfs": "xfs_repair -n -P {} 2>&1",
 }
 _TAIL_LINES = 5
+_REMEDIES = {
+    "before": "Repair it in the machine on its source (fsck), and convert it again.",
+    "after": "It was whole before the conversion. Convert again; if this comes back, the log tells "
+    "what was changed in it.",
+}
 
 
 def check_filesystems(
@@ -51,7 +56,7 @@ def check_filesystems(
             report.report("fsck", results)
             raise GuestError(
                 message,
-                remedy="Repair it in the machine on its source (fsck), and convert it again.",
+                remedy=_REMEDIES[when],
                 code="E-FSCK",
             )
         report.log(Level.WARNING, message)

@@ -55,7 +55,6 @@ def convert(job: Job, report: Reporter) -> None:
         with report.step(Step.SOURCE):
             servers = stack.enter_context(Servers(work, lambda line: report.log(Level.DEBUG, line)))
             source = open_source(job, work, report, servers)
-            before = fingerprint(source, job.source.location)
         with report.step(Step.OVERLAYS):
             overlays = create_overlays(source, work, report, direct=job.direct)
         targets: Targets | None = None
@@ -65,8 +64,12 @@ def convert(job: Job, report: Reporter) -> None:
         else:
             report.skip(Step.TARGETS, f"{job.mode} mode: nothing is written")
         with report.step(Step.HANDLE):
+            # Only now: preparing the target may have finished a commit into the source's disks.
+            before = fingerprint(source, job.source.location)
             appliance = Appliance(job, overlays, report, read_only=not changing)
             stack.callback(appliance.kill)
+        if job.direct:  # the appliance itself writes: to RAID arrays, journals, at every mount
+            stack.enter_context(changing_disks(overlays, report))
         with report.step(Step.LAUNCH):
             g = appliance.launch()
         with report.step(Step.INSPECTION):
@@ -95,8 +98,6 @@ def convert(job: Job, report: Reporter) -> None:
                     g = appliance.launch(overlays)
                     unlock(g, job.keys, read_only=False, report=report)
                     mount_guest(g, guest.mountpoints, read_only=False, report=report)
-        if job.direct:
-            stack.enter_context(changing_disks(overlays, report))
         with report.step(Step.CONVERSION):
             context = Context(
                 g=g, guest=guest, source=source, job=job, report=report, work=work, change=changing,
@@ -119,7 +120,9 @@ def convert(job: Job, report: Reporter) -> None:
         with report.step(Step.CLOSE):
             if changing and job.fsck and not has_old_counters(guest):
                 g.umount_all()
-                check_filesystems(g, filesystems, when="after", strict=False, report=report)
+                # What is damaged never gets into the source's own disks.
+                strict = job.mode is Mode.IN_PLACE and not job.direct
+                check_filesystems(g, filesystems, when="after", strict=strict, report=report)
             appliance.shutdown()
             converted = Converted(
                 source=source, before=before, overlays=overlays, estimates=estimates, guest=guest,

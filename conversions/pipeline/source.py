@@ -9,6 +9,7 @@ from pathlib import Path
 
 from conversions.pipeline.errors import TargetError
 from conversions.pipeline.job import Input, Job, Mode
+from conversions.pipeline.marks import refuse_half_written
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
 from conversions.pipeline.stop import check_stop
@@ -57,8 +58,12 @@ def open_source(job: Job, work: Path, report: Reporter, servers: Servers) -> Sou
     reader = reader_of(job.source, work, lambda text: report.log(Level.WARNING, text))
     report.log(Level.INFO, f"Source: {reader.describe()}")
     source = reader.read()
+    local = [disk for disk in source.disks if not disk.remote]
+    refuse_half_written(Path(name) for disk in local for name in disk.other_files)
     if job.mode is Mode.IN_PLACE:
         _refuse_split(source)
+    else:  # in place what was begun is finished first
+        refuse_half_written(Path(disk.path) for disk in local)
     if job.verify_digests:
         digests = reader.verify(_announced(report))
         for digest in (d for d in digests if d["status"] == "computed"):

@@ -15,11 +15,14 @@ from inventory.models import SourceVM
 
 
 def damaging_run(vm: SourceVM) -> Conversion | None:
-    """Return the newest run that changed the disks directly and did not end well.
+    """Return the newest run in place that left disks changed directly, or by half, as it ended.
 
-    None when a later one was started with the word of a person that they were put back.
+    The engine itself knows of the latter on the host of that run only.  None when a later one was
+    started with the word of a person that they were put back.
     """
-    damaging = vm.conversions.filter(mode=Mode.IN_PLACE, reports__commit__state="direct")
+    damaging = vm.conversions.filter(
+        mode=Mode.IN_PLACE, reports__commit__state__in=["direct", "begun", "unfinished"]
+    )
     ended = damaging.exclude(status__in=[*Conversion.ACTIVE, *Conversion.SUCCESS])
     run = ended.order_by("-pk").first()
     if run is None or vm.conversions.filter(pk__gt=run.pk, reports__has_key="restored").exists():
@@ -37,8 +40,9 @@ class DamageSection(Section):
 
     title = gettext_lazy("Disks that may be damaged")
     hint = gettext_lazy(
-        "A conversion in place was changing the disks of this machine directly when it ended. "
-        "Their state is unknown, possibly corrupt."
+        "A conversion in place was changing the disks of this machine when it ended. Their state "
+        "is unknown, possibly corrupt. Where it had an overlay, the next start of its worker "
+        "finishes it, and this question is gone."
     )
     optional = False
 

@@ -71,7 +71,11 @@ def start(repository: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[st
             cwd=repository,
             stdout=subprocess.PIPE,
             text=True,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "VIRT_V2V_TMPDIR": str(work)},
+            env={
+                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+                "VIRT_V2V_TMPDIR": str(work),
+                "XDG_STATE_HOME": str(work.parent / "state"),
+            },
         )
 
     return run
@@ -99,7 +103,7 @@ def test_a_disk_is_converted_where_it_lies(
     reports = {e["name"]: e["data"] for e in events if e["type"] == "report"}
     assert str(disk) in reports["libvirt_xml"]["xml"]
     assert reports["files"]["created"][0]["path"] == str(disk)
-    assert sorted(p.name for p in disk.parent.iterdir()) == ["disk.raw", "work"]
+    assert sorted(p.name for p in disk.parent.iterdir()) == ["disk.raw", "state", "work"]
     assert list((disk.parent / "work").iterdir()) == []
 
 
@@ -138,7 +142,7 @@ def test_without_an_overlay_a_disk_is_changed_directly(
     assert engine.returncode == 0, out[-3000:]
     assert is_converted(disk)
     assert "qcow2" not in out
-    assert sorted(p.name for p in disk.parent.iterdir()) == ["disk.raw", "work"]
+    assert sorted(p.name for p in disk.parent.iterdir()) == ["disk.raw", "state", "work"]
 
 
 @pytest.mark.rows("4-T101", "4-T103")

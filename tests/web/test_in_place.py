@@ -226,10 +226,13 @@ def test_a_failure_says_what_became_of_the_disks(
 
 
 @pytest.mark.rows("4-T104")
-def test_disks_that_may_be_damaged_are_not_used_before_they_are_put_back(admin: Client) -> None:
+@pytest.mark.parametrize("state", ["direct", "begun", "unfinished"])
+def test_disks_that_may_be_damaged_are_not_used_before_they_are_put_back(
+    admin: Client, state: str
+) -> None:
     vm = disk_vm()
-    confirm(admin, vm, direct="on")
-    Conversion.objects.update(status="failed", reports={"commit": {"state": "direct"}})
+    confirm(admin, vm)
+    Conversion.objects.update(status="failed", reports={"commit": {"state": state}})
     for page in ("convert-in-place/", "inspect/", "convert/"):
         assert "may be damaged" in admin.get(vm.get_absolute_url() + page).content.decode()
     assert confirm(admin, vm).status_code == 200
@@ -264,6 +267,13 @@ def test_a_retry_does_not_get_past_disks_that_may_be_damaged(
     Conversion.objects.update(status="failed")
     admin.post(f"{old.get_absolute_url()}retry/")
     assert Conversion.objects.filter(retry_of=old).exists()
+
+
+def test_disks_that_the_worker_has_finished_are_used(admin: Client) -> None:
+    vm = disk_vm()
+    confirm(admin, vm)
+    Conversion.objects.update(status="lost", reports={"commit": {"state": "finished"}})
+    assert "may be damaged" not in admin.get(f"{vm.get_absolute_url()}convert/").content.decode()
 
 
 @pytest.mark.parametrize(

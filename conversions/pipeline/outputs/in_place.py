@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from conversions.pipeline import stop
@@ -58,6 +59,7 @@ class InPlaceOutput:
         self._job = job
         self._work = work
         self._report = report
+        self._definition = ""
 
     def describe(self) -> str:
         """Return one line for messages."""
@@ -96,7 +98,16 @@ class InPlaceOutput:
         """Nothing yet: how much the disks grow is known once everything is changed."""
 
     def check(self, meta: TargetMeta) -> None:
-        """Nothing: the definition is offered, and libvirt judges it if it is to be used."""
+        """Report the definition before the disks are written: a crash in that takes it not along.
+
+        Raises TargetError where it is wanted and its host cannot be asked.
+        """
+        facts = None
+        if self._job.define:
+            facts = host_facts(self._uri, meta)
+            warn = partial(self._report.log, Level.WARNING)
+            self._definition = domain_xml(meta, facts, warn)
+        self._report.report("libvirt_xml", {"xml": public_xml(meta, facts)})
 
     def copy(self, targets: Targets, disks: Sequence[TargetDisk], options: CopyOptions) -> None:
         """Commit the overlays into the disks.  Raises TargetError before anything is written."""
@@ -105,8 +116,7 @@ class InPlaceOutput:
         if self._job.direct:
             report.log(Level.INFO, "Nothing to copy: the disks were changed directly.")
             return
-        for disk in disks:
-            check_room(disk)
+        check_room(disks)
         totals = {d.overlay.path: data_bytes(d.overlay.path, report, max_depth=0) for d in disks}
         meters = {d.overlay.path: CopyProgress(d.overlay.sd, totals[d.overlay.path], report)
                   for d in disks}  # fmt: skip
@@ -129,23 +139,22 @@ class InPlaceOutput:
         self._report.report("libvirt_xml", {"xml": public_xml(meta)})
 
     def write_metadata(self, targets: Targets, meta: TargetMeta) -> None:
-        """Offer the definition, and give it to the host if that is wanted."""
+        """Give the definition to the host if that is wanted."""
         del targets
         if not self._job.define:
-            self._report.report("libvirt_xml", {"xml": public_xml(meta)})
             self._report.log(
                 Level.INFO,
                 "The definition of the machine is unchanged; the one that suits the converted "
                 "guest is in the report.",
             )
             return
-        uri = self._job.source.connection or "qemu:///system"
-        facts = host_facts(uri, meta)
-        xml = domain_xml(meta, facts, lambda text: self._report.log(Level.WARNING, text))
-        self._report.report("libvirt_xml", {"xml": public_xml(meta, facts)})
-        define_domain(uri, xml, replacing=self._job.source.location)
-        self._report.log(Level.INFO, f"{meta.name} is defined anew on {uri}.")
-        self._report.report("metadata", [{"path": uri, "kind": "libvirt domain"}])
+        define_domain(self._uri, self._definition, replacing=self._job.source.location)
+        self._report.log(Level.INFO, f"{meta.name} is defined anew on {self._uri}.")
+        self._report.report("metadata", [{"path": self._uri, "kind": "libvirt domain"}])
+
+    @property
+    def _uri(self) -> str:
+        return self._job.source.connection or "qemu:///system"
 
 
 def host_facts(uri: str, meta: TargetMeta) -> DomainHost:
@@ -171,18 +180,25 @@ def refuse_open(disk: TargetDisk, report: Reporter) -> None:
         ) from error
 
 
-def check_room(disk: TargetDisk) -> None:
-    """Raise TargetError when the disk could not grow by all that the overlay holds."""
-    path = Path(disk.final_path)
-    if path.is_block_device():
-        return
-    growth = allocated(Path(disk.overlay.path))
-    stats = os.statvfs(path.parent)
-    free = stats.f_bavail * stats.f_frsize
-    if free < growth + _RESERVE_BYTES:
-        raise TargetError(
-            f"{path} cannot be changed: it may grow by {human(growth)}, and {human(free)} is free "
-            f"in {path.parent} ({human(_RESERVE_BYTES)} of it kept in reserve).",
-            remedy="Free some space there. Without any, --in-place=direct changes the disk itself, "
-            "which nothing can undo.",
-        )
+def check_room(disks: Sequence[TargetDisk]) -> None:
+    """Raise TargetError when disks could not grow by all that their overlays hold together.
+
+    They share the room of their file system; a block device does not grow.
+    """
+    shared: dict[int, list[TargetDisk]] = {}
+    for disk in disks:
+        if not (path := Path(disk.final_path)).is_block_device():
+            shared.setdefault(path.stat().st_dev, []).append(disk)
+    for group in shared.values():
+        growth = sum(allocated(Path(disk.overlay.path)) for disk in group)
+        folder = Path(group[0].final_path).resolve().parent
+        stats = os.statvfs(folder)
+        free = stats.f_bavail * stats.f_frsize
+        if free < growth + _RESERVE_BYTES:
+            raise TargetError(
+                f"{', '.join(disk.final_path for disk in group)} cannot be changed: that may take "
+                f"{human(growth)} more, and {human(free)} is free in {folder} "
+                f"({human(_RESERVE_BYTES)} of it kept in reserve).",
+                remedy="Free some space there. Without any, --in-place=direct changes the disk "
+                "itself, which nothing can undo.",
+            )

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from conversions.pipeline import stop
+from conversions.pipeline import run, stop
 from conversions.pipeline.cli import main
 from conversions.pipeline.direct import changing_disks
 from conversions.pipeline.errors import ConversionError, GuestError, JobError
 from conversions.pipeline.job import Input, Job, Mode
 from conversions.pipeline.overlay import create_overlays
 from conversions.pipeline.report import RecordingReporter
+from tests.unit.pipeline.guestless import NoAppliance, without_appliance
 from tests.unit.pipeline.samples import make_source, source_disk
 
 
@@ -50,6 +51,27 @@ def test_a_failure_names_the_disks(
     assert failure.value.message.startswith(f"{message} {disk} is unknown, possibly corrupt")
     assert failure.value.code == code
     assert list(tmp_path.iterdir()) == [disk]
+
+
+@pytest.mark.parametrize("at", ["launch", "unlock", "inspect_guest", "check_guest_space"])
+def test_the_disks_are_being_changed_as_soon_as_an_appliance_has_them(
+    tmp_path: Path, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts RAID arrays, replays journals and rebuilds a database before the conversion."""
+    disk = tmp_path / "a.raw"
+    disk.write_bytes(bytes(1 << 20))
+    report = RecordingReporter()
+
+    def broken(*_args: object, **_options: object) -> None:
+        assert report.data("commit") == {"state": "direct"}
+        raise GuestError("No system.", code="E-NO-ROOT")
+
+    without_appliance(monkeypatch, lambda _work: None)
+    monkeypatch.setattr(NoAppliance if at == "launch" else run, at, broken)
+    source = Input(kind="disk", location=str(disk), format="raw")
+    work = str(tmp_path / "work")
+    with pytest.raises(ConversionError, match=f"No system. The state of {disk} is unknown"):
+        run.convert(Job(mode=Mode.IN_PLACE, source=source, direct=True, work_dir=work), report)
 
 
 @pytest.mark.parametrize("option", ["--print-source", "--print-source=legacy"])
