@@ -139,6 +139,7 @@ def test_the_programs_that_are_listed_reach_the_job_whatever_the_drivers(
     admin.post(f"{vm.get_absolute_url()}inspect/")
     for drivers in ("", str(folder / "unpacked")):
         convert(admin, vm, "start", **{"windows-virtio_win": drivers})
+        Conversion.objects.update(status="done")
     chosen = [actions.job_of(run).windows.virt_tools for run in Conversion.objects.all()]
     assert chosen == [str(folder / place)] * 3
     admin.post("/drivers/remove/?name=rhsrvany.exe")
