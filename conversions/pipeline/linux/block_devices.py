@@ -25,7 +25,7 @@ _PREFIX = {
     Controller.VIRTIO_SCSI: "sd",
     Controller.VIRTIO_BLK: "vd",
 }
-_TARGET_PREFIX = {BlockBus.VIRTIO_BLK: "vd", BlockBus.VIRTIO_SCSI: "sd", BlockBus.IDE: "sd"}
+_TARGET_PREFIX = {BlockBus.VIRTIO_BLK: "vd", BlockBus.VIRTIO_SCSI: "sd"}
 _VALUE = re.compile(
     r"/dev/(?:(?P<disk>[a-z]+)(?P<part>\d*)|(?P<nvme>nvme\d+n1|cciss/c\d+d\d+)(?:p(?P<sub>\d+))?)"
 )
@@ -39,15 +39,20 @@ Rename = Callable[[str], str]
 
 
 def block_device_map(
-    disks: Sequence[SourceDisk], bus: BlockBus, *, ide_prefix: str = "sd"
+    disks: Sequence[SourceDisk],
+    bus: BlockBus,
+    *,
+    ide_prefix: str = "sd",
+    target_ide_prefix: str = "sd",
 ) -> dict[str, str]:
     """Return {old name: new name} for every disk, sorted by old name.
 
     Each controller counts its own disks, as the kernel does: one IDE and one SCSI disk are sda
     (or hda) and sda.  Disks of an unknown controller may have had any of the names.  xvd names
-    are added for every disk, since Xen shows both.
+    are added for every disk, since Xen shows both.  The prefixes are what the guest calls a disk
+    on the IDE bus of the source, and on that of the target.
     """
-    new = _TARGET_PREFIX[bus]
+    new = _TARGET_PREFIX.get(bus, target_ide_prefix)
     result: dict[str, str] = {}
     counts: dict[str, int] = {}
     for disk in disks:

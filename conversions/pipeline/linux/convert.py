@@ -84,11 +84,9 @@ class LinuxConverter:
             ensure_fallback_loader(c, files)
         adapt_aliases(c, files, kernel, block, net)
         keep_names(c, files, net)
-        finding = (
-            ensure_initramfs(c, files, family, kernel, block)
-            if block is not BlockBus.IDE
-            else f"kernel {kernel.version} has no virtio_blk"
-        )
+        finding = ensure_initramfs(c, files, family, kernel, block)
+        if block is BlockBus.IDE:
+            finding = f"kernel {kernel.version} has no virtio_blk; {finding}"
         firstboot = FirstBoot(files)
         if c.job.guest_agent:
             arrange_guest_agent(c, firstboot, family)

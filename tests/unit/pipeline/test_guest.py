@@ -10,9 +10,15 @@ from conversions.pipeline.errors import GuestError, InspectionError
 from conversions.pipeline.guestcaps import arch_min_version, has_virtio_1_0, machine_for
 from conversions.pipeline.inspection import choose_root
 from conversions.pipeline.linux import block_devices as bd
+from conversions.pipeline.linux.families import family_of
 from conversions.pipeline.linux.grub2 import find_entry, parse_menu
 from conversions.pipeline.linux.hypervisors import foreign_packages
-from conversions.pipeline.linux.initramfs import REQUIRED, added_modules, missing_drivers
+from conversions.pipeline.linux.initramfs import (
+    REQUIRED,
+    added_modules,
+    missing_drivers,
+    required_drivers,
+)
 from conversions.pipeline.linux.initramfs_tools import MARKER, with_modules
 from conversions.pipeline.linux.kernels import best_kernel, parse_modules
 from conversions.pipeline.linux.versions import version_key
@@ -291,12 +297,38 @@ def test_drivers_built_in_are_not_missed() -> None:
 
 
 def test_modules_are_added_to_initramfs_tools_once() -> None:
-    once = with_modules("mptspi\n# virtio_blk\n", added_modules(KERNEL))
+    once = with_modules("mptspi\n# virtio_blk\n", added_modules(KERNEL, ()))
     assert once.count(MARKER) == 1
     assert once.split("\n")[-5:] == [
         "virtio_ring", "virtio_blk", "virtio_scsi", "virtio_net", "",
     ]  # fmt: skip
-    assert with_modules(once, added_modules(KERNEL)) == once
+    assert with_modules(once, added_modules(KERNEL, ())) == once
+
+
+@pytest.mark.parametrize(
+    ("distro", "major", "modules", "required"),
+    [
+        ("rhel", 5, ("piix", "ide_disk", "ata_piix"), ("piix", "ide_disk")),
+        ("rhel", 5, ("ata_piix", "sd_mod"), ()),  # piix is built in
+        ("scientificlinux", 5, ("piix", "ahci", "sd_mod"), ("ahci", "sd_mod")),  # on q35
+        ("sles", 10, ("piix",), ("piix",)),
+        ("sles", 11, ("ata_piix", "ahci"), ("ata_piix",)),
+        ("debian", 12, ("ata_piix", "ahci", "sd_mod"), ("ahci", "sd_mod")),
+    ],
+)
+def test_drivers_of_an_ide_disk(
+    distro: str, major: int, modules: tuple[str, ...], required: tuple[str, ...]
+) -> None:
+    management = {"debian": ("deb", "apt"), "sles": ("rpm", "zypper")}.get(distro, ("rpm", "yum"))
+    guest = replace(
+        GUEST, distro=distro, major_version=major,
+        package_format=management[0], package_management=management[1],
+    )  # fmt: skip
+    family = family_of(guest)
+    assert family is not None
+    kernel = replace(KERNEL, modules=modules)
+    assert required_drivers(guest, family, kernel, BlockBus.IDE) == required
+    assert added_modules(kernel, required) == list(required)
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,35 @@ def test_devices_in_fstab(
     assert bool([w for w in vm.warnings() if w.startswith(f"{old} is named in")]) == warned
 
 
+BARE_EL5 = kernel(
+    OLD_KERNEL, initrd="initrd-{}.img", modules=("mptspi", "piix", "ide-disk", "ext3"),
+    held=("mptspi", "ext3"),
+)  # fmt: skip
+
+
+@rows("2-T93")
+def test_an_old_guest_without_virtio_finds_its_disk_on_ide(phony: Make) -> None:
+    """Its kernel calls it hda; the initramfs knows only the controller of the source."""
+    source = make_source(disks=(source_disk(0, Controller.IDE),))
+    vm = phony(
+        {
+            **RHEL5, **BARE_EL5,
+            BUILT: initramfs("piix", "ide-disk", "ext3", version=OLD_KERNEL),
+            "/sbin/mkinitrd": Program(f'echo {OLD_KERNEL}; cp {BUILT} "$3"'),
+            "/etc/fstab": "/dev/hda3 / ext3 defaults 0 1\n",
+        },
+        source=source, **EL5,
+    )  # fmt: skip
+    caps = vm.convert(guest_agent=False)
+    assert (caps.block_bus, caps.machine) == ("ide", "i440fx")
+    assert vm.report.data("block_device_map")["hda"] == "hda"
+    assert vm.read("/etc/fstab") == "/dev/hda3 / ext3 defaults 0 1\n"
+    assert vm.calls() == [
+        f"mkinitrd --with=piix --with=ide_disk /boot/initrd-{OLD_KERNEL}.img {OLD_KERNEL}"
+    ]
+    assert caps.reasons["block_bus"].startswith(f"kernel {OLD_KERNEL} has no virtio_blk; ")
+
+
 @rows("2-T86")
 def test_names_by_path_are_left_and_told(phony: Make) -> None:
     fstab = "/dev/disk/by-path/pci-0000:00:10.0-scsi-0:0:0:0-part1 /data ext4 x 0 0\n"
