@@ -48,14 +48,23 @@ class Bootloader:
         where = f", {self.config}" if self.config else ""
         return f"{self.kind} ({'UEFI' if self.uefi else 'BIOS'}){where}"
 
+    def argument_lines(self, files: GuestFiles) -> list[str]:
+        """Return every line that holds kernel arguments."""
+        return [
+            match[0]
+            for path, pattern in self.arguments
+            for match in pattern.finditer(files.read(path) or "")
+        ]
+
     def edit_arguments(self, files: GuestFiles, change: Callable[[str], str], what: str) -> None:
         """Pass every line that holds kernel arguments through `change`, and nothing else."""
 
         def edited(text: str, pattern: re.Pattern[str]) -> str:
             return pattern.sub(lambda match: change(match[0]), text)
 
-        for path, pattern in self.arguments:
-            plain = partial(edited, pattern=pattern)
+        patterns = dict(self.arguments)
+        for path in files.distinct(patterns):
+            plain = partial(edited, pattern=patterns[path])
             files.edit(path, partial(edit_env, change=plain) if is_env(path) else plain, what)
 
 

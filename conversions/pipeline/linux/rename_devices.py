@@ -61,7 +61,7 @@ def rename_block_devices(
 
     files.edit("/etc/fstab", lambda text: block_devices.rename_fstab(text, rename), _WHAT)
     files.edit("/etc/crypttab", lambda text: block_devices.rename_crypttab(text, crypt), _WHAT)
-    for path in loader.device_maps:
+    for path in files.distinct(loader.device_maps):
         files.edit(path, lambda text: block_devices.rename_device_map(text, rename), _WHAT)
     loader.edit_arguments(files, lambda line: block_devices.rename_arguments(line, rename), _WHAT)
     files.edit(

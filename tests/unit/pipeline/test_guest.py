@@ -11,6 +11,7 @@ from conversions.pipeline.guestcaps import arch_min_version, has_virtio_1_0, mac
 from conversions.pipeline.inspection import choose_root
 from conversions.pipeline.linux import block_devices as bd
 from conversions.pipeline.linux.families import family_of
+from conversions.pipeline.linux.files import with_line
 from conversions.pipeline.linux.grub2 import find_entry, parse_menu
 from conversions.pipeline.linux.hypervisors import foreign_packages
 from conversions.pipeline.linux.initramfs import (
@@ -182,9 +183,6 @@ def test_values_are_renamed(old: str, new: str, is_unknown: bool) -> None:
     assert rename.unknown == ([old] if is_unknown else [])
 
 
-RENAME = bd.Renamer({"sda": "vda"})
-
-
 @pytest.mark.parametrize(
     ("change", "old", "new"),
     [
@@ -209,13 +207,60 @@ RENAME = bd.Renamer({"sda": "vda"})
             "linux /vmlinuz root=/dev/sda2 ro resume=/dev/sda3 x=/dev/sda4 rd.luks.key=/dev/sda",
             "linux /vmlinuz root=/dev/vda2 ro resume=/dev/vda3 x=/dev/sda4 rd.luks.key=/dev/vda",
         ),
+        (
+            bd.rename_arguments,
+            "root=/dev/sda-vg/root resume=/dev/vg_host/sda1 swap=/dev/sda.1 quiet",
+            "root=/dev/sda-vg/root resume=/dev/vg_host/sda1 swap=/dev/sda.1 quiet",
+        ),
+        (
+            bd.rename_arguments,
+            'GRUB_CMDLINE_LINUX="cryptdevice=/dev/sda2:root:discard root=/dev/sda3"',
+            'GRUB_CMDLINE_LINUX="cryptdevice=/dev/vda2:root:discard root=/dev/vda3"',
+        ),
         (bd.rename_resume, "RESUME=/dev/sda5\n", "RESUME=/dev/vda5\n"),
+        (bd.rename_resume, "RESUME=/dev/sda-vg/swap\n", "RESUME=/dev/sda-vg/swap\n"),
     ],
 )
 def test_files_are_rewritten(change: object, old: str, new: str) -> None:
     assert callable(change)
-    assert change(old, RENAME) == new
-    assert change(new, RENAME) == new
+    rename = bd.Renamer({"sda": "vda"})
+    assert change(old, rename) == new
+    assert change(new, rename) == new
+    assert rename.unknown == []
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("# /dev/disk/by-id/ata-a\n/dev/disk/by-id/scsi-3600-part2 / ext3\n",
+         ["/dev/disk/by-id/scsi-3600-part2"]),
+        ('X="resume=/dev/disk/by-path/pci-0000:00:10.0-scsi-0:0:0:0-part1"\n',
+         ["/dev/disk/by-path/pci-0000:00:10.0-scsi-0:0:0:0-part1"]),
+        ("/dev/disk/by-id/dm-uuid-LVM-a /dev/disk/by-id/dm-name-vg-root\n", []),
+        ("/dev/disk/by-id/md-uuid-1:2 /dev/disk/by-id/lvm-pv-uuid-a /dev/disk/by-uuid/1\n", []),
+        ("/dev/disk/by-id/dm-uuid-part1-mpath-3600\n",
+         ["/dev/disk/by-id/dm-uuid-part1-mpath-3600"]),
+    ],
+)  # fmt: skip
+def test_names_that_will_not_exist(text: str, names: list[str]) -> None:
+    """What LVM, LUKS and md write onto the disk itself moves with it."""
+    assert bd.unstable_names(text) == names
+
+
+def test_only_what_lvm_accepts_has_to_exist() -> None:
+    text = (
+        '# filter = [ "a|/dev/disk/by-id/x|" ]\n'
+        'filter = [ "a|^/dev/disk/by-id/scsi-3600|", "r|/dev/disk/by-path/.*|", "a/.*/" ]\n'
+    )
+    assert bd.accepted_by_lvm(text) == "^/dev/disk/by-id/scsi-3600\n.*"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("", "x\n"), ("a", "a\nx\n"), ("a\n", "a\nx\n"), ("x\na", "x\na"), ("xx\n", "xx\nx\n")],
+)
+def test_a_line_is_added_once_and_on_its_own(old: str, new: str) -> None:
+    assert with_line(old, "x") == new
 
 
 MENU = """

@@ -18,6 +18,7 @@ from tests.appliance.phony import (
     KV,
     RHEL,
     SUSE,
+    Link,
     PhonyGuest,
     Program,
     Tree,
@@ -258,6 +259,42 @@ def test_names_by_path_are_left_and_told(phony: Make) -> None:
     [concern] = [c for c in vm.report.data("concerns") if c["code"] == "C-UNSTABLE-DISK-NAMES"]
     assert concern["level"] == "warning"
     assert "/dev/disk/by-path/pci-0000:00:10.0-scsi-0:0:0:0-part1" in concern["found"]
+
+
+@rows("2-T86")
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/boot/grub/grub.cfg", grub_cfg(KV, arguments="resume={}")),
+        ("/etc/systemd/system/swap.swap", "[Swap]\nWhat={}\n"),
+        ("/etc/lvm/lvm.conf", 'filter = [ "a|{}|", "r|.*|" ]\n'),
+    ],
+)
+def test_names_by_id_are_found_wherever_they_are(phony: Make, path: str, text: str) -> None:
+    name = "/dev/disk/by-id/scsi-3600-part1"
+    vm = phony({**DEBIAN, path: text.replace("{}", name)})
+    context = Context(
+        g=vm.g, guest=vm.guest, source=vm.source, job=vm.job, report=vm.report, work=vm.work,
+        change=False,
+    )  # fmt: skip
+    collect_concerns(context, [])
+    [concern] = [c for c in vm.report.data("concerns") if c["code"] == "C-UNSTABLE-DISK-NAMES"]
+    assert concern["found"] == f"{name}."
+
+
+def test_settings_with_two_names_are_changed_once(phony: Make) -> None:
+    """A second pass would move a disk again that has got the name of another one."""
+    disks = (source_disk(0), source_disk(1, Controller.VIRTIO_BLK))
+    vm = phony(
+        {
+            **RHEL, "/etc/default/grub": 'GRUB_CMDLINE_LINUX="resume=/dev/sda2"\n',
+            "/etc/sysconfig/grub": Link("../default/grub"),
+        },
+        source=make_source(disks=disks),
+    )  # fmt: skip
+    assert vm.convert(guest_agent=False).block_bus == "virtio-blk"
+    assert vm.report.data("block_device_map")["vda"] == "vdb"
+    assert vm.read("/etc/default/grub") == 'GRUB_CMDLINE_LINUX="resume=/dev/vda2"\n'
 
 
 @rows("2-T91")
