@@ -68,13 +68,14 @@ class LinuxConverter:
                 remedy="Remove those packages in the guest on its source, and export it again.",
                 code="E-NO-KERNEL",
             )
-        if kernel is not kernels[0]:
+        if kernel.vmlinuz != loader.entries[0].vmlinuz or not loader.default_known:
             _make_default(c, files, loader, kernel)
-        files.edit(
-            "/etc/sysconfig/kernel",
-            lambda t: _DEFAULT_KERNEL.sub(lambda m: f"{m[1]}{m[2]}{kernel.name}{m[2]}", t),
-            f"kernel package of updates is {kernel.name}",
-        )
+        if kernel.name != kernel.vmlinuz.rsplit("/", 1)[-1]:  # which it has without a package
+            files.edit(
+                "/etc/sysconfig/kernel",
+                lambda t: _DEFAULT_KERNEL.sub(lambda m: f"{m[1]}{m[2]}{kernel.name}{m[2]}", t),
+                f"kernel package of updates is {kernel.name}",
+            )
         block, net = buses_for(kernel)
         adapt_console(files, loader, keep=has_serial_console(c.job.target))
         adapt_x_driver(c, files)
@@ -140,11 +141,13 @@ def buses_for(kernel: KernelInfo) -> tuple[BlockBus, NetBus]:
 
 def _make_default(c: Context, files: GuestFiles, loader: Bootloader, kernel: KernelInfo) -> None:
     entry = next(e for e in loader.entries if e.vmlinuz == kernel.vmlinuz)
-    c.report.log(
-        Level.WARNING,
-        f"The default kernel ({loader.entries[0].vmlinuz}) has no virtio drivers or runs under Xen "
-        f"only; {kernel.vmlinuz} becomes the default.",
+    why = (
+        f"The default kernel ({loader.entries[0].vmlinuz}) has no virtio drivers, runs under Xen "
+        "only or could not be looked at"
+        if loader.default_known
+        else f"Which kernel {loader.describe()} starts cannot be told"
     )
+    c.report.log(Level.WARNING, f"{why}; {kernel.vmlinuz} becomes the default.")
     loader.set_default(files, entry)
 
 

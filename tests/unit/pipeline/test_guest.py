@@ -299,7 +299,12 @@ def test_a_grub_menu_gives_its_kernels_in_order() -> None:
         ("gnulinux-advanced-1>gnulinux-6.1.0-1-adv", 1),
         ("Debian, with Linux 6.1.0-1-amd64", 1),
         ("saved", None),
-        ("1>0", None),
+        ("1>0", 1),
+        ("gnulinux-advanced-1>0", 1),
+        ("Advanced options>Debian, with Linux 6.1.0-1-amd64", 1),
+        ("1>1", None),
+        ("1", None),  # the submenu itself
+        ("3", None),  # Windows
     ],
 )
 def test_the_default_entry(value: str, index: int | None) -> None:
@@ -308,6 +313,13 @@ def test_the_default_entry(value: str, index: int | None) -> None:
 
 def test_an_entry_of_a_submenu_is_known_by_its_path() -> None:
     assert parse_menu(MENU, "")[1].id == "gnulinux-advanced-1>gnulinux-6.1.0-1-adv"
+
+
+def test_a_number_counts_what_starts_no_linux() -> None:
+    menu = "menuentry 'Windows' {\n\tchainloader +1\n}\n" + MENU
+    assert find_entry(parse_menu(menu, ""), "1") == 0
+    assert find_entry(parse_menu(menu, ""), "0") is None
+    assert find_entry(parse_menu(menu, ""), "2>0") == 1
 
 
 def test_modules_are_read_with_and_without_compression() -> None:
@@ -324,6 +336,10 @@ def test_the_default_kernel_stays_unless_it_cannot_do_virtio() -> None:
     assert best_kernel([plain, KERNEL, debug, newer]) is newer
     xen = replace(KERNEL, is_xen_pv_only=True)
     assert best_kernel([xen, KERNEL]) is KERNEL
+    newer_plain = replace(plain, version="6.2.0-1")
+    assert best_kernel([plain, newer_plain]) is plain
+    bare = replace(newer_plain, supports_virtio_blk=False)
+    assert best_kernel([bare, plain]) is plain
     with pytest.raises(GuestError):
         best_kernel([xen])
 

@@ -153,6 +153,90 @@ def test_a_kernel_in_several_packages(phony: Make) -> None:
     assert vm.calls() == []
 
 
+@rows("2-T60")
+@pytest.mark.parametrize(
+    ("version", "release", "kernel_version", "package", "is_debug"),
+    [
+        ("2.6.18", "8.el5", "2.6.18-8.el5PAE", "kernel-PAE", False),
+        ("2.6.18", "8.el5", "2.6.18-8.el5", "kernel", False),
+        ("3.10.0", "1.el7", "3.10.0-1.el7.x86_64.debug", "kernel-debug", True),
+        ("5.14.0", "1.el9", "5.14.0-1.el9.x86_64+rt", "kernel-rt-core", False),
+        ("5.14.0", "1.el9", "5.14.0-1.el9.x86_64", "kernel-core", False),
+        ("3.0.101", "63.1", "3.0.101-63-pae", "kernel-pae", False),
+    ],
+)
+def test_the_package_of_a_flavour(
+    phony: Make, version: str, release: str, kernel_version: str, package: str, is_debug: bool
+) -> None:
+    vm = phony(
+        {
+            **EL9, **kernel(kernel_version, initrd="initramfs-{}.img"),
+            "/boot/grub2/grub.cfg": grub_cfg(kernel_version, initrd="initramfs-{}.img"),
+            "/etc/sysconfig/kernel": "DEFAULTKERNEL=x\n",
+        }
+    )  # fmt: skip
+    parts = named(
+        "kernel", "kernel-PAE", "kernel-debug", "kernel-modules", "kernel-pae", "kernel-default",
+        *(("kernel-core", "kernel-rt-core") if "el9" in release else ()),
+        version=version, release=release,
+    )  # fmt: skip
+    vm.guest = replace(vm.guest, applications=parts)
+    vm.convert(change=False)
+    [found] = vm.report.data("kernels")
+    assert (found["name"], found["is_debug"]) == (package, is_debug)
+
+
+def test_a_kernel_of_no_package_does_not_become_that_of_updates(phony: Make) -> None:
+    vm = phony({**EL9, "/etc/sysconfig/kernel": "DEFAULTKERNEL=kernel\n"})
+    vm.convert(guest_agent=False)
+    assert vm.read("/etc/sysconfig/kernel") == "DEFAULTKERNEL=kernel\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "menu", "words"),
+    [
+        ("GRUB_DEFAULT=0\n", grub_cfg("9.9-hand", KV), "/boot/vmlinuz-9.9-hand"),
+        ("GRUB_DEFAULT=7\n", grub_cfg(KV), "cannot be told"),
+    ],
+)
+def test_the_kernel_that_was_looked_at_is_the_one_that_starts(
+    phony: Make, settings: str, menu: str, words: str
+) -> None:
+    """Where the default was left out, and where it cannot be told."""
+    vm = phony(
+        {
+            **DEBIAN, "/boot/vmlinuz-9.9-hand": "kernel", "/etc/default/grub": settings,
+            "/boot/grub/grub.cfg": menu,
+        }
+    )  # fmt: skip
+    vm.convert(guest_agent=False)
+    assert vm.read("/etc/default/grub") == f'GRUB_DEFAULT="id-{KV}"\n'
+    assert f'set default="id-{KV}"' in vm.read("/boot/grub/grub.cfg")
+    [warning] = [w for w in vm.warnings() if "becomes the default" in w]
+    assert words in warning
+
+
+@pytest.mark.parametrize("blk", ["y", "m"])
+def test_a_kernel_with_all_built_in(phony: Make, blk: str) -> None:
+    """By its configuration, where it has no modules at all."""
+    config = f"CONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_BLK={blk}\nCONFIG_VIRTIO_NET={blk}\n"
+    menu = "menuentry 'x' {\n\tlinux /boot/vmlinuz-9.9-hand\n}\n"
+    vm = phony(
+        {
+            **DEBIAN, "/boot/vmlinuz-9.9-hand": "kernel", "/boot/config-9.9-hand": config,
+            "/boot/grub/grub.cfg": menu,
+        }
+    )  # fmt: skip
+    if blk == "m":
+        with pytest.raises(GuestError) as caught:
+            vm.convert(guest_agent=False)
+        assert caught.value.code == "E-NO-KERNEL"
+        return
+    caps = vm.convert(guest_agent=False)
+    assert (caps.block_bus, caps.net_bus) == ("virtio-blk", "virtio-net")
+    assert [w for w in vm.warnings() if "has no modules" in w]
+
+
 @rows("2-T45")
 def test_archives_of_lvm_are_not_read(phony: Make) -> None:
     vm = phony(DEBIAN)
