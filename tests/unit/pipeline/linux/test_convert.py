@@ -10,6 +10,7 @@ import pytest
 from conversions.pipeline.concerns import collect_concerns
 from conversions.pipeline.context import Context
 from conversions.pipeline.errors import GuestError
+from conversions.pipeline.job import Customize, GuestFile
 from conversions.pipeline.types import Application
 from inventory.sources.types import Controller, Removable, RemovableType
 from tests.appliance.phony import (
@@ -438,6 +439,66 @@ def test_a_driver_of_x_without_x(phony: Make) -> None:
         'Section "Device"\n  Identifier "Card"\n  Driver "modesetting"\nEndSection\n'
     )
     assert [w for w in vm.warnings() if "no X server" in w]
+
+
+EL6: Tree = {
+    **{k: v for k, v in RHEL.items() if k != "/etc/hostname"},
+    "/etc/hosts": "127.0.0.1 localhost old old.example\n10.0.0.1 older\n",
+    "/etc/sysconfig/network": 'NETWORKING=yes\nHOSTNAME="old.example"\n',
+    "/etc/sysconfig/clock": 'ZONE="America/New_York"\nUTC=true\n',
+    "/usr/share/zoneinfo/Europe/Berlin": "TZif",
+}
+
+
+def test_the_names_of_a_guest_of_before_systemd(phony: Make) -> None:
+    vm = phony(EL6, major_version=6, package_management="yum")
+    vm.convert(
+        guest_agent=False, customize=Customize(hostname="new.example", timezone="Europe/Berlin")
+    )
+    assert vm.read("/etc/sysconfig/network") == "NETWORKING=yes\nHOSTNAME=new.example\n"
+    assert vm.read("/etc/hosts") == "127.0.0.1 localhost old new.example\n10.0.0.1 older\n"
+    assert vm.read("/etc/sysconfig/clock") == 'ZONE="Europe/Berlin"\nUTC=true\n'
+
+
+@pytest.mark.parametrize("also", [{}, {"/etc/hostname": "old\n"}])
+def test_a_line_for_the_host_name_is_added_where_it_is_read(phony: Make, also: Tree) -> None:
+    vm = phony({**EL6, "/etc/sysconfig/network": "NETWORKING=yes", **also})
+    vm.convert(guest_agent=False, customize=Customize(hostname="new"))
+    assert ("HOSTNAME=new\n" in vm.read("/etc/sysconfig/network")) == (not also)
+
+
+def test_a_password_can_be_set_again(phony: Make) -> None:
+    wishes = Customize(root_password_hash="$6$salt$hash")
+    vm = phony({**DEBIAN, "/etc/shadow": "root:*:1:0:99999:7:::\n"})
+    vm.convert(guest_agent=False, customize=wishes)
+    before = vm.read("/etc/shadow")
+    assert before.startswith("root:$6$salt$hash:")
+    vm.convert(guest_agent=False, customize=wishes)
+    assert vm.read("/etc/shadow") == before
+    vm.g.write("/etc/shadow", b"toor:*:1:0:99999:7:::\n")
+    with pytest.raises(GuestError, match="no line for root"):
+        vm.convert(guest_agent=False, customize=wishes)
+
+
+def test_a_file_is_written_with_the_folders_above_it(phony: Make) -> None:
+    vm = phony(DEBIAN)
+    content = b"\xff\x00\n".decode("utf-8", "surrogateescape")
+    one = GuestFile(path="/opt/tool/run", content=content, mode=0o750)
+    vm.convert(guest_agent=False, customize=Customize(files=(one,)))
+    assert vm.g.read_file("/opt/tool/run") == b"\xff\x00\n"
+    assert vm.mode("/opt/tool/run") == 0o750
+    folder = replace(one, path="/opt/tool")
+    with pytest.raises(GuestError, match="has a folder of that name"):
+        vm.convert(guest_agent=False, customize=Customize(files=(folder,)))
+
+
+def test_files_keep_their_labels_where_that_is_wished(phony: Make) -> None:
+    config = {"/etc/selinux/config": "SELINUX=enforcing\n", "/usr/sbin/load_policy": Program()}
+    vm = phony({**RHEL, **config})
+    vm.convert(guest_agent=False, selinux_relabel=False)
+    assert not vm.exists("/.autorelabel")
+    vm.convert(guest_agent=False)
+    assert vm.exists("/.autorelabel")
 
 
 @rows("2-T125")
