@@ -67,7 +67,7 @@ def options_parser() -> argparse.ArgumentParser:
         choices=["virtio-blk", "virtio-scsi"],
         action="append",
         default=[],
-        help="what Windows guests find their disks with",
+        help="what guests find their disks with",
     )
     add(
         "--emulated-devices",

@@ -273,7 +273,7 @@ class StaticIp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowsOptions:
-    """Wishes for Windows guests; "" means not given.
+    """Wishes for Windows guests; "" means not given.  Linux guests heed `block_driver` as well.
 
     `virtio_win` is an ISO or a folder with drivers, `virt_tools` a folder with the programs of the
     first start.  `emulated_devices` lets a guest without drivers run on IDE and an emulated network

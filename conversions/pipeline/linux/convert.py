@@ -23,7 +23,7 @@ from conversions.pipeline.linux.firstboot import FirstBoot
 from conversions.pipeline.linux.guest_agent import arrange_guest_agent
 from conversions.pipeline.linux.hypervisors import remove_foreign_software
 from conversions.pipeline.linux.identity import refresh_identity, remove_device_caches
-from conversions.pipeline.linux.initramfs import ensure_initramfs
+from conversions.pipeline.linux.initramfs import ensure_initramfs, warn_of_others
 from conversions.pipeline.linux.kernels import best_kernel, offered_kernels
 from conversions.pipeline.linux.loaders import detect_bootloader
 from conversions.pipeline.linux.module_aliases import adapt_aliases
@@ -76,7 +76,13 @@ class LinuxConverter:
                 lambda t: _DEFAULT_KERNEL.sub(lambda m: f"{m[1]}{m[2]}{kernel.name}{m[2]}", t),
                 f"kernel package of updates is {kernel.name}",
             )
-        block, net = buses_for(kernel)
+        wanted = BlockBus(c.job.windows.block_driver)
+        block, net = buses_for(kernel, wanted)
+        if wanted is BlockBus.VIRTIO_SCSI and block is not wanted:
+            c.report.log(
+                Level.WARNING,
+                f"Kernel {kernel.version} has no virtio_scsi; its disks are put on {block}.",
+            )
         adapt_console(files, loader, keep=has_serial_console(c.job.target))
         adapt_x_driver(c, files)
         rename_block_devices(c, files, loader, family, block)
@@ -86,6 +92,7 @@ class LinuxConverter:
         adapt_aliases(c, files, kernel, block, net)
         keep_names(c, files, net)
         finding = ensure_initramfs(c, files, family, kernel, block)
+        warn_of_others(c, family, [k for k in kernels if k is not kernel], block)
         if block is BlockBus.IDE:
             finding = f"kernel {kernel.version} has no virtio_blk; {finding}"
         firstboot = FirstBoot(files)
@@ -133,9 +140,11 @@ def remove_rpm_locks(files: GuestFiles) -> None:
             files.remove(f"/var/lib/rpm/{name}", "stale lock of the package database deleted")
 
 
-def buses_for(kernel: KernelInfo) -> tuple[BlockBus, NetBus]:
-    """Return the best buses the kernel has drivers for."""
+def buses_for(kernel: KernelInfo, wanted: BlockBus) -> tuple[BlockBus, NetBus]:
+    """Return the best buses the kernel has drivers for, that of the disks as wanted if it can."""
     block = BlockBus.VIRTIO_BLK if kernel.supports_virtio_blk else BlockBus.IDE
+    if wanted is BlockBus.VIRTIO_SCSI and kernel.supports_virtio_scsi:
+        block = wanted
     return block, NetBus.VIRTIO_NET if kernel.supports_virtio_net else NetBus.E1000
 
 

@@ -111,6 +111,31 @@ def ensure_initramfs(
     return f"{kernel.initrd} was rebuilt with {lacks}"
 
 
+def warn_of_others(
+    c: Context, family: Family, kernels: Iterable[KernelInfo], bus: BlockBus
+) -> None:
+    """Name the other kernels of the menu that will not find their root; they stay as they are."""
+    blind = []
+    for kernel in kernels:
+        required = required_drivers(c.guest, family, kernel, bus)
+        missing = missing_drivers([], kernel, required)
+        if missing and kernel.initrd:
+            try:
+                held = initramfs_modules(c, kernel.initrd)
+            except GuestError as error:
+                c.report.log(Level.DEBUG, error.message)
+                held = ()
+            missing = missing_drivers(held, kernel, required)
+        if missing:
+            blind.append(f"{kernel.version} (lacks {', '.join(missing)})")
+    if blind:
+        c.report.log(
+            Level.WARNING,
+            f"Other kernels of the boot menu will not find their disk: {', '.join(blind)}. "
+            "Rebuild the initramfs of those that are still wanted when the guest runs on KVM.",
+        )
+
+
 def _root_drivers(c: Context) -> set[str]:
     """Return the drivers of the root filesystem and of every layer below it."""
     root = c.guest.root

@@ -10,7 +10,7 @@ import pytest
 from conversions.pipeline.concerns import collect_concerns
 from conversions.pipeline.context import Context
 from conversions.pipeline.errors import GuestError
-from conversions.pipeline.job import Customize, GuestFile
+from conversions.pipeline.job import Customize, GuestFile, WindowsOptions
 from conversions.pipeline.types import Application
 from inventory.sources.types import Controller, Removable, RemovableType
 from tests.appliance.phony import (
@@ -236,6 +236,33 @@ def test_a_kernel_with_all_built_in(phony: Make, blk: str) -> None:
     caps = vm.convert(guest_agent=False)
     assert (caps.block_bus, caps.net_bus) == ("virtio-blk", "virtio-net")
     assert [w for w in vm.warnings() if "has no modules" in w]
+
+
+@pytest.mark.parametrize("has_driver", [True, False])
+def test_disks_are_put_on_scsi_where_that_is_wished(phony: Make, has_driver: bool) -> None:
+    modules = ("virtio_pci", "virtio_blk", *(("virtio_scsi", "sd_mod") if has_driver else ()))
+    vm = phony({**DEBIAN, **kernel(modules=modules, held=modules)})
+    caps = vm.convert(guest_agent=False, windows=WindowsOptions(block_driver="virtio-scsi"))
+    assert caps.block_bus == ("virtio-scsi" if has_driver else "virtio-blk")
+    assert vm.report.data("block_device_map")["sda"] == ("sda" if has_driver else "vda")
+    assert bool([w for w in vm.warnings() if "has no virtio_scsi" in w]) != has_driver
+    assert vm.calls() == []
+
+
+def test_other_kernels_that_will_not_find_their_disk_are_named(phony: Make) -> None:
+    ready = ("virtio_pci", "virtio_blk")
+    vm = phony(
+        {
+            **DEBIAN, **kernel("1-old"), **kernel("2-ready", held=ready),
+            **kernel("3-broken"), "/boot/initrd.img-3-broken": b"\x28\xb5\x2f\xfdx",
+            "/boot/grub/grub.cfg": grub_cfg(KV, "1-old", "2-ready", "3-broken"),
+        }
+    )  # fmt: skip
+    vm.convert(guest_agent=False)
+    [warning] = [w for w in vm.warnings() if "will not find their disk" in w]
+    assert "1-old (lacks virtio_pci, virtio_blk), 3-broken" in warning
+    assert "2-ready" not in warning
+    assert KV not in warning
 
 
 @rows("2-T45")
