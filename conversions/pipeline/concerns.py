@@ -36,7 +36,7 @@ def collect_concerns(c: Context, stats: Sequence[MountpointStats]) -> None:
 def _concerns(c: Context, files: GuestFiles, stats: Sequence[MountpointStats]) -> Iterator[Concern]:
     guest = c.guest
     yield from _system(c)
-    for sentence in shortages(stats):
+    for sentence in shortages(stats, uefi=guest.is_uefi):
         yield Concern(
             level=ConcernLevel.BLOCKS,
             code="C-GUEST-SPACE",
@@ -50,6 +50,7 @@ def _concerns(c: Context, files: GuestFiles, stats: Sequence[MountpointStats]) -
     if guest.type == "linux":
         yield from _hypervisor_software(files, guest)
         yield from _disk_names(files, guest)
+        yield from _sealed_keys(files)
         yield from _network(c, files)
 
 
@@ -125,6 +126,21 @@ def _disk_names(files: GuestFiles, guest: Inspection) -> Iterator[Concern]:
             meaning="These names hold the old bus or serial number and will not exist on KVM; "
             "the entries are left as they are.",
             remedy="Change them to UUID= in the guest on its source, and export it again.",
+        )
+
+
+def _sealed_keys(files: GuestFiles) -> Iterator[Concern]:
+    text = files.read("/etc/crypttab") or ""
+    entries = [line.split() for line in text.split("\n") if not line.lstrip().startswith("#")]
+    if sealed := [e[0] for e in entries if len(e) > 3 and "tpm2-device=" in e[3]]:
+        yield Concern(
+            level=ConcernLevel.WARNING,
+            code="C-TPM-KEYS",
+            title="Encrypted disks are opened by the old machine's TPM",
+            found=f"{', '.join(sealed)} in /etc/crypttab.",
+            meaning="The new machine has another TPM or none, and asks for a passphrase.",
+            remedy="See on the source that a passphrase opens them. After the move take the old "
+            "key out with systemd-cryptenroll --wipe-slot=tpm2.",
         )
 
 

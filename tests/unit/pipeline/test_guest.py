@@ -99,14 +99,19 @@ def test_the_estimate_shares_savings_by_size_and_counts_a_device_once() -> None:
     ],
 )
 def test_free_space_in_the_guest(mountpoint: str, free_mib: int, ffree: int, enough: bool) -> None:
-    found = shortages([stats(mountpoint, bsize=MIB, bfree=free_mib, ffree=ffree)])
+    found = shortages([stats(mountpoint, bsize=MIB, bfree=free_mib, ffree=ffree)], uefi=True)
     assert (found == []) == enough
+
+
+@pytest.mark.parametrize("uefi", [True, False])
+def test_a_full_esp_is_refused_only_where_the_guest_starts_from_it(uefi: bool) -> None:
+    assert bool(shortages([stats("/boot/efi", bsize=MIB, bfree=5)], uefi=uefi)) == uefi
 
 
 @rows("2-T28", "2-T30", "2-T33")
 def test_all_shortages_are_named_with_both_numbers() -> None:
     room = [stats("/", bsize=MIB, bfree=99), stats("/boot", bsize=MIB, bfree=40, ffree=99)]
-    assert shortages(room) == [
+    assert shortages(room, uefi=False) == [
         "/: 99.0 MiB free, 100 MiB needed",
         "/boot: 40.0 MiB free, 50 MiB needed",
         "/boot: 99 free inodes, 100 needed",
@@ -116,7 +121,7 @@ def test_all_shortages_are_named_with_both_numbers() -> None:
 @rows("2-T32")
 def test_a_full_filesystem_of_data_is_a_warning() -> None:
     report = RecordingReporter()
-    check_guest_space([stats("/"), stats("/home", bsize=MIB, bfree=5)], report)
+    check_guest_space([stats("/"), stats("/home", bsize=MIB, bfree=5)], report, uefi=True)
     [line] = report.of("log")
     assert line["level"] == "warning"
     assert line["text"].startswith("/home of the guest is almost full (5.0 MiB free)")
@@ -124,7 +129,7 @@ def test_a_full_filesystem_of_data_is_a_warning() -> None:
 
 @rows("2-T34")
 def test_vfat_without_inode_counts_is_no_shortage() -> None:
-    assert shortages([stats("/boot/efi", vfs="vfat", files=0, ffree=0)]) == []
+    assert shortages([stats("/boot/efi", vfs="vfat", files=0, ffree=0)], uefi=True) == []
 
 
 @pytest.mark.parametrize(

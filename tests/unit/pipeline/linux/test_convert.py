@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -373,6 +374,24 @@ def test_names_by_path_are_left_and_told(phony: Make) -> None:
     assert "/dev/disk/by-path/pci-0000:00:10.0-scsi-0:0:0:0-part1" in concern["found"]
 
 
+def concerns_of(vm: PhonyGuest) -> dict[str, Any]:
+    """Return the concerns by their code."""
+    context = Context(
+        g=vm.g, guest=vm.guest, source=vm.source, job=vm.job, report=vm.report, work=vm.work,
+        change=False,
+    )  # fmt: skip
+    collect_concerns(context, [])
+    return {concern["code"]: concern for concern in vm.report.data("concerns")}
+
+
+@pytest.mark.parametrize("options", ["luks,tpm2-device=auto", "luks", ""])
+def test_keys_sealed_by_the_old_machine_are_a_concern(phony: Make, options: str) -> None:
+    vm = phony({**DEBIAN, "/etc/crypttab": f"#a b c tpm2-device=\ncr UUID=1 none {options}\n"})
+    found = concerns_of(vm).get("C-TPM-KEYS")
+    assert bool(found) == ("tpm2" in options)
+    assert found is None or found["found"] == "cr in /etc/crypttab."
+
+
 @rows("2-T86")
 @pytest.mark.parametrize(
     ("path", "text"),
@@ -385,13 +404,7 @@ def test_names_by_path_are_left_and_told(phony: Make) -> None:
 def test_names_by_id_are_found_wherever_they_are(phony: Make, path: str, text: str) -> None:
     name = "/dev/disk/by-id/scsi-3600-part1"
     vm = phony({**DEBIAN, path: text.replace("{}", name)})
-    context = Context(
-        g=vm.g, guest=vm.guest, source=vm.source, job=vm.job, report=vm.report, work=vm.work,
-        change=False,
-    )  # fmt: skip
-    collect_concerns(context, [])
-    [concern] = [c for c in vm.report.data("concerns") if c["code"] == "C-UNSTABLE-DISK-NAMES"]
-    assert concern["found"] == f"{name}."
+    assert concerns_of(vm)["C-UNSTABLE-DISK-NAMES"]["found"] == f"{name}."
 
 
 def test_settings_with_two_names_are_changed_once(phony: Make) -> None:
