@@ -85,7 +85,12 @@ def options_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="let Windows delete the boot driver's temporary entries at its first start",
     )
-    add("--root", default="single", metavar="single|first|/dev/...", help="which system to take")
+    add(
+        "--root",
+        default="single",
+        metavar="single|first|/dev/...|UUID=...|LABEL=...",
+        help="which of several systems to take",
+    )
     add("--no-fstrim", action="store_true", help="copy unused blocks too")
     add("-m", "--memsize", type=int, metavar="MIB", help="memory of the appliance")
     add("--smp", type=int, metavar="N", help="vCPUs of the appliance")

@@ -42,7 +42,8 @@ def inspect_guest(
     """Choose the root, mount its filesystems below `/` and return what it is.
 
     `filesystems` are what list_filesystems() gives; `root` is "single", "first" or one of the roots
-    found.  Leaves the guest mounted, read-only if asked.  Raises InspectionError.
+    found: its device, UUID=... or LABEL=...  Leaves the guest mounted, read-only if asked.  Raises
+    InspectionError.
     """
     esps = find_esps(g, report)
     found = _find_roots(g, filesystems, report)
@@ -53,7 +54,10 @@ def inspect_guest(
         "roots",
         [{"device": r.device, "product_name": r.product_name, "type": r.type} for r in found],
     )
-    device = choose_root([(r.device, r.product_name) for r in found], root)
+    choice = _named_root(g, found, root)
+    device = choose_root([(r.device, r.product_name) for r in found], choice)
+    if len(found) == 1 and choice not in ("single", "first", device):
+        report.log(Level.INFO, f"{root} is no root of this guest; its only system is {device}.")
     chosen = next(r for r in found if r.device == device)
     if len(found) > 1:
         listing = ", ".join(r.device for r in found)
@@ -187,13 +191,32 @@ def without_snapshots(roots: Sequence[Root]) -> list[Root]:
     return [r for r in kept if not is_twin(r)]
 
 
+def _named_root(g: GuestFS, roots: Sequence[Root], choice: str) -> str:
+    """Return the root with the UUID or label of a choice, anything else as it is."""
+    kind, _, name = choice.partition("=")
+    call = {"UUID": "vfs_uuid", "LABEL": "vfs_label"}.get(kind)
+    if call is None:
+        return choice
+
+    def has_name(root: Root) -> bool:
+        device = "/".join(root.device.removeprefix(SUBVOLUME).split("/")[:3])
+        try:
+            return bool(getattr(g, call)(device) == name)
+        except RuntimeError:
+            return False
+
+    found = [root.device for root in roots if has_name(root)]
+    return found[0] if len(found) == 1 else choice
+
+
 def choose_root(roots: Sequence[tuple[str, str]], choice: str) -> str:
-    """Return the root to convert; `roots` are (device, product name).  Raises InspectionError."""
+    """Return the root to convert: the only one, whatever the choice, else the chosen one.
+
+    `roots` are (device, product name).  Raises InspectionError.
+    """
     devices = [device for device, _name in roots]
     listing = ", ".join(f"{device} ({name})" for device, name in roots)
-    if len(devices) == 1 and choice in ("single", "first"):
-        return devices[0]
-    if choice == "first":
+    if len(devices) == 1 or choice == "first":
         return devices[0]
     if choice == "single":
         raise InspectionError(

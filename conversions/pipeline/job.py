@@ -292,8 +292,8 @@ class WindowsOptions:
     static_ips: tuple[StaticIp, ...] = ()
 
 
-# A device, or a subvolume of btrfs as libguestfs calls it.
-_ROOTS = ("/dev/", "btrfsvol:/dev/")
+# A device, a subvolume of btrfs as libguestfs calls it, or the name of a filesystem.
+_ROOTS = ("/dev/", "btrfsvol:/dev/", "UUID=", "LABEL=")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,10 +302,10 @@ class Job:
 
     `work_dir` is private to this job and is removed at the end; None means a new one under
     VIRT_V2V_TMPDIR, LIBGUESTFS_CACHEDIR, TMPDIR or /var/tmp, in that order.  `root` is "single",
-    "first" or a device of the guest such as /dev/sda2.  `name` renames the VM.  `guest_agent`
-    arranges that the QEMU guest agent is installed at the first start; `keep_nic_names` that
-    network cards keep the names they are configured by; `selinux_relabel` that its files get their
-    labels.  `direct` converts in place without an
+    "first", a device of the guest such as /dev/sda2, UUID=... or LABEL=...  `name` renames the VM.
+    `guest_agent` arranges that the QEMU guest agent is installed at the first start;
+    `keep_nic_names` that network cards keep the names they are configured by; `selinux_relabel`
+    that its files get their labels.  `direct` converts in place without an
     overlay, where there is no room for one: nothing can undo it.  `define` gives a domain converted
     in place its new definition on its host.  `keys` open encrypted devices; they belong in no file
     and no log.  `fsck` checks filesystems before and after.  `collect` are files and folders of the
@@ -349,7 +349,8 @@ class Job:
         if self.root not in ("single", "first") and not self.root.startswith(_ROOTS):
             raise JobError(
                 f"Root choice {self.root!r} is not known.",
-                remedy="Use single, first or a device of the guest such as /dev/sda2.",
+                remedy="Use single, first, a device of the guest such as /dev/sda2, UUID=... or "
+                "LABEL=...",
             )
         if self.target is not None:
             check_target(self.target)

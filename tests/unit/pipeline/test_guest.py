@@ -422,6 +422,7 @@ ROOTS = [("/dev/sda1", "Debian"), ("/dev/sdb1", "Fedora")]
     ("roots", "choice", "expected"),
     [
         pytest.param(ROOTS[:1], "single", "/dev/sda1", marks=rows("2-T1")),
+        (ROOTS[:1], "/dev/sdz9", "/dev/sda1"),
         (ROOTS, "first", "/dev/sda1"),
         (ROOTS, "/dev/sdb1", "/dev/sdb1"),
     ],

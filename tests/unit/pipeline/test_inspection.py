@@ -51,6 +51,7 @@ class Inspected(FolderLinux):
         self.broken: tuple[str, ...] = ()
         self.table = "gpt"
         self.is_read_only = False
+        self.labels: dict[str, str] = {}
         self.commands: list[str] = []
         for device in ("/dev/sda1", "/dev/sda2"):
             self.mkfs("ext4", device)
@@ -85,6 +86,10 @@ class Inspected(FolderLinux):
         if found == [{}]:
             raise RuntimeError("inspect_list_applications2: bad magic")
         return found
+
+    def vfs_label(self, device: str) -> str:
+        """Return the label of a filesystem."""
+        return self.labels.get(device, "")
 
     def part_get_parttype(self, disk: str) -> str:
         """Return the kind of partition table."""
@@ -129,6 +134,20 @@ def inspect(g: Inspected, root: str = "single", *, read_only: bool = False) -> A
     return found, [e for e in report.of("log") if e["level"] != "debug"]
 
 
+def test_a_choice_that_names_no_system_or_several_lists_them(guest: Inspected) -> None:
+    guest.roots["/dev/sda2"] = "Fedora"
+    guest.labels = {"/dev/sda1": "root", "/dev/sda2": "root"}
+    for choice in ("UUID=9", "LABEL=root"):
+        with pytest.raises(InspectionError, match=rf"^{choice} is not a root of this guest; found"):
+            inspect(guest, choice)
+
+
+def test_the_only_system_is_taken_whatever_was_chosen(guest: Inspected) -> None:
+    found, log = inspect(guest, "/dev/sdz9")
+    assert found.root == "/dev/sda1"
+    assert [e for e in log if e["text"].endswith("its only system is /dev/sda1.")]
+
+
 def warnings(log: list[dict[str, Any]]) -> list[str]:
     return [e["text"] for e in log if e["level"] == "warning"]
 
@@ -138,10 +157,13 @@ def warnings(log: list[dict[str, Any]]) -> list[str]:
     [
         pytest.param("first", "/dev/sda1", marks=rows("2-T3")),
         pytest.param("/dev/sda2", "/dev/sda2", marks=rows("2-T4")),
+        ("UUID=1-2", "/dev/sda2"),
+        ("LABEL=old", "/dev/sda1"),
     ],
 )
 def test_one_of_two_systems_is_taken_and_named(guest: Inspected, choice: str, taken: str) -> None:
     guest.roots["/dev/sda2"] = "Fedora"
+    guest.uuids, guest.labels = {"/dev/sda2": "1-2"}, {"/dev/sda1": "old", "/dev/sda2": "new"}
     found, log = inspect(guest, choice)
     assert found.root == taken
     assert [e for e in log if e["level"] == "info" and e["text"].endswith(f"taking {taken}.")]
