@@ -99,7 +99,7 @@ class LinuxConverter:
         if c.job.guest_agent:
             arrange_guest_agent(c, firstboot, family)
         customize(c, files, firstboot)
-        refresh_identity(c.g, files)
+        refresh_identity(c.g, files, family)
         relabel(c, files)
         caps = linux_guestcaps(c.guest, kernel, block, net, finding)
         c.report.log(Level.INFO, guestcaps_text(caps))

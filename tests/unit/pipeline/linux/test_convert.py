@@ -541,6 +541,26 @@ def test_files_keep_their_labels_where_that_is_wished(phony: Make) -> None:
     assert vm.exists("/.autorelabel")
 
 
+@rows("2-T123")
+@pytest.mark.parametrize(
+    ("tree", "folder", "seed"),
+    [
+        (DEBIAN, "/var/lib/systemd", "/var/lib/systemd/random-seed"),
+        (DEBIAN, "/var/lib/urandom", "/var/lib/urandom/random-seed"),
+        (SUSE, "/var/lib/misc", "/var/lib/misc/random-seed"),
+        (DEBIAN, "/var/lib/misc", None),
+    ],
+)
+def test_a_guest_without_a_random_seed_gets_one(
+    phony: Make, tree: Tree, folder: str, seed: str | None
+) -> None:
+    vm = phony({**tree, folder: None})
+    vm.convert(guest_agent=False)
+    assert vm.g.ls(folder) == (["random-seed"] if seed else [])
+    if seed:
+        assert (vm.g.filesize(seed), vm.mode(seed)) == (512, 0o600)
+
+
 @rows("2-T125")
 def test_selinux_is_relabelled_at_once_where_that_can_be_done(phony: Make) -> None:
     specification = "/etc/selinux/targeted/contexts/files/file_contexts"
