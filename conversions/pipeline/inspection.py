@@ -25,9 +25,11 @@ Filesystems = Sequence[tuple[str, str]]
 """Devices and the types of their filesystems."""
 
 _ESP_GUID = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+_ESP_MBR = 0xEF
 _BIOS_BOOT_GUID = "21686148-6449-6E6F-744E-656564454649"
 # Folders that a system keeps its own files in, which may be filesystems of their own.
 _SYSTEM = ("/boot", "/efi", "/usr", "/var")
+_ESP_PLACES = ("/boot/efi", "/efi")
 _ON_DISK = ("/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=")
 
 
@@ -141,6 +143,9 @@ def _inspect_other(
     mount_guest(g, mountpoints, read_only=read_only, report=report)
     if not read_only:
         _prove_writable(g)
+    if place := _place_of_esp(g, mountpoints, esps, report):
+        mount_guest(g, [(place, esps[0])], read_only=read_only, report=report)
+        mountpoints.append((place, esps[0]))
     _compare_fstab(g, [path for path, _device in mountpoints], report)
     return Inspection(
         root=root.device,
@@ -267,6 +272,24 @@ def mount_guest(
             report.log(Level.WARNING, f"{path} ({device}) could not be mounted: {error} (ignored).")
 
 
+def _place_of_esp(
+    g: GuestFS, mountpoints: Sequence[tuple[str, str]], esps: Sequence[str], report: Reporter
+) -> str | None:
+    """Return where the EFI system partition belongs that nothing mounts yet: the loader is on it.
+
+    That is where /etc/fstab has one, though by a name that no disk has, or where a folder waits
+    for it.  None when it is mounted, or not the only one.
+    """
+    taken = dict(mountpoints)
+    if len(esps) != 1 or esps[0] in taken.values():
+        return None
+    text = GuestFiles(g, report, change=False).read("/etc/fstab") or ""
+    entries = [line.split()[1] for line in text.split("\n") if len(line.split()) > 1]
+    wanted = [path for path in _ESP_PLACES if path in entries]
+    there = [path for path in _ESP_PLACES if g.is_dir(path, followsymlinks=True)]
+    return next((p for p in (*wanted, *there) if p in there and p not in taken), None)
+
+
 def _compare_fstab(g: GuestFS, mounted: Sequence[str], report: Reporter) -> None:
     """Look for filesystems of the system itself that /etc/fstab names and no disk has.
 
@@ -318,12 +341,16 @@ def find_esps(g: GuestFS, report: Reporter | None = None) -> list[str]:
     for partition in g.list_partitions():
         device = g.part_to_dev(partition)
         try:
-            if g.part_get_parttype(device) != "gpt":
-                continue
-            guid = g.part_get_gpt_type(device, g.part_to_partnum(partition)).upper()
+            table, number = g.part_get_parttype(device), g.part_to_partnum(partition)
+            guid = g.part_get_gpt_type(device, number).upper() if table == "gpt" else ""
+            is_esp = guid == _ESP_GUID or (
+                table == "msdos"
+                and g.part_get_mbr_id(device, number) == _ESP_MBR
+                and not _starts_with_bios(g, device)
+            )
         except RuntimeError:
-            continue  # no partition table that parted understands: not GPT
-        if guid == _ESP_GUID:
+            continue  # no partition table that parted understands
+        if is_esp:
             esps.append(partition)
         bios_boot = bios_boot or guid == _BIOS_BOOT_GUID
     if esps and bios_boot and report:
@@ -333,6 +360,14 @@ def find_esps(g: GuestFS, report: Reporter | None = None) -> list[str]:
             "BIOS boot partition; it is taken for BIOS unless the source says UEFI.",
         )
     return [] if bios_boot else esps
+
+
+def _starts_with_bios(g: GuestFS, disk: str) -> bool:
+    """Tell whether a disk with an MBR has GRUB in it, or an active partition for other code."""
+    numbers = [part["part_num"] for part in g.part_list(disk)]
+    return b"GRUB" in g.pread_device(disk, 512, 0) or any(
+        g.part_get_bootable(disk, number) for number in numbers
+    )
 
 
 def _applications(

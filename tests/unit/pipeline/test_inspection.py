@@ -304,6 +304,7 @@ def test_a_guest_without_packages_was_not_read_rightly(guest: Inspected) -> None
         pytest.param("gpt", {1: ESP}, ("/dev/sda1",), False, marks=rows("2-T40")),
         pytest.param("gpt", {1: ESP, 2: BIOS_BOOT}, (), True, marks=rows("2-T41")),
         pytest.param("msdos", {1: ESP}, (), False, marks=rows("2-T42")),
+        ("msdos", {1: "ef"}, ("/dev/sda1",), False),
         ("gpt", {2: BIOS_BOOT}, (), False),
     ],
 )
@@ -315,6 +316,38 @@ def test_the_firmware_by_the_partitions(
     assert found.uefi_esps == esps
     assert tuple(find_esps(guest)) == esps
     assert any("Ambiguous firmware" in e["text"] for e in log) == is_ambiguous
+
+
+@pytest.mark.parametrize(("active", "sector"), [({2}, b""), (set(), b"..GRUB ")])
+def test_a_disk_with_an_mbr_that_a_bios_starts(
+    guest: Inspected, monkeypatch: pytest.MonkeyPatch, active: set[int], sector: bytes
+) -> None:
+    guest.table, guest.types, guest.active = "msdos", {1: "ef"}, active
+    monkeypatch.setattr(guest, "pread_device", lambda *_: sector)
+    assert find_esps(guest) == []
+
+
+@pytest.mark.parametrize(
+    ("fstab", "folders", "place"),
+    [
+        ("", ("/boot/efi", "/efi"), "/boot/efi"),
+        ("/dev/disk/by-path/x-part2 /efi vfat x 0 0\n", ("/boot/efi", "/efi"), "/efi"),
+        ("", ("/boot",), None),
+    ],
+)
+def test_an_esp_that_nothing_mounts_is_mounted(
+    guest: Inspected, fstab: str, folders: tuple[str, ...], place: str | None
+) -> None:
+    guest.types = {2: ESP}
+    guest.install("/etc/fstab", fstab)
+    for folder in folders:
+        guest.install(f"{folder}/.keep", "")
+    found, log = inspect(guest)
+    assert [path for path, device in found.mountpoints if device == "/dev/sda2"] == (
+        [place] if place else []
+    )
+    assert guest.mounted.get(place or "/none") == ("/dev/sda2" if place else None)
+    assert warnings(log) == []
 
 
 @pytest.mark.parametrize(
