@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from django.conf import settings
-from django.db import transaction
+from django.db import Error, transaction
 from django.db.models import F, Q
+from django.db.models.expressions import Combinable
+from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
@@ -43,6 +46,8 @@ StepStatus = ConversionStep.Status
 RETRIED = (Status.FAILED, Status.STOPPED, Status.LOST)
 # Warnings of these steps are about the host, not about the result.
 _HOST_STEPS = (Step.REQUEST, Step.HANDLE, Step.LAUNCH)
+# What only the supervisor of a run writes, while it runs.
+_OWN = ["last_seq", "last_output_at", "step", "warnings", "reports", "result"]
 # Two threads of one worker must not both see its last free place.
 _claiming = threading.Lock()
 
@@ -179,7 +184,7 @@ def claim_conversion(uuid: str) -> Conversion | None:
             status=Status.RUNNING,
             worker=settings.WORKER_NAME,
             started_at=now,
-            heartbeat_at=now,
+            heartbeat_at=Now(),
             last_output_at=now,
             revision=F("revision") + 1,
         )
@@ -213,43 +218,53 @@ def _send_news(conversion: Conversion) -> None:
 def record_events(conversion: Conversion, events: Sequence[dict[str, Any]]) -> None:
     """Store a batch of the engine's events in one transaction, then announce it.
 
-    `conversion` is this process's own copy: its last_seq, warnings, reports and step are ahead of
-    or equal to the row's, since only its supervisor writes them.
+    `conversion` is this process's own copy: what only its supervisor writes is ahead of or equal to
+    the row's.  When the database fails the copy is as before, and the batch can be given again,
+    also when it was stored and only the word of that was lost.  The reports can be large, so a
+    batch without one does not write them.
     """
-    with transaction.atomic():
-        lines: list[LogLine] = []
-        progress: dict[str, dict[str, Any]] = {}
-        for event in events:
-            kind = event["type"]
-            if kind == "log":
-                lines.append(_line(conversion, event))
-            elif kind == "progress":
-                progress[event["disk"]] = event
-            elif kind == "step":
-                _record_step(conversion, event)
-            elif kind == "report":
-                conversion.reports[event["name"]] = event["data"]
-                _record_report(conversion, event["name"], event["data"])
-            elif kind == "result":
-                conversion.result = {
-                    k: event.get(k, "") for k in ("status", "code", "message", "remedy", "step")
-                }
-        LogLine.objects.bulk_create(lines)
-        for event in progress.values():
-            _record_progress(conversion, event)
-        conversion.last_output_at = timezone.now()
-        conversion.revision += 1
-        Conversion.objects.filter(pk=conversion.pk).update(
-            last_seq=conversion.last_seq,
-            revision=F("revision") + 1,
-            last_output_at=conversion.last_output_at,
-            heartbeat_at=conversion.last_output_at,
-            step=conversion.step,
-            warnings=conversion.warnings,
-            reports=conversion.reports,
-            result=conversion.result,
-        )
-        announce(conversion)
+    before = {name: copy(getattr(conversion, name)) for name in _OWN}
+    row = Conversion.objects.filter(pk=conversion.pk)
+    try:
+        with transaction.atomic():
+            if row.filter(last_seq__gt=conversion.last_seq).exists():
+                conversion.refresh_from_db(fields=_OWN)
+                return
+            _apply(conversion, events)
+            conversion.revision += 1
+            own = {name: getattr(conversion, name) for name in _OWN}
+            changed = {name: value for name, value in own.items() if value != before[name]}
+            row.update(**changed, heartbeat_at=Now(), revision=F("revision") + 1)
+            announce(conversion)
+    except Error:
+        for name, value in before.items():
+            setattr(conversion, name, value)
+        raise
+
+
+def _apply(conversion: Conversion, events: Sequence[dict[str, Any]]) -> None:
+    """Take a batch over into the copy, and into the rows of lines, steps, disks and reports."""
+    lines: list[LogLine] = []
+    progress: dict[str, dict[str, Any]] = {}
+    for event in events:
+        kind = event["type"]
+        if kind == "log":
+            lines.append(_line(conversion, event))
+        elif kind == "progress":
+            progress[event["disk"]] = event
+        elif kind == "step":
+            _record_step(conversion, event)
+        elif kind == "report":
+            conversion.reports[event["name"]] = event["data"]
+            _record_report(conversion, event["name"], event["data"])
+        elif kind == "result":
+            conversion.result = {
+                k: event.get(k, "") for k in ("status", "code", "message", "remedy", "step")
+            }
+    LogLine.objects.bulk_create(lines)
+    for event in progress.values():
+        _record_progress(conversion, event)
+    conversion.last_output_at = timezone.now()
 
 
 def _line(conversion: Conversion, event: dict[str, Any]) -> LogLine:
@@ -366,8 +381,8 @@ def _record_progress(conversion: Conversion, event: dict[str, Any]) -> None:
 
 
 def beat(conversion: Conversion) -> None:
-    """Renew the lease of a running conversion."""
-    Conversion.objects.filter(pk=conversion.pk).update(heartbeat_at=timezone.now())
+    """Renew the lease of a running conversion, by the one clock that all hosts share."""
+    Conversion.objects.filter(pk=conversion.pk).update(heartbeat_at=Now())
 
 
 def finish_conversion(conversion: Conversion, status: str, result: dict[str, str]) -> None:
@@ -404,6 +419,6 @@ def finish_conversion(conversion: Conversion, status: str, result: dict[str, str
         announce(conversion)
 
 
-def lost_since() -> datetime:
+def lost_since() -> Combinable:
     """Return the time before which a last heartbeat means that the worker is gone."""
-    return timezone.now() - timedelta(seconds=settings.LOST_AFTER_SECONDS)
+    return Now() - timedelta(seconds=settings.LOST_AFTER_SECONDS)

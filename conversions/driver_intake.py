@@ -69,10 +69,7 @@ def keep_drivers(path: Path, name: str, *, user: Any) -> None:
         part.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         target.parent.mkdir(exist_ok=True)
         shutil.move(path, part)
-        if name in TOOLS:
-            problem = tool_problem(part)
-        else:
-            problem = described(part, part.stat().st_mtime_ns).problem
+        problem = tool_problem(part) if name in TOOLS else described(part).problem
         if problem:
             raise _not_kept(name, problem.replace(str(part), name))
         part.chmod(0o644)

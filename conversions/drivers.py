@@ -1,12 +1,14 @@
 """The drivers and first-start programs for Windows guests that an administrator has supplied.
 
-They lie in one folder: ISO images and unpacked folders of virtio-win, and virt-tools/ with programs
-such as rhsrvany.exe, which the engine finds beside the drivers.
+They lie in one folder: ISO images and unpacked folders of virtio-win, and the programs, such as
+rhsrvany.exe, in its virt-tools/ or beside the drivers.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,8 +21,18 @@ from django.utils.translation import gettext as _
 from conversions.models import DriverFile
 from conversions.pipeline.errors import HostError
 from conversions.pipeline.job import WindowsOptions
-from conversions.pipeline.windows.collection import TOOLS, open_collection
-from conversions.pipeline.windows.driver_match import AGENT_NAMES, choose_agents, coverage
+from conversions.pipeline.windows.collection import (
+    SERVICE_PROGRAMS,
+    TOOLS,
+    locate,
+    open_collection,
+)
+from conversions.pipeline.windows.driver_match import (
+    AGENT_NAMES,
+    choose_agents,
+    choose_drivers,
+    coverage,
+)
 from conversions.pipeline.windows.driver_versions import DriverVersion, read_driver_versions
 
 TOOLS_FOLDER = "virt-tools"
@@ -69,12 +81,12 @@ def list_drivers() -> list[Drivers]:
     found = [
         path
         for path in top.iterdir()
-        if (path.is_dir() or path.suffix.lower() == ".iso")
+        if (_is_folder(path) or path.suffix.lower() == ".iso")
         and path.name != TOOLS_FOLDER
         and not path.name.startswith(".")
     ]
-    found.sort(key=lambda path: (-path.stat().st_mtime, path.name))
-    return [described(path, path.stat().st_mtime_ns) for path in found]
+    found.sort(key=lambda path: (-_changed_ns(path), path.name))
+    return [described(path) for path in found]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +104,7 @@ class Tool:
 
 
 def list_tools() -> list[Tool]:
-    """Return the first-start programs in the folder."""
+    """Return the first-start programs that conversions get."""
     paths = [target_of(name) for name in TOOLS]
     return [
         Tool(path=path, size_bytes=path.stat().st_size, problem=tool_problem(path))
@@ -108,8 +120,22 @@ def arriving_folder() -> Path:
 
 def target_of(name: str) -> Path:
     """Return where a collection or a program of that name lies."""
+    return (tools_folder() if name in TOOLS else Path(settings.DRIVERS_DIR)) / name
+
+
+def tools_folder() -> Path:
+    """Return the folder of the programs: virt-tools, unless only that above has one for a service.
+
+    The engine takes all of them from one folder.
+    """
     top = Path(settings.DRIVERS_DIR)
-    return top / TOOLS_FOLDER / name if name in TOOLS else top / name
+    tools = top / TOOLS_FOLDER
+    return top if has_service_program(top) and not has_service_program(tools) else tools
+
+
+def has_service_program(folder: Path) -> bool:
+    """Tell whether a folder holds what runs scripts at the first start."""
+    return any((folder / name).is_file() for name in SERVICE_PROGRAMS)
 
 
 def tool_problem(path: Path) -> str:
@@ -122,14 +148,45 @@ def tool_problem(path: Path) -> str:
     return "" if is_program else _("it is no Windows program.")
 
 
+def described(path: Path) -> Drivers:
+    """Look into a collection, whether it can be opened or not.
+
+    The answer is kept for an ISO, until that changes; the time of a folder tells nothing of what is
+    below it.
+    """
+    return _look_into(path) if _is_folder(path) else _look_into_iso(path, _changed_ns(path))
+
+
 @lru_cache(maxsize=32)
-def described(path: Path, _mtime_ns: int) -> Drivers:
-    """Look into a collection; its time of change makes the answer a new one."""
+def _look_into_iso(path: Path, _changed_ns: int) -> Drivers:
+    return _look_into(path)
+
+
+def _is_folder(path: Path) -> bool:
+    """Tell whether it is a folder; a link to where one may not look is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _changed_ns(path: Path) -> int:
+    """Return when it last changed, 0 for a dangling link and what was just deleted."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _look_into(path: Path) -> Drivers:
     covers: dict[str, list[str]] = {}
     versions: dict[str, DriverVersion] = {}
     agents: list[str] = []
     label = problem = ""
+    is_iso = not _is_folder(path)
+    size_bytes = None
     try:
+        size_bytes = path.stat().st_size if is_iso else None
         collection = open_collection(path, named=True)
         if collection is not None:
             names = collection.paths()
@@ -138,14 +195,15 @@ def described(path: Path, _mtime_ns: int) -> Drivers:
             agents = [arch for arch in AGENT_NAMES if choose_agents(names, arch=arch)]
     except HostError as error:
         problem = f"{error.message} {error.remedy}".strip()
+    except OSError as error:
+        problem = _("It cannot be read: %(reason)s.") % {"reason": error.strerror or error}
     if not covers and not problem:
         problem = _("It holds no block driver (viostor or vioscsi) in a folder of its Windows.")
-    is_iso = path.is_file()
     return Drivers(
         name=path.name,
         path=path,
         is_iso=is_iso,
-        size_bytes=path.stat().st_size if is_iso else None,
+        size_bytes=size_bytes,
         label=label,
         covers=covers,
         versions=versions,
@@ -159,9 +217,34 @@ def default_drivers() -> str:
     return next((str(d.path) for d in list_drivers() if not d.problem), "")
 
 
+def default_tools() -> str:
+    """Return the path of the folder of the programs; "" lets the engine look itself."""
+    folder = tools_folder()
+    return str(folder) if has_service_program(folder) else ""
+
+
+def has_drivers_for(guest: Mapping[str, Any], options: WindowsOptions) -> bool:
+    """Tell whether a conversion would find drivers for a guest, by the engine's own rule.
+
+    `guest` is what an inspection reported of it.
+    """
+    place, named = locate(options.virtio_win, os.environ)
+    try:
+        collection = open_collection(place, named=named)
+    except (HostError, OSError):
+        return False
+    _made_for, drivers = choose_drivers(
+        collection.paths() if collection else (),
+        arch=guest.get("arch", ""),
+        osinfo=guest.get("osinfo", ""),
+        siblings=options.sibling_drivers,
+    )
+    return bool(drivers)
+
+
 def default_windows_options() -> WindowsOptions:
     """Return the options for a Windows guest nobody has chosen for."""
-    return WindowsOptions(virtio_win=default_drivers())
+    return WindowsOptions(virtio_win=default_drivers(), virt_tools=default_tools())
 
 
 def remove_drivers(name: str, *, user: Any) -> bool:
@@ -169,7 +252,9 @@ def remove_drivers(name: str, *, user: Any) -> bool:
     if name not in [d.name for d in list_drivers()] + [t.name for t in list_tools()]:
         return False
     path = target_of(name)
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    # Of a link only the link goes: what it leads to lies elsewhere, and may serve others.
+    is_folder = not path.is_symlink() and path.is_dir()
+    shutil.rmtree(path) if is_folder else path.unlink(missing_ok=True)
     note(LogEntry.Action.DELETE, name, user=user)
     return True
 

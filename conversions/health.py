@@ -6,6 +6,7 @@ the overview reads the rows.  A host whose row is older than SILENT_SECONDS does
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -34,7 +35,8 @@ def measure() -> dict[str, Any]:
     """Measure this host: free space of its folders, accelerator, versions, load.
 
     Returns {"folders": [{kind, path, total_bytes, free_bytes}], "accelerator": {kvm, reason},
-    "qemu_img", "cpus", "memory_bytes", "load"}; numbers are None where they cannot be had.
+    "qemu_img", "cpus", "memory_bytes", "load", "machine"}; numbers are None where they cannot be
+    had.
     """
     folders = [("uploads", settings.UPLOAD_DIR), ("work", settings.WORK_DIR)]
     folders += [("target", target) for target in settings.TARGET_DIRS]
@@ -46,7 +48,21 @@ def measure() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "load": round(os.getloadavg()[0], 2),
+        "machine": machine(),
     }
+
+
+@cache
+def machine() -> str:
+    """Return what tells this machine from another of the same name, "" when nothing does.
+
+    A hash: the id itself is not to be told to others, see machine-id(5).
+    """
+    try:
+        text = Path("/etc/machine-id").read_bytes().strip()
+    except OSError:
+        return ""
+    return hashlib.sha256(b"v2vweb " + text).hexdigest()[:32] if text else ""
 
 
 def measure_folder(kind: str, path: Path) -> dict[str, Any]:
@@ -95,6 +111,24 @@ def host_answers(worker: str) -> bool:
 
     host = ConversionHost.objects.filter(name=worker).first()
     return host is not None and is_answering(host.seen_at)
+
+
+def refuse_second_of_name() -> None:
+    """End this worker while another machine reports under its name.
+
+    By its name it would take the other's conversions for what an earlier worker of its own left.
+    """
+    from conversions.models import ConversionHost
+
+    host = ConversionHost.objects.filter(name=settings.WORKER_NAME).first()
+    known = host.health.get("machine") if host is not None and is_answering(host.seen_at) else ""
+    if known and machine() and known != machine():
+        raise SystemExit(
+            f"Another machine reports as {settings.WORKER_NAME}, so this worker does not start: it "
+            "would end the conversions of that one. Give this host a name of its own with "
+            "V2VWEB_WORKER in var/env. If it takes the place of the other, it starts once that has "
+            "been silent for a minute."
+        )
 
 
 def start_reporting(**_kwargs: object) -> None:

@@ -106,7 +106,7 @@ def convert_in_place(request: HttpRequest, uuid: UUID) -> HttpResponse:
         return not_ready(request, vm)
     inspection = latest_inspection(vm)
     form = InPlaceForm(request.POST or None, vm=vm, inspection=inspection)
-    blocking = blocking_concerns(inspection)
+    blocking = blocking_concerns(inspection, form.sections)
     if request.method == "POST" and form.is_valid() and not blocking:
         return redirect(start_conversion(vm, form.job(), user=request.user))
     context = {

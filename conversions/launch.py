@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from conversions.models import Concern, Conversion, Inspection
 from conversions.pipeline.job import Job, Mode
 from conversions.pipeline.outputs.preview import preview
 from conversions.sections import sections_for
+from conversions.sections.base import Section
 from conversions.sections.damage import DamageSection, damaging_run
 from conversions.sections.encryption import EncryptionSection
 from conversions.sections.system import SystemSection
@@ -37,11 +38,16 @@ def latest_inspection(vm: SourceVM) -> Inspection | None:
     return Inspection.objects.filter(vm=vm).select_related("conversion").first()
 
 
-def blocking_concerns(inspection: Inspection | None) -> list[Concern]:
+def open_concerns(inspection: Inspection | None, sections: Sequence[Section]) -> list[Concern]:
+    """Return the concerns that nothing chosen in the form settles."""
+    found = inspection.concerns.all() if inspection else ()
+    return [concern for concern in found if not any(s.settles(concern) for s in sections)]
+
+
+def blocking_concerns(inspection: Inspection | None, sections: Sequence[Section]) -> list[Concern]:
     """Return the concerns that stop the start."""
-    if inspection is None:
-        return []
-    return list(inspection.concerns.filter(level=Concern.Level.BLOCKS))
+    found = open_concerns(inspection, sections)
+    return [concern for concern in found if concern.level == Concern.Level.BLOCKS]
 
 
 @require_http_methods(["GET", "POST"])
@@ -76,7 +82,7 @@ def convert(request: HttpRequest, uuid: UUID) -> HttpResponse:
     if button == "rehearse":
         return redirect(start_conversion(vm, form.job(Mode.REHEARSE), user=request.user))
     if button == "start":
-        blocking = blocking_concerns(inspection)
+        blocking = blocking_concerns(inspection, form.sections)
         reason = form.cleaned_data["override_reason"]
         if not blocking or reason:
             return redirect(_start(request, form, blocking, reason))
@@ -124,8 +130,7 @@ def _show_form(request: HttpRequest, form: ConvertForm) -> HttpResponse:
         "vm": form.vm,
         "form": form,
         "inspection": inspection,
-        "concerns": inspection.concerns.all() if inspection else [],
-        "blocking": blocking_concerns(inspection),
+        "concerns": open_concerns(inspection, form.sections),
     }
     return render(request, "conversions/convert.html", context)
 
@@ -147,7 +152,7 @@ def _show_review(request: HttpRequest, form: ConvertForm) -> HttpResponse:
         "preview": preview(vm.source, reports, job),
         "needs": table,
         "too_little": [need for need in table if not need.is_enough],
-        "blocking": blocking_concerns(inspection),
+        "blocking": blocking_concerns(inspection, form.sections),
         "active": vm.conversions.active(),
     }
     return render(request, "conversions/review.html", context)

@@ -178,12 +178,15 @@ class KeptWorkQuerySet(models.QuerySet["KeptWork"]):
     """Queries with a name."""
 
     def due(self) -> KeptWorkQuerySet:
-        """Return what is to be deleted and not in use: asked for, too old, of no more use."""
+        """Return what is to be deleted and not in use: asked for, too old, of no more use.
+
+        A machine that is gone from its host comes back when the next reading finds it again.
+        """
         return self.filter(
             models.Q(discarding=True)
             | models.Q(keep_until__lte=timezone.now())
             | models.Q(conversion__vm=None)
-            | models.Q(conversion__vm__status=SourceVM.Status.GONE)
+            | models.Q(conversion__vm__status=SourceVM.Status.GONE, conversion__vm__host=None)
         ).exclude(tries__status__in=Conversion.ACTIVE)
 
 

@@ -2,6 +2,9 @@
 
 Whatever happens, no process, work folder or unfinished target file of the conversion is left
 before its row says that it has ended, but for converted disks that are kept on purpose.
+
+A database that is away for a while ends no run of hours: nothing is read from the engine meanwhile,
+which waits as soon as its pipe is full.
 """
 
 from __future__ import annotations
@@ -14,11 +17,13 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 from django.conf import settings
+from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
 from conversions import actions
@@ -36,10 +41,14 @@ STORE_EVENTS = 200
 PROGRESS_SECONDS = 0.5
 LOOK_SECONDS = 0.5
 DRAIN_SECONDS = 60
+RETRY_SECONDS = 1.0
+# Of a worker that ends: script/server kills it after a minute.
+LAST_RETRIES_SECONDS = 10
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 Status = Conversion.Status
 Event = dict[str, Any]
+T = TypeVar("T")
 
 shutting_down = threading.Event()
 """Set when the worker ends: every engine is stopped then."""
@@ -58,6 +67,8 @@ class Supervisor:
         self.last_store = 0.0
         self.term_sent: float | None = None
         self.killed = False
+        # Seconds, all in all, for the database.
+        self.waited = 0.0
 
     def run(self) -> None:
         """Run the engine to its end, then tidy up and store how it ended."""
@@ -73,8 +84,10 @@ class Supervisor:
         left = kill_processes_of(conversion.uuid)
         if left:
             logger.error("%s: %d processes cannot be ended.", conversion, left)
-        clean_up_after(conversion)
-        actions.finish_conversion(conversion, status, result)
+        # What was removed is told only once, so not before it can be.
+        self.patiently(lambda: actions.beat(conversion))
+        self.patiently(lambda: clean_up_after(conversion))
+        self.patiently(lambda: actions.finish_conversion(conversion, status, result))
 
     def _watch(self) -> int:
         """Start the engine, store its events until it is gone; return its exit code."""
@@ -94,12 +107,12 @@ class Supervisor:
                     self._look(process)
                     next_look = now + LOOK_SECONDS
                 if now >= next_beat:
-                    actions.beat(self.conversion)
+                    self.patiently(lambda: actions.beat(self.conversion))
                     next_beat = now + settings.HEARTBEAT_SECONDS
             # A left-over child may hold the pipes open; without it they end.
             kill_processes_of(self.conversion.uuid)
-            deadline = time.monotonic() + DRAIN_SECONDS
-            while self.has_more(readers) and time.monotonic() < deadline:
+            deadline = time.monotonic() + DRAIN_SECONDS - self.waited
+            while self.has_more(readers) and time.monotonic() - self.waited < deadline:
                 self.take()
             self.store(everything=True)
         finally:
@@ -109,6 +122,23 @@ class Supervisor:
                 with suppress(OSError):
                     process.stdin.close()
         return process.returncode
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """Do something with the database; while it is away, again and again for some minutes."""
+        began = time.monotonic()
+        before = self.waited
+        while True:
+            try:
+                return action()
+            except (OperationalError, InterfaceError) as error:
+                connection.close()  # one that has broken stays so
+                logger.warning("%s waits for the database: %s", self.conversion, error)
+                ends = shutting_down.is_set()
+                patience = LAST_RETRIES_SECONDS if ends else settings.DATABASE_AWAY_SECONDS
+                if time.monotonic() - began >= patience:
+                    raise
+            time.sleep(RETRY_SECONDS)
+            self.waited = before + time.monotonic() - began
 
     def has_more(self, readers: list[threading.Thread]) -> bool:
         """Tell whether events can still come, or wait to be taken."""
@@ -129,7 +159,8 @@ class Supervisor:
             env=environment_for(conversion.uuid),
             start_new_session=True,
         )
-        Conversion.objects.filter(pk=conversion.pk).update(pid=process.pid)
+        row = Conversion.objects.filter(pk=conversion.pk)
+        self.patiently(lambda: row.update(pid=process.pid))
         stdin = cast(IO[bytes], process.stdin)
         with suppress(BrokenPipeError):  # it died at once; its exit code tells
             stdin.write(job.to_json().encode() + b"\n")
@@ -188,12 +219,13 @@ class Supervisor:
                 self.progress_stored[disk] = now
         if self.pending:
             batch, self.pending = self.pending, []
-            actions.record_events(self.conversion, batch)
+            self.patiently(lambda: actions.record_events(self.conversion, batch))
             self.last_store = time.monotonic()
 
     def _look(self, process: subprocess.Popen[bytes]) -> None:
         """See whether someone wants it to stop; TERM first, KILL after the grace or by force."""
-        row = Conversion.objects.only("status", "force_stop").get(pk=self.conversion.pk)
+        rows = Conversion.objects.only("status", "force_stop")
+        row = self.patiently(lambda: rows.get(pk=self.conversion.pk))
         if row.status not in (Status.RUNNING, Status.STOPPING):
             self._kill(process)  # given up as lost while this process slept
         elif row.status == Status.STOPPING or shutting_down.is_set():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from copy import deepcopy
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from conversions import actions, leftovers, targets
-from conversions.health import is_answering
+from conversions.health import is_answering, refuse_second_of_name
 from conversions.models import Conversion, ConversionHost, KeptWork, OutputTarget
 from conversions.processes import kill_processes_of
 from conversions.supervisor import Supervisor, shutting_down
@@ -52,7 +53,12 @@ def start_due() -> None:
 @shared_task(ignore_result=True)
 def mark_lost() -> None:
     """Give up conversions whose worker has not been heard of for too long."""
-    for conversion in Conversion.objects.on_worker().filter(heartbeat_at__lt=actions.lost_since()):
+    silent = Conversion.objects.on_worker().filter(heartbeat_at__lt=actions.lost_since())
+    if not silent.exists():
+        return
+    # When it was the database that was away, those that are alive are about to tell.
+    time.sleep(settings.HEARTBEAT_SECONDS)
+    for conversion in silent.all():
         give_up(conversion)
 
 
@@ -114,6 +120,7 @@ def check_targets() -> None:
 @worker_init.connect
 def on_worker_init(**_kwargs: Any) -> None:
     """Give up what an earlier worker of this host left, before this one takes anything."""
+    refuse_second_of_name()
     for conversion in Conversion.objects.on_worker().filter(worker=settings.WORKER_NAME):
         logger.warning("%s was left by a worker that is gone.", conversion)
         give_up(conversion)

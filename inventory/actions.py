@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +13,7 @@ from typing import Any
 
 from auditlog.models import LogEntry
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -27,6 +29,10 @@ from inventory.sources.readers import reader_for
 from inventory.sources.types import Source
 from v2vweb.celery import send
 
+logger = logging.getLogger(__name__)
+
+# A check that shows no sign for five minutes is begun anew, see tasks.py.
+SIGN_SECONDS = 60
 Status = OvaUpload.Status
 OPEN = (Status.RECEIVING, Status.CHECKING)
 
@@ -187,7 +193,7 @@ def check_received(upload: OvaUpload) -> None:
             part.rename(final)
         upload.path = str(final)
         OvaUpload.objects.filter(pk=upload.pk).update(path=upload.path)
-        with unpack_folder() as folder:
+        with signs_of_life(upload), unpack_folder() as folder:
             reader = OvaReader(final, work_dir=folder, warn=_warn(upload))
             if follower.is_packed:
                 verify(upload, reader)
@@ -215,13 +221,36 @@ def check_import(upload: OvaUpload) -> None:
     """Read and verify a file of the import folder and make it ready, or refuse it."""
     kind, path = kind_of(Path(upload.path))
     try:
-        with unpack_folder() as folder:
+        with signs_of_life(upload), unpack_folder() as folder:
             reader = reader_for(kind, str(path), work_dir=folder, warn=_warn(upload))
             show_machine(upload, reader.read())
             verify(upload, reader)
             adopt(upload, reader)
     except SourceError as error:
         refuse_upload(upload, error)
+
+
+@contextmanager
+def signs_of_life(upload: OvaUpload) -> Iterator[None]:
+    """Show that a check goes on, however long it unpacks and reads without another word."""
+    over = threading.Event()
+
+    def show() -> None:
+        while not over.wait(SIGN_SECONDS):
+            try:
+                OvaUpload.objects.filter(pk=upload.pk).update(updated_at=timezone.now())
+            except DatabaseError:
+                logger.warning("%s: no sign could be stored (ignored).", upload, exc_info=True)
+            finally:
+                connection.close()
+
+    thread = threading.Thread(target=show, name="signs", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextmanager

@@ -182,5 +182,6 @@ def host_remove(request: HttpRequest, uuid: UUID) -> HttpResponse:
         "active": active.distinct(),
         "all_count": found.vms.count(),
         "kept_count": with_history.distinct().count(),
+        "disks_of": found.vms.filter(conversions__own_kept__isnull=False).count(),
     }
     return render(request, "inventory/host_remove.html", context)

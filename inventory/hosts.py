@@ -9,7 +9,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -74,7 +74,7 @@ def due_hosts() -> QuerySet[LibvirtHost]:
         Q(wanted_at__isnull=False) | Q(tried_at__isnull=True) | Q(tried_at__lt=stale)
     )
     free = Q(refreshing_since__isnull=True) | Q(refreshing_since__lte=_lease_end())
-    return rows.filter(free).order_by("tried_at")
+    return rows.filter(free).order_by(F("tried_at").asc(nulls_first=True))
 
 
 def _lease_end() -> datetime:

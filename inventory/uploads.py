@@ -53,11 +53,16 @@ _lock = threading.Lock()
 
 
 def follower_of(upload: OvaUpload) -> OvaFollower:
-    """Return this process's follower of an upload; a new one catches up by reading the file."""
+    """Return this process's follower of an upload; a new one catches up by reading the file.
+
+    That has its final name already where a check was cut off.
+    """
     with _lock:
         follower = _followers.get(upload.pk)
         if follower is None:
-            follower = OvaFollower(part_path(upload), upload.size_bytes, label=upload.filename)
+            final = final_path(upload)
+            path = final if final.exists() else part_path(upload)
+            follower = OvaFollower(path, upload.size_bytes, label=upload.filename)
             _followers[upload.pk] = follower
         return follower
 

@@ -41,6 +41,8 @@ WORKER_NAME = env.str("V2VWEB_WORKER", default=socket.gethostname())
 CONVERSIONS_AT_ONCE = env.int("V2VWEB_CONVERSIONS_AT_ONCE", default=2)
 HEARTBEAT_SECONDS = 5
 LOST_AFTER_SECONDS = 30
+# So long a run goes on without its database, which may be restarted or moved.
+DATABASE_AWAY_SECONDS = 600
 STOP_GRACE_SECONDS = 30
 ENGINE_PYTHON = env.str("V2VWEB_ENGINE_PYTHON", default=str(BASE_DIR / ".venv/bin/python"))
 ENGINE_COMMAND = [ENGINE_PYTHON, "-m", "conversions.pipeline", "--job", "-", "--events"]

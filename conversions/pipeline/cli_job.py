@@ -131,7 +131,7 @@ def _customize(options: argparse.Namespace) -> Customize:
     """Read the wishes for the guest; files are read here, passwords made unreadable."""
     try:
         keys = tuple(_ssh_key(value) for value in options.ssh_inject)
-        scripts = tuple(Path(path).read_text() for path in options.firstboot)
+        scripts = tuple(_script(Path(path)) for path in options.firstboot)
         files = tuple(_upload(value) for value in options.upload)
         password = _password_hash(options.root_password) if options.root_password else ""
     except (OSError, UnicodeDecodeError) as error:
@@ -147,6 +147,17 @@ def _customize(options: argparse.Namespace) -> Customize:
         files=files,
         firstboot=(*scripts, *options.firstboot_command),
     )
+
+
+def _script(path: Path) -> str:
+    """Read a script for the first start.  Raises JobError, OSError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise JobError(
+            f"The script {path} is not in UTF-8: {error}.",
+            remedy="Save it as UTF-8; the guest gets it in an encoding that it reads.",
+        ) from error
 
 
 def _key(value: str) -> Key:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from conversions.pipeline.appliance import GuestFS
 from conversions.pipeline.errors import InspectionError
@@ -74,12 +74,19 @@ def unlock(
 ) -> tuple[str, ...]:
     """Open every encrypted device there is a key for, also those inside of others.
 
+    Reports every encrypted device before a key is tried on it, and that there is none: the list of
+    filesystems has only what is inside of LUKS.
     Returns what stays closed for want of a key; whether that matters, the inspection shows.
     Raises InspectionError when no key that was given for a device fits.
     """
     opened: set[str] = set()
+    reported: list[Encrypted] | None = None
     for _ in range(_ROUNDS):
-        closed = [d for d in find_encrypted(g) if d.device not in opened]
+        found = find_encrypted(g)
+        if found != reported:
+            report.report("encrypted", [asdict(device) for device in found])
+            reported = found
+        closed = [d for d in found if d.device not in opened]
         todo = [d for d in closed if matching_keys(keys, d)]
         if not todo:
             break

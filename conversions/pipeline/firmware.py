@@ -31,17 +31,25 @@ def detect_boot_disk(g: GuestFS, guest: Inspection, overlays: Sequence[Overlay])
     """Return the index of the disk the firmware starts, None when it cannot be told.
 
     Linux: the first disk with GRUB in its first sector; else that of /boot, or of / without one.
-    Windows: that of the EFI system partition, or of /.  Only Linux is asked for GRUB: a Windows
-    disk can carry the remains of a boot loader that it never uses.
+    Windows: that of the EFI system partition, of several the one on the disk of /; or of /.  Only
+    Linux is asked for GRUB: a Windows disk can carry the remains of a boot loader that it never
+    uses.
     """
     mounted = dict(guest.mountpoints)
     if guest.type == "windows":
-        place = guest.uefi_esps[0] if guest.uefi_esps else mounted.get("/", "")
+        root = mounted.get("/", "")
+        beside = [esp for esp in guest.uefi_esps if _disk(esp) == _disk(root)]
+        place = next(iter((*beside, *guest.uefi_esps)), root)
     else:
         for index, device in enumerate(g.list_devices()[: len(overlays)]):
             if b"GRUB" in g.pread_device(device, 512, 0):
                 return index
         place = mounted.get("/boot", mounted.get("/", ""))
-    match = _PARTITION.fullmatch(place)
     names = [overlay.sd for overlay in overlays]
-    return names.index(match[1]) if match and match[1] in names else None
+    return names.index(_disk(place)) if _disk(place) in names else None
+
+
+def _disk(partition: str) -> str:
+    """Return the name of a partition's disk such as sda, "" for anything else."""
+    match = _PARTITION.fullmatch(partition)
+    return match[1] if match else ""

@@ -251,6 +251,11 @@ class StaticIp:
             )
         versions = {}
         for text in (self.address, *filter(None, [self.gateway]), *self.name_servers):
+            if "%" in text:  # ipaddress takes any text behind it, which would get into scripts
+                raise JobError(
+                    f"{text[:80]!r}, given for {self.mac}, is not an address alone.",
+                    remedy="Leave out the % and what follows; the MAC tells the network card.",
+                )
             try:
                 versions[text] = ip_address(text).version
             except ValueError as error:

@@ -8,7 +8,7 @@ from django import forms
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 
-from conversions.models import Inspection
+from conversions.models import Concern, Inspection
 from conversions.pipeline.job import Job
 from inventory.models import SourceVM
 from inventory.sealing import SealedField, seal
@@ -46,6 +46,13 @@ class Section(forms.Form):
     def apply(self, job: Job) -> Job:
         """Return the job with this section's part.  Call when valid.  Raises JobError."""
         raise NotImplementedError
+
+    def settles(self, concern: Concern) -> bool:
+        """Tell whether what is chosen here, valid or not, does away with what an inspection found.
+
+        The engine judges again before it changes anything.
+        """
+        return False
 
     @property
     def is_open(self) -> bool:

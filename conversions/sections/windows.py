@@ -1,4 +1,4 @@
-"""What a Windows guest gets: drivers, how it finds its disks, fixed addresses."""
+"""What a Windows guest gets: drivers, how it finds its disks, fixed addresses, a script."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from conversions.drivers import default_drivers, list_drivers
-from conversions.models import Inspection
+from conversions.drivers import default_drivers, default_tools, has_drivers_for, list_drivers
+from conversions.models import Concern, Inspection
 from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import Job, StaticIp, WindowsOptions
 from conversions.pipeline.windows.static_ip import parse_static_ip
 from conversions.sections.base import Section
+from conversions.sections.guest import MAX_SCRIPT_CHARACTERS
 from inventory.models import SourceVM
 
 
@@ -51,6 +52,20 @@ class WindowsSection(Section):
         label=gettext_lazy("Remove the temporary entries of the boot driver at the first start"),
         required=False,
     )
+    guest_agent = forms.BooleanField(
+        label=gettext_lazy("Install the QEMU guest agent"), required=False, initial=True
+    )
+    firstboot = forms.CharField(
+        label=gettext_lazy("Script for the first start"),
+        required=False,
+        max_length=MAX_SCRIPT_CHARACTERS,
+        strip=False,
+        widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false"}),
+        help_text=gettext_lazy(
+            "Lines of a batch file. Runs once as LocalSystem, when the converted machine starts "
+            "first."
+        ),
+    )
 
     def __init__(self, data: Any = None, **options: Any) -> None:
         super().__init__(data, **options)
@@ -79,6 +94,18 @@ class WindowsSection(Section):
         kind = report.get("type")
         return kind == "windows" or (kind is None and "windows" in vm.os_hint.lower())
 
+    def settles(self, concern: Concern) -> bool:
+        """Tell whether what an inspection missed has been supplied or can be done without."""
+        if concern.code == "C-NO-SERVICE-PROGRAM":
+            return bool(default_tools())
+        if concern.code != "C-NO-DRIVERS" or "virtio_win" in self.errors:
+            return False
+        options = WindowsOptions(
+            virtio_win=self["virtio_win"].value() or "",
+            sibling_drivers=bool(self["sibling_drivers"].value()),
+        )
+        return bool(self["emulated_devices"].value()) or has_drivers_for(self.report, options)
+
     def clean(self) -> dict[str, Any]:
         """Let the engine judge the addresses."""
         values = super().clean() or {}
@@ -102,10 +129,15 @@ class WindowsSection(Section):
             for index, mac in enumerate(self.macs)
             for entry in self._addresses(mac, values[f"addresses{index}"] or "")
         ]
+        script = values["firstboot"] or ""
+        wishes = replace(job.customize, firstboot=(script,) if script.strip() else ())
         return replace(
             job,
+            customize=wishes,
+            guest_agent=values["guest_agent"],
             windows=WindowsOptions(
                 virtio_win=values["virtio_win"],
+                virt_tools=default_tools(),
                 block_driver=values["block_driver"],
                 emulated_devices=values["emulated_devices"],
                 sibling_drivers=values["sibling_drivers"],

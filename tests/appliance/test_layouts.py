@@ -135,6 +135,7 @@ def test_lvm_on_luks(disks: Disks, rehearse: Rehearse) -> None:
     status, events = rehearse(disks["luks"], "--key", f"/dev/sda1:key:{KEY}")
     assert status == 0, events[-1]
     assert reports(events)["inspection"]["root"] == "/dev/vg-a/root"
+    assert [found["device"] for found in reports(events)["encrypted"]] == ["/dev/sda1"]
     assert KEY not in json.dumps(events)
     assert any(f"luks-{disks.luks_uuid}" in e.get("text", "") for e in events)
 

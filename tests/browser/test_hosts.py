@@ -22,10 +22,8 @@ disks = tuple(replace(disk, path="/srv/disks/shelf01.qcow2") for disk in source.
 vm = make_vm("shelf01", source=replace(source, disks=disks))
 vm.kind = "disk"
 vm.save()
-inspection = make_inspection(make_conversion(vm, mode=Mode.INSPECT))
-run = inspection.conversion
-run.reports["inspection"]["filesystems"] = [["/dev/sda5", "crypto_LUKS"]]
-run.save()
+met = [{"device": "/dev/sda5", "kind": "crypto_LUKS", "uuid": "1f2e"}]
+make_inspection(make_conversion(vm, mode=Mode.INSPECT, reports={"encrypted": met}))
 """
 
 

@@ -315,13 +315,12 @@ class FolderGuest:
         self._hive.node_delete_child(node)
 
     def hivex_node_get_value(self, node: int, name: str) -> int:
-        """Return a value's handle or 0."""
-        try:
-            return self._hive.node_get_value(node, name) or 0
-        except RuntimeError as error:
-            if str(error) != "Success":  # what hivex says of a value that is not there
-                raise
-            return 0
+        """Return a value's handle or 0.
+
+        hivex' own search fails with the error of an earlier call when there is no such value.
+        """
+        values = self._hive.node_values(node)
+        return next((v for v in values if self._hive.value_key(v).lower() == name.lower()), 0)
 
     def hivex_value_type(self, value: int) -> int:
         """Return the type."""

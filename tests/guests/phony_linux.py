@@ -47,6 +47,9 @@ HEAD = f"/boot/vmlinuz-{KV}\n/lib/modules/{KV}\n"
 FILES = HEAD + "".join(f"{name}\n" for name in sorted(MODULES))
 _MKCONFIG = Program('echo "menuentry" > /dev/null')
 FSTAB = "/dev/sda1 / ext4 defaults 0 0\n/dev/sda2 none swap sw 0 0\n"
+# In the volume group of tests/guests/layouts.py.
+LVM_FSTAB = "/dev/mapper/vg--a-root / ext4 defaults 0 0\n"
+BTRFS_FSTAB = "/dev/sda1 / btrfs subvol=@ 0 0\n"
 # What reads a package database in a guest looks for its place and kind here.
 MACROS = "%_dbpath /var/lib/rpm\n%_db_backend sqlite\n"
 
@@ -118,8 +121,10 @@ class PhonyLinux:
 
 GUESTS: Mapping[str, PhonyLinux] = {
     "debian-12": PhonyLinux(tree=DEBIAN_12),
-    "debian-12-luks": PhonyLinux(tree=DEBIAN_12, layout="luks", key=KEY),
-    "debian-12-btrfs": PhonyLinux(tree=DEBIAN_12, layout="btrfs"),
+    "debian-12-luks": PhonyLinux(
+        tree={**DEBIAN_12, "/etc/fstab": LVM_FSTAB}, layout="luks", key=KEY
+    ),
+    "debian-12-btrfs": PhonyLinux(tree={**DEBIAN_12, "/etc/fstab": BTRFS_FSTAB}, layout="btrfs"),
     "debian-12-raid": PhonyLinux(tree=DEBIAN_12, layout="raid"),
     "el-9": PhonyLinux(tree=EL_9, package="kernel-core"),
     "fedora-14": PhonyLinux(tree=FEDORA_14, package="kernel"),

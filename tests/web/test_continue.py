@@ -24,7 +24,10 @@ from conversions.pipeline.leftovers import NOTES, Notes
 from conversions.pipeline.report import RecordingReporter
 from conversions.processes import processes_of
 from conversions.supervisor import Supervisor
+from inventory import hosts
 from inventory.actions import forget_vm
+from inventory.host_store import store_domains
+from inventory.models import LibvirtHost, SourceVM
 from inventory.templatetags.console import size
 from tests.demo import make_user, make_vm
 
@@ -300,6 +303,20 @@ def test_what_is_of_no_more_use_is_deleted_by_the_periodic_task(
     tasks.discard_kept(str(kept.pk))
     assert not Path(kept.folder).exists()
     assert not KeptWork.objects.exists()
+
+
+def test_disks_of_a_machine_that_its_host_does_not_list_for_once_stay_until_the_host_goes(
+    run: Run,
+) -> None:
+    conversion = run("die:copy")
+    host = LibvirtHost.objects.create(name="kvm1", uri="qemu+ssh://kvm1/system")
+    SourceVM.objects.update(host=host, kind="libvirt", upload=None)
+    now = timezone.now()
+    store_domains(host, [], since=now, now=now)
+    assert SourceVM.objects.get().status == "gone"
+    assert not KeptWork.objects.due().exists()
+    hosts.remove_host(host, user="root")
+    assert KeptWork.objects.due().get() == conversion.kept
 
 
 def test_only_work_folders_of_this_host_are_deleted(run: Run, settings: Settings) -> None:

@@ -12,12 +12,13 @@ from django.test import Client
 from pytest_django import Settings
 
 from conversions import actions
-from conversions.drivers import list_drivers
+from conversions.drivers import default_drivers, list_drivers, list_tools
 from conversions.forms import ConvertForm
 from conversions.models import Conversion
+from conversions.pipeline.job import Mode
 from inventory.models import SourceVM
-from tests.demo import make_user, make_vm
-from tests.guests.virtio_win import driver_iso_tree, make_iso
+from tests.demo import make_conversion, make_inspection, make_user, make_vm
+from tests.guests.virtio_win import driver_iso_tree, make_iso, put
 
 pytestmark = pytest.mark.django_db
 
@@ -121,6 +122,29 @@ def test_a_program_that_is_none_is_marked(admin: Client, folder: Path) -> None:
     assert "Cannot be used" in page
 
 
+@pytest.mark.parametrize("place", ["virt-tools", ""])
+def test_the_programs_that_are_listed_reach_the_job_whatever_the_drivers(
+    admin: Client, folder: Path, place: str
+) -> None:
+    (folder / "virt-tools").mkdir(parents=True)
+    driver_iso_tree(folder / "unpacked")
+    vm = windows_vm()
+    admin.post(f"{vm.get_absolute_url()}inspect/")
+    assert actions.job_of(Conversion.objects.get()).windows.virt_tools == ""
+    Conversion.objects.all().delete()
+    (folder / place / "rhsrvany.exe").write_bytes(b"MZ")
+    add(admin, "pnp_wait.exe", b"MZ")
+    assert [t.name for t in list_tools()] == ["rhsrvany.exe", "pnp_wait.exe"]
+    assert [d.name for d in list_drivers()] == ["unpacked"]
+    admin.post(f"{vm.get_absolute_url()}inspect/")
+    for drivers in ("", str(folder / "unpacked")):
+        convert(admin, vm, "start", **{"windows-virtio_win": drivers})
+    chosen = [actions.job_of(run).windows.virt_tools for run in Conversion.objects.all()]
+    assert chosen == [str(folder / place)] * 3
+    admin.post("/drivers/remove/?name=rhsrvany.exe")
+    assert not (folder / place / "rhsrvany.exe").exists()
+
+
 def test_the_block_driver_tells_its_version(admin: Client, folder: Path) -> None:
     inf = "[Version]\r\nDriverVer = 7/21/2023,100.93.104.24000\r\n"
     for name, data in (("viostor.inf", inf.encode("utf-16")), ("viostor.sys", b"x")):
@@ -130,6 +154,40 @@ def test_the_block_driver_tells_its_version(admin: Client, folder: Path) -> None
     page = admin.get("/drivers/").content.decode()
     assert "100.93.104.24000 of 2023-07-21" in page
     assert "No QEMU guest agent" in page
+
+
+def test_a_link_that_leads_nowhere_is_listed_and_harms_nothing_else(
+    admin: Client, iso: bytes, folder: Path
+) -> None:
+    add(admin, "virtio-win.iso", iso)
+    (folder / "old.iso").symlink_to(folder / "gone.iso")
+    page = admin.get("/drivers/").content.decode()
+    assert "It cannot be read: No such file or directory." in page
+    assert [(d.name, bool(d.problem)) for d in list_drivers()] == [
+        ("virtio-win.iso", False), ("old.iso", True),
+    ]  # fmt: skip
+    assert default_drivers() == str(folder / "virtio-win.iso")
+    admin.post("/drivers/remove/?name=old.iso")
+    assert [d.name for d in list_drivers()] == ["virtio-win.iso"]
+
+
+def test_of_a_linked_folder_only_the_link_is_removed(
+    admin: Client, folder: Path, tmp_path: Path
+) -> None:
+    elsewhere = driver_iso_tree(tmp_path / "elsewhere")
+    folder.mkdir(parents=True)
+    (folder / "linked").symlink_to(elsewhere)
+    assert "is removed" in admin.post("/drivers/remove/?name=linked", follow=True).content.decode()
+    assert list_drivers() == []
+    assert any(elsewhere.iterdir())
+
+
+def test_a_folder_seen_while_it_is_copied_is_looked_into_again(folder: Path) -> None:
+    fits = folder / "unpacked/viostor/w10/amd64"
+    fits.mkdir(parents=True)
+    assert [d.covers for d in list_drivers()] == [{}]
+    (fits / "viostor.sys").write_bytes(b"x")
+    assert [d.covers for d in list_drivers()] == [{"w10": ["x86_64"]}]
 
 
 def test_operators_look_but_do_not_add(client: Client, iso: bytes, folder: Path) -> None:
@@ -161,17 +219,67 @@ def test_the_newest_drivers_and_the_wishes_reach_the_job(
         **{
             "windows-block_driver": "virtio-scsi",
             "windows-disable_vmware": "on",
+            "windows-guest_agent": "",
+            "windows-firstboot": "@echo off\r\nnet user ada /active:yes\r\n",
             "windows-addresses0": "192.0.2.10, 192.0.2.1, 24, 192.0.2.53\n2001:db8::10,,64\n",
         },
     )  # fmt: skip
-    options = actions.job_of(Conversion.objects.get()).windows
+    job = actions.job_of(Conversion.objects.get())
+    options = job.windows
     assert options.virtio_win == str(folder / "virtio-win.iso")
+    assert not job.guest_agent
+    assert job.customize.firstboot == ("@echo off\r\nnet user ada /active:yes\r\n",)
     assert (options.block_driver, options.disable_vmware) == ("virtio-scsi", True)
     first, second = options.static_ips
     assert (first.mac, first.address, first.gateway, first.prefix, first.name_servers) == (
         mac.lower(), "192.0.2.10", "192.0.2.1", 24, ("192.0.2.53",),
     )  # fmt: skip
     assert (second.address, second.gateway) == ("2001:db8::10", "")
+
+
+def without_drivers(vm: SourceVM, code: str = "C-NO-DRIVERS") -> None:
+    """Give a machine an inspection of a Server 2019 that had neither drivers nor programs."""
+    inspection = make_inspection(make_conversion(vm, mode=Mode.INSPECT))
+    run = inspection.conversion
+    guest = {"type": "windows", "osinfo": "win2k19", "arch": "x86_64"}
+    run.reports = {**run.reports, "inspection": {**run.reports["inspection"], **guest}}
+    run.save()
+    inspection.concerns.create(position=9, level="blocks", code=code, title="It is missing")
+
+
+@pytest.mark.parametrize(
+    ("supplied", "wishes", "settled"),
+    [("", {}, False),
+     ("", {"windows-emulated_devices": "on"}, True),
+     ("viostor/w10/amd64/viostor.sys", {}, False),
+     ("viostor/2k16/amd64/viostor.sys", {}, False),
+     ("viostor/2k16/amd64/viostor.sys", {"windows-sibling_drivers": "on"}, True),
+     ("viostor/2k19/amd64/viostor.sys", {}, True),
+     ("viostor/2k19/amd64/viostor.sys", {"windows-virtio_win": ""}, False),
+     ("viostor/2k19/amd64/viostor.sys", {"windows-virtio_win": "/etc"}, False)],
+)  # fmt: skip
+def test_drivers_that_were_missing_stop_nothing_once_they_are_there_or_done_without(
+    admin: Client, folder: Path, monkeypatch: pytest.MonkeyPatch,
+    supplied: str, wishes: dict[str, str], settled: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("VIRTIO_WIN", str(folder / "not-there"))  # what the host has
+    vm = windows_vm()
+    without_drivers(vm)
+    if supplied:
+        put(folder / "unpacked" / supplied)
+    review = convert(admin, vm, "review", **wishes).content.decode()
+    assert ("It is missing" in review) is not settled
+    convert(admin, vm, "start", **wishes)
+    assert Conversion.objects.filter(mode=Mode.COPY).exists() is settled
+
+
+def test_a_program_that_was_missing_stops_nothing_once_it_is_there(admin: Client) -> None:
+    vm = windows_vm()
+    without_drivers(vm, "C-NO-SERVICE-PROGRAM")
+    address = f"{vm.get_absolute_url()}convert/"
+    assert "It is missing" in admin.get(address).content.decode()
+    add(admin, "rhsrvany.exe", b"MZ")
+    assert "It is missing" not in admin.get(address).content.decode()
 
 
 def test_an_address_that_is_none_is_marked(admin: Client) -> None:

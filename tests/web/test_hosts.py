@@ -19,7 +19,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from conversions.inputs import input_of
-from conversions.models import Conversion
+from conversions.models import Conversion, KeptWork
 from conversions.pipeline.errors import JobError
 from inventory import hosts, tasks
 from inventory.following import store_news
@@ -355,6 +355,13 @@ def test_the_periodic_task_reads_what_is_due_and_nothing_else(
     assert LibvirtHost.objects.filter(state="fresh", refreshed_at__gt=first).count() == 2
 
 
+def test_a_new_host_comes_before_those_that_were_tried(serve: Serve) -> None:
+    serve(domain(0))
+    LibvirtHost.objects.update(tried_at="2026-01-01T00:00Z")
+    new = LibvirtHost.objects.create(name="new", uri="qemu+ssh://new/system")
+    assert hosts.due_hosts().first() == new
+
+
 def test_a_host_removed_while_it_is_read_leaves_nothing(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -563,11 +570,18 @@ def test_removing_asks_what_goes_and_what_stays_and_keeps_history(
     serve: Serve, administrator: Client
 ) -> None:
     host = serve(domain(0), domain(1))
-    run = make_conversion(SourceVM.objects.get(name="vm0"))
+    vm = SourceVM.objects.get(name="vm0")
+    run = make_conversion(vm)
     address = f"{host.get_absolute_url()}remove/"
     page = administrator.get(address).content.decode()
     assert "The host and its 2 machines from these pages." in page
     assert "1 machine that was inspected or converted stays" in page
+    assert "converted disks" not in page
+    for number, left in enumerate([run, make_conversion(vm, status="failed")]):
+        until = timezone.now() + timedelta(days=7)
+        KeptWork.objects.create(conversion=left, folder=f"/w{number}", bytes=1, keep_until=until)
+    page = administrator.get(address).content.decode()
+    assert "The converted disks of 2 runs that could be continued." in page
     administrator.post(address)
     vm = SourceVM.objects.get()
     assert (vm.name, vm.status, vm.host) == ("vm0", "gone", None)

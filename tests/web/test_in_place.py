@@ -111,6 +111,23 @@ def test_a_blocking_concern_cannot_be_overridden_here(admin: Client) -> None:
     assert not Conversion.objects.filter(mode=Mode.IN_PLACE).exists()
 
 
+def test_a_choice_that_settles_the_blocking_concern_leads_to_the_button(admin: Client) -> None:
+    vm = disk_vm()
+    SourceVM.objects.update(os_hint="Microsoft Windows Server 2019 (64-bit)")
+    inspection = make_inspection(make_conversion(vm, mode=Mode.INSPECT))
+    inspection.conversion.reports |= {"inspection": {"type": "windows"}}
+    inspection.conversion.save()
+    inspection.concerns.create(position=9, level="blocks", code="C-NO-DRIVERS", title="No drivers")
+    chosen = {"windows-emulated_devices": "on", "windows-block_driver": "virtio-blk"}
+    page = admin.get(f"{vm.get_absolute_url()}convert-in-place/").content.decode()
+    assert "Check again" in page and 'name="confirm"' not in page
+    page = confirm(admin, vm, **chosen, confirm="").content.decode()
+    assert "Check again" not in page and 'name="confirm"' in page
+    confirm(admin, vm, **chosen)
+    job = actions.job_of(Conversion.objects.get(mode=Mode.IN_PLACE))
+    assert job.windows.emulated_devices
+
+
 def test_a_retry_is_confirmed_anew(admin: Client) -> None:
     vm = disk_vm()
     confirm(admin, vm)

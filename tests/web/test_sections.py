@@ -33,11 +33,16 @@ def send(client: Client, vm: SourceVM, action: str, **changes: Any) -> Any:
     return client.post(f"{vm.get_absolute_url()}convert/", values | {"action": action})
 
 
-def encrypted_vm() -> SourceVM:
-    """Return a machine whose inspection ended at a LUKS device."""
+def encrypted_vm(code: str = "E-ENCRYPTED") -> SourceVM:
+    """Return a machine whose inspection ended at an encrypted device."""
     vm = make_vm()
-    make_conversion(vm, mode=Mode.INSPECT, status="failed", result={"code": "E-ENCRYPTED"})
+    make_conversion(vm, mode=Mode.INSPECT, status="failed", result={"code": code})
     return vm
+
+
+def met(*found: tuple[str, str]) -> dict[str, Any]:
+    """Return the reports of a run that met these devices, opened or not."""
+    return {"encrypted": [{"device": d, "kind": kind, "uuid": ""} for d, kind in found]}
 
 
 def everything_stored() -> str:
@@ -143,19 +148,33 @@ def test_a_retry_has_the_passphrase_and_a_success_forgets_it(operator: Client) -
     assert second.sealed_secrets == ""
 
 
-def test_each_device_an_inspection_found_has_its_own_field(operator: Client) -> None:
+def test_each_device_an_inspection_has_opened_has_its_own_field(operator: Client) -> None:
     vm = make_vm()
-    inspection = make_inspection(make_conversion(vm, mode=Mode.INSPECT))
-    run = inspection.conversion
-    run.reports["inspection"]["filesystems"] = [["/dev/sda5", "crypto_LUKS"], ["/dev/sda1", "ext4"]]
-    run.save()
-    send(operator, vm, "start", **{"encryption-device0": "one", "encryption-every": "two"})
+    reports = met(("/dev/sda5", "crypto_LUKS"), ("/dev/sdb2", "BitLocker"))
+    make_inspection(make_conversion(vm, mode=Mode.INSPECT, reports=reports))
+    # A run that was stopped before it came so far tells nothing.
+    make_conversion(vm, mode=Mode.REHEARSE, status="stopped")
+    fields = ("device0", "device1", "every")
+    send(operator, vm, "start", **{f"encryption-{name}": name for name in fields})
     keys = actions.job_of(Conversion.objects.get(mode=Mode.COPY)).keys
-    assert [(k.selector, k.passphrase) for k in keys] == [("/dev/sda5", "one"), ("all", "two")]
+    assert [(k.selector, k.passphrase) for k in keys] == [
+        ("/dev/sda5", "device0"), ("/dev/sdb2", "device1"), ("all", "every"),
+    ]  # fmt: skip
 
 
-def test_an_encrypted_machine_is_inspected_with_a_passphrase(operator: Client) -> None:
-    vm = encrypted_vm()
+def test_a_machine_that_is_no_longer_encrypted_is_not_asked_for_passphrases(
+    operator: Client,
+) -> None:
+    vm = make_vm()
+    for found in ([("/dev/sda5", "crypto_LUKS")], []):
+        make_inspection(make_conversion(vm, mode=Mode.INSPECT, reports=met(*found)))
+    page = operator.get(f"{vm.get_absolute_url()}convert/").content.decode()
+    assert "encryption-every" not in page
+
+
+@pytest.mark.parametrize("code", ["E-ENCRYPTED", "E-KEY"])
+def test_an_encrypted_machine_is_inspected_with_a_passphrase(operator: Client, code: str) -> None:
+    vm = encrypted_vm(code)
     page = operator.get(vm.get_absolute_url()).content.decode()
     assert "Inspect with a passphrase" in page
     form = operator.get(f"{vm.get_absolute_url()}inspect/").content.decode()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import subprocess
+import time
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from auditlog.models import LogEntry
@@ -13,10 +16,13 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
+from inventory import actions
 from inventory.access import create_roles
-from inventory.actions import forget_vm
+from inventory.actions import begin_check, create_upload, forget_vm
 from inventory.models import OvaUpload, SourceVM
+from inventory.sources.ova import OvaReader
 from inventory.tasks import check_upload, tidy_uploads
+from inventory.uploads import part_path
 from tests.unit.sources.ova_builder import make_ova
 
 pytestmark = pytest.mark.django_db
@@ -171,6 +177,57 @@ def test_an_upload_nobody_continued_for_a_week_is_cancelled(signed_in: Client) -
     entry = LogEntry.objects.get_for_object(new).latest("pk")
     assert entry.changes_dict["status"] == ["receiving", "cancelled"]
     assert entry.actor is not None
+
+
+@pytest.mark.django_db(transaction=True)  # the signs come from a thread
+@pytest.mark.parametrize("origin", ["browser", "import"])
+def test_a_check_that_takes_long_is_not_begun_again(
+    origin: str, signed_in: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = make_ova(settings.IMPORT_DIR / "web01.ova")
+    if origin == "import":
+        signed_in.post("/sources/import/", {"name": file.name})
+    else:
+        packed = SimpleUploadedFile("w.ova", gzip.compress(file.read_bytes()))
+        signed_in.post("/sources/upload/", {"file": packed})
+    upload = OvaUpload.objects.get()
+    sent: list[str] = []
+    monkeypatch.setattr(check_upload, "delay", sent.append)
+    monkeypatch.setattr(actions, "SIGN_SECONDS", 0.01)
+    real = OvaReader.verify
+
+    def verify(*arguments: Any) -> Any:
+        row = OvaUpload.objects.filter(pk=upload.pk)
+        row.update(updated_at="2020-01-01T00:00:00Z")
+        deadline = time.monotonic() + 20
+        while row.filter(updated_at__year=2020).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        tidy_uploads()
+        return real(*arguments)
+
+    monkeypatch.setattr(OvaReader, "verify", verify)
+    check_upload(str(upload.uuid))
+    upload.refresh_from_db()
+    assert (upload.status, sent) == ("ready", [])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_check_that_a_crash_cut_off_is_done_by_the_next(
+    packed: bool, signed_in: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_ova(tmp_path / "web01.ova").read_bytes()
+    data = gzip.compress(data) if packed else data
+    upload = create_upload("w.ova", len(data), user=None)
+    part_path(upload).write_bytes(data)
+    assert begin_check(upload)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(actions, "adopt", Mock(side_effect=KeyboardInterrupt))
+        check_upload(str(upload.uuid))
+    assert not part_path(upload).exists()
+    check_upload(str(upload.uuid))
+    upload.refresh_from_db()
+    assert (upload.status, upload.message) == ("ready", "")
+    assert SourceVM.objects.get().location == upload.path
 
 
 def test_viewers_see_sources_without_the_form(client: Client) -> None:

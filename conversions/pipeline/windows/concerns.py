@@ -80,13 +80,18 @@ def missing_files(c: Context, plan: Plan) -> Iterator[Concern]:
             + ("." if emulated else ", or choose emulated devices (IDE), which are slow."),
         )
     if plan.service_program is None:
-        needed = bool(plan.drivers)
+        lost = {
+            "drivers": plan.drivers,
+            "addresses": c.job.windows.static_ips,
+            "scripts": c.job.customize.firstboot,
+        }
+        needed = ", ".join(name for name, wanted in lost.items() if wanted)
         yield Concern(
             level=ConcernLevel.BLOCKS if needed else ConcernLevel.WARNING,
             code="C-NO-SERVICE-PROGRAM",
-            title="The program that installs drivers at the first start is missing",
+            title="The program that works in the guest at its first start is missing",
             found=f"Neither {SERVICE_PROGRAMS[0]} nor {SERVICE_PROGRAMS[1]} was supplied.",
-            meaning="Drivers could be copied but not installed."
+            meaning=f"Nothing would be done with what is there for it: {needed}."
             if needed
             else "Nothing can run at the guest's first start; tools of the old hypervisor stay.",
             remedy=f"Put {SERVICE_PROGRAMS[0]} into the folder of the drivers, or name its folder "

@@ -22,6 +22,7 @@ from conversions.pipeline.windows.applications import (
     installed_programs,
 )
 from conversions.pipeline.windows.boot_driver import register_boot_driver, temporary_keys
+from conversions.pipeline.windows.code_pages import code_pages
 from conversions.pipeline.windows.collection import read_file
 from conversions.pipeline.windows.concerns import (
     NEW_DRIVER_FORBIDDEN,
@@ -44,7 +45,7 @@ from conversions.pipeline.windows.versions import label
 
 _NETSH_UNTIL = (6, 1)
 """The last NT version without cmdlets for addresses and disks: Windows 7."""
-DRIVERS_PRIORITY, NETWORK_PRIORITY, LAST_PRIORITY = 2000, 2500, 9000
+NETWORK_PRIORITY, LAST_PRIORITY = 2500, 9000
 
 
 class WindowsConverter:
@@ -67,9 +68,17 @@ class WindowsConverter:
         with registry.reading(SYSTEM) as system:
             rtc_utc, rtc_reason = fixes.rtc_is_utc(system, control_set, c.report)
             drive = system_drive(c.g, system, c.guest.root)
+            pages = code_pages(system, control_set, nt_major=c.guest.major_version)
         caps = windows_guestcaps(c.guest, plan, rtc_utc=rtc_utc, rtc_reason=rtc_reason)
         firstboot = (
-            FirstBoot(files, registry, plan.tools, control_set=control_set, drive=drive)
+            FirstBoot(
+                files,
+                registry,
+                plan.tools,
+                control_set=control_set,
+                drive=drive,
+                code_pages=pages,
+            )
             if plan.service_program
             else None
         )
@@ -88,6 +97,7 @@ class WindowsConverter:
             fixes.extend_device_path(software, c.report)
         if firstboot:
             _queue_settings(c, plan, firstboot, caps)
+        _warn_of_wishes(c)
         repair_esps(c, files, changes)
         if c.change:
             c.g.umount_all()
@@ -154,7 +164,9 @@ def _queue_installers(
     """Queue what installs drivers and agents, in the order it has to happen."""
     if c.guest.major_version >= 6:  # NT 5 has no pnputil
         firstboot.add(
-            "pnputil install drivers", scripts.install_drivers(), priority=DRIVERS_PRIORITY
+            scripts.INSTALL_DRIVERS,
+            scripts.install_drivers(),
+            priority=scripts.DRIVERS_PRIORITY,
         )
     if tool := plan.tools.get("pnp_wait.exe"):
         restore = quiet_new_hardware(c.guest, registry)
@@ -197,12 +209,12 @@ def _queue_settings(c: Context, plan: Plan, firstboot: FirstBoot, caps: Guestcap
             firstboot.add_powershell(name, text, priority=NETWORK_PRIORITY)
         else:
             firstboot.add(name, static_ip.netsh(addresses), priority=NETWORK_PRIORITY)
-    _warn_of_wishes(c)
     for number, text in enumerate(c.job.customize.firstboot, 1):
         firstboot.add(f"user script {number}", text)
     if plan.boot and c.job.windows.remove_boot_keys:
         keys = tuple(temporary_keys(plan.boot, arch=c.guest.arch))
-        firstboot.add("remove boot keys", scripts.remove_boot_keys(keys), priority=LAST_PRIORITY)
+        text = scripts.remove_boot_keys(firstboot.layout.folder, keys)
+        firstboot.add("remove boot keys", text, priority=LAST_PRIORITY)
 
 
 def _warn_of_wishes(c: Context) -> None:

@@ -39,7 +39,7 @@ def copy_drivers(files: WindowsFiles, systemroot: str, plan: Plan) -> str:
         files.write(f"{folder}/{name}", plan.collection.read(path), "driver copied")
     if plan.boot:
         files.write(
-            f"{systemroot}/System32/drivers/{plan.boot.file}",
+            f"{files.make_folder(f'{systemroot}/System32/drivers')}/{plan.boot.file}",
             plan.collection.read(plan.drivers[plan.boot.file]),
             "boot driver copied",
         )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from conversions.pipeline.appliance import GuestFS
+from conversions.pipeline.errors import GuestError
 from conversions.pipeline.windows.registry import Changes
 
 # Longer contents do not fit in one message to the appliance.
@@ -17,6 +20,7 @@ class WindowsFiles:
 
     NTFS is mounted with case mattering, which it does not to Windows: a second folder differing in
     case only could not be reached there.  So every part of a path is looked up before it is made.
+    Raises GuestError when the guest has something else in the way.
     """
 
     def __init__(self, g: GuestFS, changes: Changes, *, work: Path, change: bool) -> None:
@@ -31,8 +35,9 @@ class WindowsFiles:
         for part in path.strip("/").split("/"):
             real = f"{real}/{part}"
             if not missing:
-                real = self._g.case_sensitive_path(real)
-                missing = not self._g.exists(real)
+                with _told(path):
+                    real = self._g.case_sensitive_path(real)
+                    missing = not self._g.exists(real)
         return real
 
     def is_file(self, path: str) -> bool:
@@ -43,20 +48,27 @@ class WindowsFiles:
         """Tell whether anything is there."""
         return bool(self._g.exists(self.resolve(path)))
 
+    def names(self, path: str) -> list[str]:
+        """Return what is in a folder, sorted; nothing when there is no such folder."""
+        real = self.resolve(path)
+        return sorted(self._g.ls(real)) if self._g.is_dir(real) else []
+
     def make_folder(self, path: str) -> str:
         """Make a folder with all above it; return its path as spelled on disk."""
         real = self.resolve(path)
         if self.change:
-            self._g.mkdir_p(real)
+            with _told(real):
+                self._g.mkdir_p(real)
         return real
 
     def write(self, path: str, data: bytes, what: str) -> None:
         """Write a file whose folder exists, and record it."""
         real = self.resolve(path)
         if self.change and len(data) <= _MAX_MESSAGE:
-            self._g.write(real, data)
+            with _told(real):
+                self._g.write(real, data)
         elif self.change:
-            with tempfile.NamedTemporaryFile(dir=self._work) as stream:
+            with tempfile.NamedTemporaryFile(dir=self._work) as stream, _told(real):
                 stream.write(data)
                 stream.flush()
                 self._g.upload(stream.name, real)
@@ -67,5 +79,19 @@ class WindowsFiles:
         real = self.resolve(path)
         if self._g.exists(real):
             if self.change:
-                self._g.rm_f(real)
+                with _told(real):
+                    self._g.rm_f(real)
             self._changes.record(what, real)
+
+
+@contextmanager
+def _told(path: str) -> Iterator[None]:
+    """Raise what goes wrong with a file as a GuestError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise GuestError(
+            f"{path} could not be written in the guest: {error}.",
+            remedy="Look on the source at what is there: a file where Windows has a folder, or a "
+            "damaged disk. Mend it, shut the machine down and export it again.",
+        ) from error

@@ -7,16 +7,18 @@ because an installer's locks would break the next one.  A script's exit code tel
     250            done, go on with the next one at once
     anything else  done, restart
 
-The bound on attempts keeps a script that can never succeed from restarting the guest for ever.
+The bound on attempts keeps a script that can never succeed from restarting the guest for ever.  A
+script finds in ATTEMPT which one this is, from 1.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from conversions.pipeline.windows.code_pages import page_for
 from conversions.pipeline.windows.collection import read_file, service_program
 from conversions.pipeline.windows.files import WindowsFiles
 from conversions.pipeline.windows.registry import SYSTEM, Registry, dword, sz
@@ -27,6 +29,15 @@ RETRY, GO_ON = 249, 250
 DEFAULT_PRIORITY = 5000
 SERVICE = "firstboot"
 _DISPLAY_NAME = "First start after conversion"
+_SCRIPT = re.compile(r"\d{4}-\d{4}-[A-Za-z0-9_-]*\.bat")
+# What a conversion and the first starts after it leave in each folder.
+_LEFT = {
+    "scripts": _SCRIPT,
+    "scripts-done": _SCRIPT,
+    "scripts-failed": _SCRIPT,
+    "scripts-attempts": _SCRIPT,
+    "Temp": re.compile(r"(?i).*\.(msi|ps1)"),
+}
 
 
 def windows_path(path: str, drive: str) -> str:
@@ -34,13 +45,22 @@ def windows_path(path: str, drive: str) -> str:
     return f"{drive}:" + path.replace("/", "\\")
 
 
-def crlf(text: str) -> bytes:
+def crlf(text: str, encoding: str = "utf-8") -> bytes:
     """Return a script as Windows stores it: CRLF line ends, no NUL, no byte order mark.
 
-    Characters beyond ASCII stay as UTF-8.
+    "?" stands for characters that the encoding lacks.
     """
     lines = text.replace("\0", "").lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    return lines.rstrip("\n").replace("\n", "\r\n").encode("utf-8", "replace") + b"\r\n"
+    return lines.rstrip("\n").replace("\n", "\r\n").encode(encoding, "replace") + b"\r\n"
+
+
+def batch(text: str, pages: Sequence[str]) -> bytes:
+    """Return a batch script; one beyond ASCII begins by telling its code page, one of `pages`."""
+    script = text.lstrip("\ufeff")
+    if script.isascii():
+        return crlf(script)
+    page = page_for(script, pages)
+    return crlf(f"@chcp {page} >nul\n{script}", f"cp{page}")
 
 
 def script_file_name(priority: int, number: int, name: str) -> str:
@@ -82,6 +102,7 @@ class FirstBoot:
         *,
         control_set: str,
         drive: str,
+        code_pages: Sequence[str],
     ) -> None:
         program = service_program(tools)
         if program is None:
@@ -90,6 +111,7 @@ class FirstBoot:
         self._registry = registry
         self._tools = tools
         self._control_set = control_set
+        self._code_pages = code_pages
         self._count = 0
         self._folder = FOLDER
         self.layout = Layout(drive, program)
@@ -103,7 +125,8 @@ class FirstBoot:
             self._install()
         self._count += 1
         path = f"{self._folder}/scripts/{script_file_name(priority, self._count, name)}"
-        self._files.write(path, crlf(text), "script of the first start")
+        data = batch(text, self._code_pages)
+        self._files.write(path, data, "script of the first start")
         return path
 
     def next_name(self, name: str, *, priority: int = DEFAULT_PRIORITY) -> str:
@@ -132,11 +155,11 @@ class FirstBoot:
         self._files.write(f"{self._folder}{folder}/{name}", data, what)
 
     def _install(self) -> None:
-        """Write the service and its program, and forget an earlier run that is complete."""
+        """Write the service and its program, after an earlier conversion is forgotten."""
         self._folder = self._files.make_folder(FOLDER)
         for name in ("scripts", "Temp"):
             self._files.make_folder(f"{self._folder}/{name}")
-        self._files.remove(f"{self._folder}/complete", "mark of an earlier conversion deleted")
+        self._forget_earlier()
         program = self.layout.program
         self._files.write(
             f"{self._folder}/{program}",
@@ -163,14 +186,24 @@ class FirstBoot:
             parameters.set("CommandLine", sz(f'cmd /c "{self.layout.folder}\\firstboot.bat"'))
             parameters.set("PWD", sz(self.layout.folder))
 
+    def _forget_earlier(self) -> None:
+        """Delete what would run once more, or count, for a guest that was converted before."""
+        self._files.remove(f"{self._folder}/complete", "mark of an earlier conversion deleted")
+        for folder, pattern in _LEFT.items():
+            for name in self._files.names(f"{self._folder}/{folder}"):
+                if pattern.fullmatch(name):
+                    self._files.remove(
+                        f"{self._folder}/{folder}/{name}", "file of an earlier conversion deleted"
+                    )
+
 
 def controller_script(layout: Layout) -> str:
     r"""Return firstboot.bat, which runs the queue.
 
-    Attempts are counted in scripts-attempts\NAME, one line each; a script that asked for a retry
-    MAX_ATTEMPTS times moves to scripts-failed.  Each script has a shell of its own, so that "exit"
-    ends that one only.  A block is expanded once, hence the subroutine: its variables are
-    read when they are needed.
+    Attempts are counted in scripts-attempts\NAME, one line each, until the script leaves the queue;
+    one that asked for a retry MAX_ATTEMPTS times moves to scripts-failed.  An attempt that cannot
+    be counted is the last.  Each script has a shell of its own, so that "exit" ends that one only.
+    A block is expanded once, hence the subroutine: its variables are read when they are needed.
     """
     return f"""\
 @echo off
@@ -205,7 +238,10 @@ shutdown /r /t 0
 exit /b 0
 
 :run
-echo %DATE% %TIME% running %~1
+echo attempt>> "%COUNTS%\\%~1"
+set "ATTEMPT={MAX_ATTEMPTS}"
+for /f %%n in ('find /c /v "" ^< "%COUNTS%\\%~1"') do set "ATTEMPT=%%n"
+echo %DATE% %TIME% running %~1, attempt %ATTEMPT%
 cd /d "%QUEUE%"
 cmd /c call "%QUEUE%\\%~1"
 set "CODE=%ERRORLEVEL%"
@@ -218,16 +254,14 @@ exit /b 0
 
 :retry
 set "RESTART=yes"
-echo attempt>> "%COUNTS%\\%~1"
-set "ATTEMPTS=0"
-for /f %%n in ('find /c /v "" ^< "%COUNTS%\\%~1"') do set "ATTEMPTS=%%n"
-echo %~1 asks for another attempt after %ATTEMPTS% of {MAX_ATTEMPTS}
-if %ATTEMPTS% LSS {MAX_ATTEMPTS} exit /b 0
+echo %~1 asks for another attempt after %ATTEMPT% of {MAX_ATTEMPTS}
+if %ATTEMPT% LSS {MAX_ATTEMPTS} exit /b 0
 echo %~1 is given up
 call :file "%~1" "%FAILED%"
 exit /b 0
 
 :file
+if exist "%COUNTS%\\%~1" del /f /q "%COUNTS%\\%~1"
 move /y "%QUEUE%\\%~1" "%~2\\%~1"
 if not exist "%QUEUE%\\%~1" exit /b 0
 rem A script that cannot be moved would run at every start.

@@ -82,7 +82,7 @@ def make_plan(
         collection=collection,
         made_for=made_for,
         drivers=drivers,
-        agents=choose_agents(paths, arch=guest.arch) if drivers else {},
+        agents=choose_agents(paths, arch=guest.arch),
         tools=find_tools(options.virt_tools, environ, place),
         boot=choose_boot_driver(drivers, BlockBus(options.block_driver)),
         net_bus=NetBus.VIRTIO_NET

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from conversions.pipeline.appliance import GuestFS
@@ -134,12 +134,17 @@ class Key:
         return Key(self._hive, node, f"{self.path}\\{name}".lstrip("\\")) if node else None
 
     def children(self) -> list[Key]:
-        """Return the keys below this one."""
-        g = self._hive.g
-        nodes = [row["hivex_node_h"] for row in g.hivex_node_children(self._node)]
-        return [
-            Key(self._hive, n, f"{self.path}\\{g.hivex_node_name(n)}".lstrip("\\")) for n in nodes
-        ]
+        """Return the keys below this one, but for those whose name is no text.
+
+        hivex cannot read a name with half a surrogate pair; nothing that we look for has one.
+        """
+        g, found = self._hive.g, []
+        for row in g.hivex_node_children(self._node):
+            with suppress(RuntimeError):
+                name = g.hivex_node_name(row["hivex_node_h"])
+                path = f"{self.path}\\{name}".lstrip("\\")
+                found.append(Key(self._hive, row["hivex_node_h"], path))
+        return found
 
     def get(self, name: str) -> Value | None:
         """Return a value, None without it."""

@@ -6,9 +6,16 @@ and, but for disks and addresses, on the PowerShell 2 of Windows 7.
 
 from __future__ import annotations
 
-from conversions.pipeline.windows.firstboot import MAX_ATTEMPTS, RETRY
+from conversions.pipeline.windows.firstboot import (
+    GO_ON,
+    MAX_ATTEMPTS,
+    RETRY,
+    script_file_name,
+)
 
 DRIVERS = "%SystemRoot%\\Drivers\\VirtIO"
+INSTALL_DRIVERS, DRIVERS_PRIORITY = "pnputil install drivers", 2000
+"""Name and priority of the script that installs drivers: it is the first one of all."""
 # What Windows needs to start or to be reached; another driver's failure is only logged.
 _NEEDED = ("viostor", "vioscsi", "netkvm")
 _CURRENT = "HKLM\\SOFTWARE\\Microsoft\\Windows\\CurrentVersion"
@@ -24,6 +31,7 @@ def install_drivers() -> str:
 
     A service of 32 bits on a 64-bit Windows reaches the real System32 as Sysnative, others have no
     such folder.  0, 259 (there is nothing to update) and 3010 (restart needed) are success.
+    Windows may have a restart to finish at every start, so the last attempt does not wait for it.
     """
     query = '"%BIN%\\reg.exe" query'
     pending = "\n".join(f'{query} "{key}" >nul 2>&1 && goto :pending' for key in _PENDING)
@@ -32,18 +40,22 @@ def install_drivers() -> str:
 setlocal EnableExtensions
 set "BIN=%SystemRoot%\\Sysnative"
 if not exist "%BIN%\\pnputil.exe" set "BIN=%SystemRoot%\\System32"
+if not defined ATTEMPT set "ATTEMPT={MAX_ATTEMPTS}"
 echo Drivers in {DRIVERS}:
 dir /b "{DRIVERS}"
 {pending}
 {query} "{_SESSION}" /v PendingFileRenameOperations >nul 2>&1 && goto :pending
+:drivers
 set "AGAIN="
 for %%i in ("{DRIVERS}\\*.inf") do call :install "%%~fi" "%%~ni"
 if defined AGAIN exit /b {RETRY}
 exit /b 0
 
 :pending
-echo Windows has a restart to finish first; drivers wait for it, at most {MAX_ATTEMPTS} times.
-exit /b {RETRY}
+echo Windows has a restart to finish first; this is attempt %ATTEMPT% of {MAX_ATTEMPTS}.
+if %ATTEMPT% LSS {MAX_ATTEMPTS} exit /b {RETRY}
+echo Drivers are installed without it.
+goto :drivers
 
 :install
 "%BIN%\\pnputil.exe" -i -a "%~1"
@@ -149,18 +161,25 @@ if errorlevel 3010 exit /b 0
 """
 
 
-def remove_boot_keys(paths: tuple[str, ...]) -> str:
+def remove_boot_keys(folder: str, paths: tuple[str, ...]) -> str:
     r"""Return the script that deletes the temporary entries of the boot driver.
 
-    `paths` are below HKLM\SYSTEM.
+    They stay when the script of the drivers was given up: Windows would start no more without
+    them.  `paths` are below HKLM\SYSTEM.
     """
+    installed = script_file_name(DRIVERS_PRIORITY, 1, INSTALL_DRIVERS)
     lines = "\n".join(f'"%BIN%\\reg.exe" delete "HKLM\\SYSTEM\\{path}" /f' for path in paths)
     return f"""\
 @echo off
 set "BIN=%SystemRoot%\\Sysnative"
 if not exist "%BIN%\\reg.exe" set "BIN=%SystemRoot%\\System32"
+if not exist "{folder}\\scripts-done\\{installed}" goto :keep
 {lines}
 exit /b 0
+
+:keep
+echo The drivers are not installed; the entries of the boot driver stay.
+exit /b {GO_ON}
 """
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from conversions.pipeline.types import Inspection
 
 FIRST_WINDOWS_11_BUILD = 22000
@@ -32,8 +34,8 @@ def short_id(major: int, minor: int, *, name: str, variant: str, build: str) -> 
 
 
 def build_number(build: str) -> int:
-    """Return CurrentBuildNumber as a number, 0 when it is none."""
-    return int(build) if build.isascii() and build.isdigit() else 0
+    """Return CurrentBuildNumber as a number, 0 when it is none or longer than any."""
+    return int(build) if re.fullmatch(r"[0-9]{1,9}", build) else 0
 
 
 def product_name(name: str, osinfo: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +76,16 @@ def test_a_key_that_does_not_fit_ends_the_conversion() -> None:
         unlock(g, keys, read_only=False, report=RecordingReporter())
     assert caught.value.code == "E-KEY"
     assert g.opened == []
+
+
+def test_what_is_encrypted_is_reported_whether_a_key_opens_it_or_not() -> None:
+    device = {"device": BITLOCKER, "kind": "BitLocker", "uuid": ""}
+    for text in ("wrong", "right"):
+        g: Any = LockedDisk("right")
+        report = RecordingReporter()
+        with suppress(InspectionError):
+            unlock(g, [Key(selector="all", passphrase=text)], read_only=True, report=report)
+        assert [e["data"] for e in report.of("report")] == [[device]]
 
 
 @pytest.mark.parametrize("selector", ["all", BITLOCKER])

@@ -291,8 +291,30 @@ def test_virtio_scsi_when_asked_for_with_all_other_wishes(windows: Make) -> None
     ]  # fmt: skip
     assert "00-11-22-33-44-55" in phony.read(f"{FIRST_START}/Temp/network-configure.ps1")
     assert "DriverDatabase" in phony.script("remove-boot-keys")
+    done = f"scripts-done\\{phony.scripts()[0]}"
+    assert done in phony.script("remove-boot-keys")
     assert "echo one" in phony.script("user-script-1")
     assert any("a Windows guest: host name (ignored)" in line for line in phony.log("warning"))
+
+
+@pytest.mark.rows("3-T94")
+def test_a_second_conversion_runs_nothing_of_the_first(windows: Make) -> None:
+    """T94: with other wishes, after first starts that were not finished."""
+    old = (
+        "scripts/2000-0001-pnputil-install-drivers.bat", "scripts/5000-0009-user-script-1.bat",
+        "scripts-done/5000-0002-wait-pnp.bat", "scripts-failed/5000-0003-configure-vmdp.bat",
+        "scripts-attempts/2000-0001-pnputil-install-drivers.bat", "Temp/qemu-ga-x86_64.msi",
+        "Temp/network-configure.ps1",
+    )  # fmt: skip
+    kept = ("scripts/mine.bat", "Temp/qemu-ga-x86_64.msi.log", "log.txt")
+    phony = windows(W10.but(files={f"{FIRST_START}/{name}": b"old" for name in (*old, *kept)}))
+    phony.convert()
+    left = [n for n in old if phony.g.exists(f"{FIRST_START}/{n}")]
+    assert left == ["scripts/2000-0001-pnputil-install-drivers.bat"]
+    assert "pnputil.exe" in phony.script("pnputil")
+    assert all(phony.g.exists(f"{FIRST_START}/{name}") for name in kept)
+    rows = [r["path"] for r in phony.report.data("changes") if "earlier conversion" in r["what"]]
+    assert sorted(rows) == sorted(f"{FIRST_START}/{name}" for name in old)
 
 
 @pytest.mark.rows("3-T28", "3-T46", "3-T69")
@@ -310,6 +332,16 @@ def test_the_iso_brings_the_agent(windows: Make, virtio_win_iso: Path) -> None:
     ]  # fmt: skip
     assert phony.names(f"{FIRST_START}/Temp") == ["install-qemu-ga.ps1", "qemu-ga-x86_64.msi"]
     assert "install-qemu-ga.ps1" in phony.script("install-qemu-ga")
+    assert not [w for w in phony.log("warning") if "agent" in w]
+
+
+@pytest.mark.rows("3-T46")
+def test_the_agent_comes_without_drivers_too(windows: Make, virtio_win_iso: Path) -> None:
+    """2.9: whatever drivers there are; nobody says that the ISO has no agent."""
+    phony = windows(XP32)
+    phony.convert(virtio_win=virtio_win_iso, emulated_devices=True)
+    assert phony.names("/Windows/Drivers/VirtIO") == []
+    assert phony.names(f"{FIRST_START}/Temp") == ["install-qemu-ga.ps1", "qemu-ga-i386.msi"]
     assert not [w for w in phony.log("warning") if "agent" in w]
 
 

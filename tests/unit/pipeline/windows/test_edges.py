@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from lxml import etree
 
+from conversions.pipeline.errors import GuestError
 from conversions.pipeline.firmware import detect_boot_disk
 from conversions.pipeline.inspection import find_esps
 from conversions.pipeline.outputs.libvirt_xml import domain_xml
@@ -18,6 +19,7 @@ from conversions.pipeline.report import RecordingReporter
 from conversions.pipeline.space import shortages
 from conversions.pipeline.types import BlockBus, Guestcaps, Inspection, Machine, TargetBuses
 from conversions.pipeline.windows import fixes
+from conversions.pipeline.windows.code_pages import code_pages
 from conversions.pipeline.windows.drive import system_drive
 from conversions.pipeline.windows.registry import SOFTWARE, SYSTEM, Changes, HiveError, Registry
 from conversions.pipeline.windows.static_ip import parse_static_ip
@@ -30,6 +32,7 @@ from tests.guests.windows import (
     K3R2,
     K22,
     SYSTEM32,
+    UNINSTALL,
     W7_32,
     W10,
     W11,
@@ -210,6 +213,22 @@ def test_t16_defender(windows: Make, value: dict[str, hives.Data], counts: bool)
     assert ("C-ANTIVIRUS" in phony.concerns()) is counts
 
 
+@pytest.mark.rows("3-T64")
+def test_t64_a_program_whose_name_cannot_be_read_is_ignored(windows: Make) -> None:
+    """D20: half a surrogate pair."""
+    names = ("\u4e2d\u4e2d", "{1}")
+    phony = windows(W10.but(software={f"{UNINSTALL}\\{n}": {"DisplayName": n} for n in names}))
+    phony.mount()
+    hive = f"{SYSTEM32}/Config/SOFTWARE"
+    data = phony.g.read_file(hive)
+    damaged = data.replace(names[0].encode("utf-16-le"), b"\0\xd8\0\xd8", 1)
+    assert damaged != data
+    phony.g.write(hive, damaged)
+    programs = [a.name for a in phony.mount().applications]
+    assert [name for name in names if name in programs] == ["{1}"]
+    phony.convert()
+
+
 @pytest.mark.rows("3-T12")
 @pytest.mark.parametrize(("mib", "enough"), [(99, False), (101, True)])
 def test_t12_the_system_drive_needs_100_mib(mib: int, enough: bool) -> None:
@@ -250,7 +269,14 @@ def test_t80_disks_that_are_not_gpt_are_bios(
 @pytest.mark.rows("3-T98")
 @pytest.mark.parametrize(
     ("root", "esps", "expected"),
-    [("/dev/sda2", (), 0), ("/dev/sdb2", (), 1), ("/dev/sdb1", ("/dev/sda1",), 0)],
+    [
+        ("/dev/sda2", (), 0),
+        ("/dev/sdb2", (), 1),
+        ("/dev/sdb1", ("/dev/sda1",), 0),
+        ("/dev/sdb2", ("/dev/sda1", "/dev/sdb1"), 1),
+        ("/dev/sda2", ("/dev/sda1", "/dev/sdb1"), 0),
+        ("/dev/mapper/ldm_vol", ("/dev/sda1", "/dev/sdb1"), 0),
+    ],
 )
 def test_t98_the_boot_disk_is_that_of_windows_or_of_its_esp(
     windows: Make, monkeypatch: pytest.MonkeyPatch, root: str, esps: tuple[str, ...], expected: int
@@ -290,6 +316,32 @@ def test_d18_the_letter_of_the_system_drive(windows: Make, value: hives.Data, le
     )
 
 
+@pytest.mark.parametrize(
+    ("guest", "own", "pages"),
+    [
+        (W10, "850", ("850", "65001")), (XP32, "850", ("850",)), (W10, None, ("65001",)),
+        (XP32, None, ("437",)), (W10, 850, ("65001",)), (W10, "708", ("65001",)),
+        (W10, "65001", ("65001", "65001")), (XP32, "../x", ("437",)),
+    ],
+)  # fmt: skip
+def test_d20_code_pages(
+    windows: Make, guest: WindowsGuest, own: hives.Data | None, pages: tuple[str, ...]
+) -> None:
+    values = {} if own is None else {"OEMCP": own}
+    phony = windows(guest.but(system={"ControlSet001\\Control\\Nls\\CodePage": values}))
+    major = phony.mount().major_version
+    with registry_of(phony).reading(SYSTEM) as system:
+        assert code_pages(system, "ControlSet001", nt_major=major) == pages
+
+
+def test_d20_a_persons_script_is_in_the_code_page_of_the_guest(windows: Make) -> None:
+    phony = windows(W10.but(system={"ControlSet001\\Control\\Nls\\CodePage": {"OEMCP": "852"}}))
+    phony.convert(firstboot=("echo \u0159",))
+    (name,) = [n for n in phony.scripts() if "user-script" in n]
+    data = phony.g.read_file(f"{FIRST_START}/scripts/{name}")
+    assert data == b"@chcp 852 >nul\r\necho \xfd\r\n"
+
+
 def test_siblings_are_taken_when_asked_for(windows: Make, tmp_path: Any) -> None:
     """D15."""
     virtio_win.put(tmp_path / "d/2k19/amd64/viostor.sys")
@@ -313,10 +365,47 @@ def test_without_tools_a_fallback_guest_is_left_without_first_start(
     windows: Make, tmp_path: Any
 ) -> None:
     phony = windows(XP32)
-    caps = phony.convert(emulated_devices=True, virt_tools=tmp_path)
+    caps = phony.convert(emulated_devices=True, virt_tools=tmp_path, hostname="pc1")
+    assert any("a Windows guest: host name (ignored)" in line for line in phony.log("warning"))
     assert caps.block_bus is BlockBus.IDE
     assert not phony.g.exists(FIRST_START)
     assert phony.concerns()["C-NO-SERVICE-PROGRAM"] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("wishes", "lost"),
+    [
+        ({"static_ips": (parse_static_ip("00:11:22:33:44:55:ip:10.0.0.5"),)}, "addresses"),
+        ({"firstboot": ("echo one",)}, "scripts"),
+    ],
+)
+def test_what_only_the_first_start_can_do_is_not_dropped(
+    windows: Make, tmp_path: Any, wishes: dict[str, Any], lost: str
+) -> None:
+    """E9: also with nothing but emulated devices."""
+    phony = windows(XP32)
+    with pytest.raises(GuestError, match=f"for it: {lost}") as caught:
+        phony.convert(emulated_devices=True, virt_tools=tmp_path, **wishes)
+    assert caught.value.code == "E-NO-SERVICE-PROGRAM"
+    assert not phony.g.exists("/Windows/Drivers")
+
+
+@pytest.mark.parametrize("change", [True, False])
+def test_a_file_where_windows_has_a_folder_is_told(windows: Make, change: bool) -> None:
+    phony = windows(W10)
+    phony.mount()
+    phony.g.rm_rf("/Program Files")
+    phony.g.write("/Program Files", b"")
+    with pytest.raises(GuestError, match="/Program Files/Guestfs/Firstboot could not be written"):
+        phony.convert(change=change)
+
+
+def test_a_missing_folder_of_drivers_is_made(windows: Make) -> None:
+    phony = windows(W10)
+    phony.mount()
+    phony.g.rm_rf(f"{SYSTEM32}/Drivers")
+    phony.convert()
+    assert phony.names(f"{SYSTEM32}/drivers") == ["viostor.sys"]
 
 
 LOADERS = {

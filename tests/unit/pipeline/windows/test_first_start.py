@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
+from conversions.pipeline.cli import main
 from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import Input, Job, Mode, StaticIp, WindowsOptions
 from conversions.pipeline.windows import scripts, static_ip
@@ -14,6 +16,7 @@ from conversions.pipeline.windows.firstboot import (
     MAX_ATTEMPTS,
     RETRY,
     Layout,
+    batch,
     controller_script,
     crlf,
     script_file_name,
@@ -32,7 +35,7 @@ ALL_SCRIPTS = {
     "balloon": scripts.install_balloon_service("blnsvr.exe"),
     "disks": scripts.online_disks(),
     "uninstall": scripts.uninstall_program("VMware Tools", "MsiExec.exe /x{1}"),
-    "keys": scripts.remove_boot_keys(("DriverDatabase\\x",)),
+    "keys": scripts.remove_boot_keys(LAYOUT.folder, ("DriverDatabase\\x",)),
     "addresses": static_ip.powershell([static_ip.parse_static_ip(FULL)], wait_for_netkvm=True),
     "netsh": static_ip.netsh([static_ip.parse_static_ip(FULL)]),
 }
@@ -51,6 +54,38 @@ def test_t52_scripts_have_windows_line_ends(name: str) -> None:
 @pytest.mark.rows("3-T52")
 def test_t52_line_ends_nul_and_mark_of_a_persons_script_are_mended() -> None:
     assert crlf("\ufeffa\r\nb\0\nc\rd\n\n") == b"a\r\nb\r\nc\r\nd\r\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "pages", "expected"),
+    [
+        ("echo a", ("850", "65001"), b"echo a\r\n"),
+        ("\ufeffecho a", ("850", "65001"), b"echo a\r\n"),
+        ("echo \xfc", ("850", "65001"), b"@chcp 850 >nul\r\necho \x81\r\n"),
+        ("\ufeffecho \u5de5", ("850", "65001"), b"@chcp 65001 >nul\r\necho \xe5\xb7\xa5\r\n"),
+        ("echo \u5de5", ("936", "65001"), b"@chcp 936 >nul\r\necho \xb9\xa4\r\n"),
+        ("echo \u5de5\xfc", ("850",), b"@chcp 850 >nul\r\necho ?\x81\r\n"),
+        ("echo \ud800", ("850", "65001"), b"@chcp 65001 >nul\r\necho ?\r\n"),
+    ],
+)
+def test_d20_a_script_beyond_ascii_tells_its_code_page(
+    text: str, pages: tuple[str, ...], expected: bytes
+) -> None:
+    assert batch(text, pages) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("echo \xfc".encode("latin-1"), "UTF-8"), (None, "No such file")]
+)
+def test_a_script_that_cannot_be_read_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, said: str
+) -> None:
+    script = tmp_path / "a.bat"
+    if content is not None:
+        script.write_bytes(content)
+    assert main(["x.ova", "--inspect", "--firstboot", str(script)]) == 1
+    message = capsys.readouterr().err
+    assert said in message and str(script) in message
 
 
 @pytest.mark.rows("3-T53")
@@ -78,10 +113,21 @@ def test_t54_the_controller_keeps_bounds_and_moves() -> None:
     ))  # fmt: skip
     assert moved < leave < restart
     assert "RESTART=yes" in retry
-    kept = retry.index(f"if %ATTEMPTS% LSS {MAX_ATTEMPTS} exit /b 0")
+    kept = retry.index(f"if %ATTEMPT% LSS {MAX_ATTEMPTS} exit /b 0")
     assert kept < retry.index('call :file "%~1" "%FAILED%"')
     assert main.index("complete") < main.index("-s firstboot uninstall")
     assert "shutdown /r /t 0" in section(text, "restart")
+
+
+@pytest.mark.rows("3-T54")
+def test_t54_a_script_knows_its_attempt_and_a_done_one_leaves_no_count() -> None:
+    run = section(ALL_SCRIPTS["controller"], "run")
+    counted, last, read, started = (run.index(t) for t in (
+        'echo attempt>> "%COUNTS%\\%~1"', f'set "ATTEMPT={MAX_ATTEMPTS}"', 'set "ATTEMPT=%%n"',
+        "cmd /c call",
+    ))  # fmt: skip
+    assert counted < last < read < started
+    assert 'del /f /q "%COUNTS%\\%~1"' in section(ALL_SCRIPTS["controller"], "file")
 
 
 @pytest.mark.parametrize("name", BATCH)
@@ -102,7 +148,9 @@ def test_t55_pnputil_waits_for_pending_restarts_and_needs_only_what_matters() ->
     assert "for %%c in (0 259 3010)" in install
     assert re.search(r"for %%n in \(viostor vioscsi netkvm\) do .*AGAIN=yes", install)
     assert install.rstrip().endswith("exit /b 0")
-    assert f"exit /b {RETRY}" in section(text, "pending")
+    pending = section(text, "pending")
+    assert f"if %ATTEMPT% LSS {MAX_ATTEMPTS} exit /b {RETRY}" in pending
+    assert pending.rstrip().endswith("goto :drivers")
 
 
 def test_the_guest_agent_takes_restart_codes_for_success() -> None:
@@ -110,6 +158,14 @@ def test_the_guest_agent_takes_restart_codes_for_success() -> None:
     assert "@(0, 1641, 3010) -contains" in text
     assert "1..10" in text and "Start-Sleep -Seconds 60" in text
     assert text.rstrip().endswith("exit 0")
+
+
+def test_boot_keys_stay_when_the_drivers_were_given_up() -> None:
+    """D22."""
+    text = ALL_SCRIPTS["keys"]
+    done = f"{LAYOUT.folder}\\scripts-done\\2000-0001-pnputil-install-drivers.bat"
+    assert text.index(f'if not exist "{done}" goto :keep') < text.index('reg.exe" delete')
+    assert f"exit /b {GO_ON}" in section(text, "keep")
 
 
 @pytest.mark.rows("3-T70")
@@ -153,7 +209,8 @@ def test_t66_parts_may_be_missing(text: str, prefix: int | None) -> None:
 @pytest.mark.rows("3-T66")
 @pytest.mark.parametrize(
     "text", ["10.0.0.5,,129", "10.0.0.5,,33", "10.0.0.5,,x", "foo", "", "10.0.0.5,bar",
-             "10.0.0.5,,24,dns'; evil", "1.2.3"],
+             "10.0.0.5,,24,dns'; evil", "1.2.3", "fe80::1%';calc;'", "fe80::5,fe80::1%3,64",
+             "fd00::5,,64,fe80::1%x", f"10.0.0.5,,{'1' * 5000}"],
 )  # fmt: skip
 def test_t66_wrong_parts_are_refused(text: str) -> None:
     with pytest.raises(JobError):
@@ -189,11 +246,54 @@ def test_several_addresses_of_one_card_share_one_block() -> None:
     assert text.count("New-NetIPAddress") == 3
     assert "@('10.0.0.2', 'fd00::2')" in text
     old = static_ip.netsh(entries)
-    assert 'ip set address "%CARD%" static 10.0.0.5 255.255.255.0 10.0.0.1 1' in old
+    assert (
+        "call :forget 10.0.0.5\n"
+        'netsh interface ip set address "%CARD%" static 10.0.0.5 255.255.255.0 10.0.0.1 1\n' in old
+    )
     assert 'ip add address "%CARD%" 10.0.0.6 255.255.255.0' in old
     assert 'ipv6 add address "%CARD%" fd00::5/64' in old
     assert 'ip set dns "%CARD%" static 10.0.0.2' in old
     assert 'ipv6 set dns "%CARD%" static fd00::2' in old
+
+
+def test_addresses_of_a_card_name_each_gateway_once() -> None:
+    entries = [
+        static_ip.parse_static_ip(f"{MAC}:ip:{text}")
+        for text in ("10.0.0.5,10.0.0.1,24", "10.0.0.6,10.0.0.1,24", "10.0.0.7,10.0.0.2,24",
+                     "fd00::5,fd00::1,64", "fd00::6,FD00:0::1,64")
+    ]  # fmt: skip
+    text = static_ip.powershell(entries, wait_for_netkvm=True)
+    assert re.findall(r"-DefaultGateway '(.*?)'", text) == ["10.0.0.1", "fd00::1"]
+    assert "-IPAddress '10.0.0.6' -PrefixLength 24\n" in text
+    routes = re.findall(r"New-NetRoute .* -DestinationPrefix '(.*)' -NextHop '(.*)'", text)
+    assert routes == [("0.0.0.0/0", "10.0.0.2")]
+    old = static_ip.netsh(entries)
+    assert 'ip add address "%CARD%" 10.0.0.6 255.255.255.0\n' in old
+    assert 'ip add address "%CARD%" 10.0.0.7 255.255.255.0 10.0.0.2 1\n' in old
+    assert old.count("add route ::/0") == 1
+    other = static_ip.parse_static_ip(f"{MAC[:-1]}6:ip:10.0.0.8,10.0.0.1,24")
+    assert static_ip.powershell([*entries, other], wait_for_netkvm=True).count("'10.0.0.1'") == 2
+
+
+def test_absent_cards_lose_the_address_before_windows_8_too() -> None:
+    clear = section(ALL_SCRIPTS["netsh"], "clear")
+    owned, present, deleted = (clear.index(t) for t in (
+        'if "%%a"=="%~2" set "TAKEN=yes"', "MACAddress is not null", "reg delete",
+    ))  # fmt: skip
+    assert owned < present < deleted
+    assert "for %%a in (%ADDRESSES:\\0= %) do" in clear
+    assert "(IPAddress SubnetMask DefaultGateway NameServer)" in clear
+    assert 'reg add "%CARDS%\\{%~1}" /v EnableDHCP /t REG_DWORD /d 1 /f' in clear
+
+
+@pytest.mark.parametrize(
+    ("address", "mask"),
+    [("10.0.0.5", "255.0.0.0"), ("172.16.0.5", "255.255.0.0"), ("192.168.0.5", "255.255.255.0")],
+)
+def test_without_a_prefix_netsh_gets_the_mask_of_the_class(address: str, mask: str) -> None:
+    gateway = address[:-1] + "1"
+    text = static_ip.netsh([static_ip.parse_static_ip(f"{MAC}:ip:{address},{gateway}")])
+    assert f'set address "%CARD%" static {address} {mask} {gateway} 1\n' in text
 
 
 def test_wishes_for_windows_survive_the_way_through_json() -> None:

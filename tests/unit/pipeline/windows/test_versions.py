@@ -16,6 +16,7 @@ from conversions.pipeline.windows.versions import product_name, short_id
         pytest.param((10, 0), "Windows 10 Home", "Client", "21999", "win10", id="T2-21999"),
         pytest.param((10, 0), "Windows 10 Home", "Client", "", "win10", id="T2-missing"),
         pytest.param((10, 0), "Windows 10 Home", "Client", "22x", "win10", id="T2-unreadable"),
+        pytest.param((10, 0), "Windows 10 Home", "Client", "9" * 5000, "win10", id="T2-long"),
         pytest.param((10, 0), "Windows Server 2025", "Server", "", "win2k25", id="T3-2025"),
         pytest.param((10, 0), "Windows Server 2022", "Server", "", "win2k22", id="T3-2022"),
         pytest.param((10, 0), "Windows Server 2019", "Server", "", "win2k19", id="T3-2019"),
