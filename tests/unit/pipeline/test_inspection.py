@@ -417,6 +417,25 @@ def test_the_boot_disk(
     assert [boot_order(n, index) for n in range(len(sectors))] == orders
 
 
+@pytest.mark.parametrize(
+    ("mountpoints", "index"),
+    [
+        ((("/boot/efi", "/dev/sdc1"),), 2),
+        ((), 1),
+    ],
+)
+def test_uefi_starts_the_disk_of_its_esp(
+    mountpoints: tuple[tuple[str, str], ...], index: int
+) -> None:
+    """Whatever GRUB an earlier life left in a first sector."""
+    found = replace(
+        GUEST, mountpoints=(("/", "/dev/sdb2"), *mountpoints),
+        uefi_esps=("/dev/sda1", "/dev/sdb1", "/dev/sdc1"),
+    )  # fmt: skip
+    overlays = [target_disk(n).overlay for n in range(3)]
+    assert detect_boot_disk(Disks(b"GRUB", b"", b""), found, overlays) == index
+
+
 @rows("2-T25")
 @pytest.mark.parametrize(
     ("distro", "major", "expected"), [("rhel", 7, True), ("centos", 7, True), ("rhel", 8, False)]
