@@ -129,6 +129,14 @@ def test_the_default_of_grub_legacy(phony: Make, default: str, order: list[str])
     assert [k["version"] for k in vm.report.data("kernels")] == order
 
 
+def test_a_default_of_grub_legacy_that_cannot_be_told_becomes_known(phony: Make) -> None:
+    vm = phony({**RHEL5, "/boot/grub/grub.conf": str(RHEL5["/boot/grub/grub.conf"]).replace(
+        "default=0", "default=saved")}, **EL5)  # fmt: skip
+    vm.convert(guest_agent=False)
+    assert vm.read("/boot/grub/grub.conf").startswith("default=0\ntitle Old\n")
+    assert [w for w in vm.warnings() if "cannot be told" in w]
+
+
 EL9_KERNEL = "5.14.0-70.13.1.el9_0.x86_64"
 EL9 = {
     **{k: v for k, v in RHEL.items() if KV not in k},
