@@ -97,6 +97,13 @@ class GuestSection(Section):
         widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false"}),
         help_text=gettext_lazy("Runs once as root, when the converted machine starts first."),
     )
+    block_driver = forms.ChoiceField(
+        label=gettext_lazy("Disks on"),
+        required=False,
+        choices=[("virtio-blk", "virtio-blk"), ("virtio-scsi", "virtio-scsi")],
+        initial="virtio-blk",
+        help_text=gettext_lazy("Where its kernel has the driver; else on the best bus it knows."),
+    )
     guest_agent = forms.BooleanField(
         label=gettext_lazy("Install the QEMU guest agent"), required=False, initial=True
     )
@@ -136,6 +143,10 @@ class GuestSection(Section):
     def clean_file_mode(self) -> str:
         """Return the first one when none was sent."""
         return self.cleaned_data["file_mode"] or "644"
+
+    def clean_block_driver(self) -> str:
+        """Do the same for the driver."""
+        return self.cleaned_data["block_driver"] or "virtio-blk"
 
     def clean(self) -> dict[str, Any]:
         """Let the engine's own rules judge, field by field."""
@@ -189,6 +200,7 @@ class GuestSection(Section):
         return replace(
             job,
             customize=wishes,
+            windows=replace(job.windows, block_driver=values["block_driver"]),
             guest_agent=bool(values["guest_agent"]),
             keep_nic_names=bool(values["keep_nic_names"]),
             fsck=bool(values["fsck"]),

@@ -68,6 +68,7 @@ def test_the_adjustments_reach_the_job(operator: Client) -> None:
             "guest-file_mode": "600",
             "guest-file_content": "Hello\r\n",
             "guest-firstboot": "#!/bin/sh\r\necho hello\r\n",
+            "guest-block_driver": "virtio-scsi",
             "guest-guest_agent": "",
         },
     )
@@ -76,6 +77,7 @@ def test_the_adjustments_reach_the_job(operator: Client) -> None:
     assert (wishes.hostname, wishes.timezone) == ("web01.example", "Europe/Berlin")
     assert [key.split()[2] for key in wishes.ssh_keys] == ["ada@desk", "bob@desk"]
     assert wishes.update
+    assert job.windows.block_driver == "virtio-scsi"
     assert (wishes.install, wishes.uninstall) == (("htop", "tmux"), ("telnet",))
     assert wishes.firstboot == ("#!/bin/sh\necho hello\n",)
     assert wishes.files == (GuestFile(path="/etc/motd", content="Hello\n", mode=0o600),)
