@@ -7,10 +7,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from stat import S_IMODE
 
 from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import (
     Customize,
+    GuestFile,
     Input,
     Job,
     Key,
@@ -75,6 +77,7 @@ def job_from(options: argparse.Namespace) -> Job:
         fsck=not options.no_fsck,
         guest_agent=not options.no_guest_agent,
         keep_nic_names=not options.no_keep_nic_names,
+        selinux_relabel=not options.no_selinux_relabel,
         define=options.define,
         direct=options.direct,
         trim=not options.no_fstrim,
@@ -129,6 +132,7 @@ def _customize(options: argparse.Namespace) -> Customize:
     try:
         keys = tuple(_ssh_key(value) for value in options.ssh_inject)
         scripts = tuple(_script(Path(path)) for path in options.firstboot)
+        files = tuple(_upload(value) for value in options.upload)
         password = _password_hash(options.root_password) if options.root_password else ""
     except (OSError, UnicodeDecodeError) as error:
         raise JobError(f"A file with wishes for the guest cannot be read: {error}.") from error
@@ -140,6 +144,7 @@ def _customize(options: argparse.Namespace) -> Customize:
         update=options.update,
         install=tuple(name for value in options.install for name in value.split(",")),
         uninstall=tuple(name for value in options.uninstall for name in value.split(",")),
+        files=files,
         firstboot=(*scripts, *options.firstboot_command),
     )
 
@@ -179,6 +184,15 @@ def _ssh_key(value: str) -> str:
     if user != "root" or kind not in ("file", "string"):
         raise JobError(f"--ssh-inject {value}: write root:file:PATH or root:string:KEY.")
     return (Path(text).read_text() if kind == "file" else text).strip()
+
+
+def _upload(value: str) -> GuestFile:
+    """Read FILE:GUESTPATH."""
+    name, _, path = value.rpartition(":")
+    if not name:
+        raise JobError(f"--upload {value}: write FILE:GUESTPATH, such as motd:/etc/motd.")
+    content = Path(name).read_bytes().decode("utf-8", "surrogateescape")
+    return GuestFile(path=path, content=content, mode=S_IMODE(Path(name).stat().st_mode))
 
 
 def _password_hash(value: str) -> str:

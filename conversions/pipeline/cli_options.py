@@ -67,7 +67,7 @@ def options_parser() -> argparse.ArgumentParser:
         choices=["virtio-blk", "virtio-scsi"],
         action="append",
         default=[],
-        help="what Windows guests find their disks with",
+        help="what guests find their disks with",
     )
     add(
         "--emulated-devices",
@@ -85,7 +85,12 @@ def options_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="let Windows delete the boot driver's temporary entries at its first start",
     )
-    add("--root", default="single", metavar="single|first|/dev/...", help="which system to take")
+    add(
+        "--root",
+        default="single",
+        metavar="single|first|/dev/...|UUID=...|LABEL=...",
+        help="which of several systems to take",
+    )
     add("--no-fstrim", action="store_true", help="copy unused blocks too")
     add("-m", "--memsize", type=int, metavar="MIB", help="memory of the appliance")
     add("--smp", type=int, metavar="N", help="vCPUs of the appliance")
@@ -118,6 +123,7 @@ def options_parser() -> argparse.ArgumentParser:
     add("--collect-output", action=Once, metavar="FILE", help="the .tar.xz they are packed into")
     add("--no-fsck", action="store_true", help="check no filesystem before and after")
     add("--no-guest-agent", action="store_true", help="arrange no QEMU guest agent")
+    add("--no-selinux-relabel", action="store_true", help="give no SELinux labels to its files")
     add("--no-keep-nic-names", action="store_true", help="let names of network cards change")
     _add_wishes(parser)
     add(
@@ -165,6 +171,7 @@ def _add_wishes(parser: argparse.ArgumentParser) -> None:
         ("--ssh-inject", "root:file:PATH|root:string:KEY", "a key that lets root in"),
         ("--install", "PACKAGE,...", "install at the first start"),
         ("--uninstall", "PACKAGE,...", "remove at once"),
+        ("--upload", "FILE:GUESTPATH", "write a file, with the permissions it has here"),
         ("--firstboot", "FILE", "a script of the first start"),
         ("--firstboot-command", "LINE", "a line of shell of the first start"),
     ):

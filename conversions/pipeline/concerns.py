@@ -10,10 +10,11 @@ from conversions.pipeline.context import Context
 from conversions.pipeline.convert import is_supported
 from conversions.pipeline.guestcaps import machine_for
 from conversions.pipeline.linux import network_names
-from conversions.pipeline.linux.block_devices import unstable_names
+from conversions.pipeline.linux.block_devices import accepted_by_lvm, unstable_names
 from conversions.pipeline.linux.families import is_tested
 from conversions.pipeline.linux.files import GuestFiles
 from conversions.pipeline.linux.hypervisors import VMWARE_UNINSTALLER, foreign_packages
+from conversions.pipeline.linux.loaders import find_bootloader
 from conversions.pipeline.report import Level
 from conversions.pipeline.space import shortages
 from conversions.pipeline.types import Concern, ConcernLevel, Inspection, MountpointStats
@@ -35,7 +36,7 @@ def collect_concerns(c: Context, stats: Sequence[MountpointStats]) -> None:
 def _concerns(c: Context, files: GuestFiles, stats: Sequence[MountpointStats]) -> Iterator[Concern]:
     guest = c.guest
     yield from _system(c)
-    for sentence in shortages(stats):
+    for sentence in shortages(stats, uefi=guest.is_uefi):
         yield Concern(
             level=ConcernLevel.BLOCKS,
             code="C-GUEST-SPACE",
@@ -48,7 +49,8 @@ def _concerns(c: Context, files: GuestFiles, stats: Sequence[MountpointStats]) -
         yield from windows_concerns(c)
     if guest.type == "linux":
         yield from _hypervisor_software(files, guest)
-        yield from _disk_names(files)
+        yield from _disk_names(files, guest)
+        yield from _sealed_keys(files)
         yield from _network(c, files)
 
 
@@ -100,7 +102,7 @@ def _hypervisor_software(files: GuestFiles, guest: Inspection) -> Iterator[Conce
         )
 
 
-def _disk_names(files: GuestFiles) -> Iterator[Concern]:
+def _disk_names(files: GuestFiles, guest: Inspection) -> Iterator[Concern]:
     fstab = files.read("/etc/fstab") or ""
     if raw := sorted(set(_RAW_DISK.findall(fstab))):
         yield Concern(
@@ -110,7 +112,11 @@ def _disk_names(files: GuestFiles) -> Iterator[Concern]:
             found=f"{', '.join(raw)}.",
             meaning="Those names change with the bus; the entries are rewritten.",
         )
-    texts = [fstab, files.read("/etc/crypttab") or "", files.read("/etc/default/grub") or ""]
+    units = files.paths("/etc/systemd/system", ".swap", ".mount")
+    texts = [files.read(path) or "" for path in ("/etc/fstab", "/etc/crypttab", *units)]
+    texts.append(accepted_by_lvm(files.read("/etc/lvm/lvm.conf") or ""))
+    if loader := find_bootloader(files, guest):
+        texts += loader.argument_lines(files)
     if unstable := sorted({name for text in texts for name in unstable_names(text)}):
         yield Concern(
             level=ConcernLevel.WARNING,
@@ -120,6 +126,21 @@ def _disk_names(files: GuestFiles) -> Iterator[Concern]:
             meaning="These names hold the old bus or serial number and will not exist on KVM; "
             "the entries are left as they are.",
             remedy="Change them to UUID= in the guest on its source, and export it again.",
+        )
+
+
+def _sealed_keys(files: GuestFiles) -> Iterator[Concern]:
+    text = files.read("/etc/crypttab") or ""
+    entries = [line.split() for line in text.split("\n") if not line.lstrip().startswith("#")]
+    if sealed := [e[0] for e in entries if len(e) > 3 and "tpm2-device=" in e[3]]:
+        yield Concern(
+            level=ConcernLevel.WARNING,
+            code="C-TPM-KEYS",
+            title="Encrypted disks are opened by the old machine's TPM",
+            found=f"{', '.join(sealed)} in /etc/crypttab.",
+            meaning="The new machine has another TPM or none, and asks for a passphrase.",
+            remedy="See on the source that a passphrase opens them. After the move take the old "
+            "key out with systemd-cryptenroll --wipe-slot=tpm2.",
         )
 
 

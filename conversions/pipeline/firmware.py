@@ -30,21 +30,23 @@ def is_uefi_target(source: Source, guest: Inspection, report: Reporter) -> bool:
 def detect_boot_disk(g: GuestFS, guest: Inspection, overlays: Sequence[Overlay]) -> int | None:
     """Return the index of the disk the firmware starts, None when it cannot be told.
 
+    UEFI: that of the EFI system partition, of several the mounted one, else one on the disk of /.
     Linux: the first disk with GRUB in its first sector; else that of /boot, or of / without one.
-    Windows: that of the EFI system partition, of several the one on the disk of /; or of /.  Only
-    Linux is asked for GRUB: a Windows disk can carry the remains of a boot loader that it never
-    uses.
+    Windows: that of /.  Only Linux is asked for GRUB: a Windows disk can carry the remains of a
+    boot loader that it never uses.
     """
     mounted = dict(guest.mountpoints)
-    if guest.type == "windows":
-        root = mounted.get("/", "")
-        beside = [esp for esp in guest.uefi_esps if _disk(esp) == _disk(root)]
-        place = next(iter((*beside, *guest.uefi_esps)), root)
+    root = mounted.get("/", "")
+    if esps := guest.uefi_esps:
+        used = [esp for esp in esps if esp in mounted.values()]
+        place = (*used, *(esp for esp in esps if _disk(esp) == _disk(root)), *esps)[0]
+    elif guest.type == "windows":
+        place = root
     else:
         for index, device in enumerate(g.list_devices()[: len(overlays)]):
             if b"GRUB" in g.pread_device(device, 512, 0):
                 return index
-        place = mounted.get("/boot", mounted.get("/", ""))
+        place = mounted.get("/boot", root)
     names = [overlay.sd for overlay in overlays]
     return names.index(_disk(place)) if _disk(place) in names else None
 

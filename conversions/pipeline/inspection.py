@@ -25,9 +25,11 @@ Filesystems = Sequence[tuple[str, str]]
 """Devices and the types of their filesystems."""
 
 _ESP_GUID = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+_ESP_MBR = 0xEF
 _BIOS_BOOT_GUID = "21686148-6449-6E6F-744E-656564454649"
 # Folders that a system keeps its own files in, which may be filesystems of their own.
 _SYSTEM = ("/boot", "/efi", "/usr", "/var")
+_ESP_PLACES = ("/boot/efi", "/efi")
 _ON_DISK = ("/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=")
 
 
@@ -42,7 +44,8 @@ def inspect_guest(
     """Choose the root, mount its filesystems below `/` and return what it is.
 
     `filesystems` are what list_filesystems() gives; `root` is "single", "first" or one of the roots
-    found.  Leaves the guest mounted, read-only if asked.  Raises InspectionError.
+    found: its device, UUID=... or LABEL=...  Leaves the guest mounted, read-only if asked.  Raises
+    InspectionError.
     """
     esps = find_esps(g, report)
     found = _find_roots(g, filesystems, report)
@@ -53,7 +56,10 @@ def inspect_guest(
         "roots",
         [{"device": r.device, "product_name": r.product_name, "type": r.type} for r in found],
     )
-    device = choose_root([(r.device, r.product_name) for r in found], root)
+    choice = _named_root(g, found, root)
+    device = choose_root([(r.device, r.product_name) for r in found], choice)
+    if len(found) == 1 and choice not in ("single", "first", device):
+        report.log(Level.INFO, f"{root} is no root of this guest; its only system is {device}.")
     chosen = next(r for r in found if r.device == device)
     if len(found) > 1:
         listing = ", ".join(r.device for r in found)
@@ -137,6 +143,9 @@ def _inspect_other(
     mount_guest(g, mountpoints, read_only=read_only, report=report)
     if not read_only:
         _prove_writable(g)
+    if place := _place_of_esp(g, mountpoints, esps, report):
+        mount_guest(g, [(place, esps[0])], read_only=read_only, report=report)
+        mountpoints.append((place, esps[0]))
     _compare_fstab(g, [path for path, _device in mountpoints], report)
     return Inspection(
         root=root.device,
@@ -187,13 +196,32 @@ def without_snapshots(roots: Sequence[Root]) -> list[Root]:
     return [r for r in kept if not is_twin(r)]
 
 
+def _named_root(g: GuestFS, roots: Sequence[Root], choice: str) -> str:
+    """Return the root with the UUID or label of a choice, anything else as it is."""
+    kind, _, name = choice.partition("=")
+    call = {"UUID": "vfs_uuid", "LABEL": "vfs_label"}.get(kind)
+    if call is None:
+        return choice
+
+    def has_name(root: Root) -> bool:
+        device = "/".join(root.device.removeprefix(SUBVOLUME).split("/")[:3])
+        try:
+            return bool(getattr(g, call)(device) == name)
+        except RuntimeError:
+            return False
+
+    found = [root.device for root in roots if has_name(root)]
+    return found[0] if len(found) == 1 else choice
+
+
 def choose_root(roots: Sequence[tuple[str, str]], choice: str) -> str:
-    """Return the root to convert; `roots` are (device, product name).  Raises InspectionError."""
+    """Return the root to convert: the only one, whatever the choice, else the chosen one.
+
+    `roots` are (device, product name).  Raises InspectionError.
+    """
     devices = [device for device, _name in roots]
     listing = ", ".join(f"{device} ({name})" for device, name in roots)
-    if len(devices) == 1 and choice in ("single", "first"):
-        return devices[0]
-    if choice == "first":
+    if len(devices) == 1 or choice == "first":
         return devices[0]
     if choice == "single":
         raise InspectionError(
@@ -242,6 +270,24 @@ def mount_guest(
                     "and export it again.",
                 ) from error
             report.log(Level.WARNING, f"{path} ({device}) could not be mounted: {error} (ignored).")
+
+
+def _place_of_esp(
+    g: GuestFS, mountpoints: Sequence[tuple[str, str]], esps: Sequence[str], report: Reporter
+) -> str | None:
+    """Return where the EFI system partition belongs that nothing mounts yet: the loader is on it.
+
+    That is where /etc/fstab has one, though by a name that no disk has, or where a folder waits
+    for it.  None when it is mounted, or not the only one.
+    """
+    taken = dict(mountpoints)
+    if len(esps) != 1 or esps[0] in taken.values():
+        return None
+    text = GuestFiles(g, report, change=False).read("/etc/fstab") or ""
+    entries = [line.split()[1] for line in text.split("\n") if len(line.split()) > 1]
+    wanted = [path for path in _ESP_PLACES if path in entries]
+    there = [path for path in _ESP_PLACES if g.is_dir(path, followsymlinks=True)]
+    return next((p for p in (*wanted, *there) if p in there and p not in taken), None)
 
 
 def _compare_fstab(g: GuestFS, mounted: Sequence[str], report: Reporter) -> None:
@@ -295,12 +341,16 @@ def find_esps(g: GuestFS, report: Reporter | None = None) -> list[str]:
     for partition in g.list_partitions():
         device = g.part_to_dev(partition)
         try:
-            if g.part_get_parttype(device) != "gpt":
-                continue
-            guid = g.part_get_gpt_type(device, g.part_to_partnum(partition)).upper()
+            table, number = g.part_get_parttype(device), g.part_to_partnum(partition)
+            guid = g.part_get_gpt_type(device, number).upper() if table == "gpt" else ""
+            is_esp = guid == _ESP_GUID or (
+                table == "msdos"
+                and g.part_get_mbr_id(device, number) == _ESP_MBR
+                and not _starts_with_bios(g, device)
+            )
         except RuntimeError:
-            continue  # no partition table that parted understands: not GPT
-        if guid == _ESP_GUID:
+            continue  # no partition table that parted understands
+        if is_esp:
             esps.append(partition)
         bios_boot = bios_boot or guid == _BIOS_BOOT_GUID
     if esps and bios_boot and report:
@@ -310,6 +360,14 @@ def find_esps(g: GuestFS, report: Reporter | None = None) -> list[str]:
             "BIOS boot partition; it is taken for BIOS unless the source says UEFI.",
         )
     return [] if bios_boot else esps
+
+
+def _starts_with_bios(g: GuestFS, disk: str) -> bool:
+    """Tell whether a disk with an MBR has GRUB in it, or an active partition for other code."""
+    numbers = [part["part_num"] for part in g.part_list(disk)]
+    return b"GRUB" in g.pread_device(disk, 512, 0) or any(
+        g.part_get_bootable(disk, number) for number in numbers
+    )
 
 
 def _applications(

@@ -163,13 +163,41 @@ _SSH_KEY = re.compile(r"(ssh|ecdsa|sk)-[\w@.-]+ [A-Za-z0-9+/=]+( [^\n]*)?")
 _CRYPTED = re.compile(r"[!*]|\$[0-9a-z]+\$[^:\n]+")
 
 
+_GUEST_FILE = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[^/\0\n]{1,255})+")
+MAX_FILE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestFile:
+    """A file for the guest; bytes of `content` that are not UTF-8 are kept by surrogateescape."""
+
+    path: str
+    content: str = field(repr=False)
+    mode: int = 0o644
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.  Raises JobError."""
+        if not _GUEST_FILE.fullmatch(self.path):
+            raise JobError(
+                f"This is no path of a file: {self.path[:80]!r}.",
+                remedy="Write it in full, such as /etc/motd.",
+            )
+        if not 0 <= self.mode <= 0o7777:
+            raise JobError(f"These are no permissions of {self.path}: {self.mode:o}.")
+        if len(self.content.encode("utf-8", "surrogateescape")) > MAX_FILE_BYTES:
+            raise JobError(
+                f"The file for {self.path} is larger than {MAX_FILE_BYTES >> 20} MiB.",
+                remedy="Let a script of the first start fetch it.",
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Customize:
     """Wishes for the guest: "" and empty mean no change.
 
     `root_password_hash` is in the form of crypt(3), never the password itself.  `install` and
-    `update`, of all packages, happen at the first start, `uninstall` at once.  `firstboot` are
-    scripts of the first start.
+    `update`, of all packages, happen at the first start, `uninstall` at once.  `files` are written,
+    over those that are there.  `firstboot` are scripts of the first start.
     """
 
     hostname: str = ""
@@ -179,6 +207,7 @@ class Customize:
     update: bool = False
     install: tuple[str, ...] = ()
     uninstall: tuple[str, ...] = ()
+    files: tuple[GuestFile, ...] = ()
     firstboot: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -249,7 +278,7 @@ class StaticIp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowsOptions:
-    """Wishes for Windows guests; "" means not given.
+    """Wishes for Windows guests; "" means not given.  Linux guests heed `block_driver` as well.
 
     `virtio_win` is an ISO or a folder with drivers, `virt_tools` a folder with the programs of the
     first start.  `emulated_devices` lets a guest without drivers run on IDE and an emulated network
@@ -268,8 +297,8 @@ class WindowsOptions:
     static_ips: tuple[StaticIp, ...] = ()
 
 
-# A device, or a subvolume of btrfs as libguestfs calls it.
-_ROOTS = ("/dev/", "btrfsvol:/dev/")
+# A device, a subvolume of btrfs as libguestfs calls it, or the name of a filesystem.
+_ROOTS = ("/dev/", "btrfsvol:/dev/", "UUID=", "LABEL=")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,9 +307,10 @@ class Job:
 
     `work_dir` is private to this job and is removed at the end; None means a new one under
     VIRT_V2V_TMPDIR, LIBGUESTFS_CACHEDIR, TMPDIR or /var/tmp, in that order.  `root` is "single",
-    "first" or a device of the guest such as /dev/sda2.  `name` renames the VM.  `guest_agent`
-    arranges that the QEMU guest agent is installed at the first start; `keep_nic_names` that
-    network cards keep the names they are configured by.  `direct` converts in place without an
+    "first", a device of the guest such as /dev/sda2, UUID=... or LABEL=...  `name` renames the VM.
+    `guest_agent` arranges that the QEMU guest agent is installed at the first start;
+    `keep_nic_names` that network cards keep the names they are configured by; `selinux_relabel`
+    that its files get their labels.  `direct` converts in place without an
     overlay, where there is no room for one: nothing can undo it.  `define` gives a domain converted
     in place its new definition on its host.  `keys` open encrypted devices; they belong in no file
     and no log.  `fsck` checks filesystems before and after.  `collect` are files and folders of the
@@ -306,6 +336,7 @@ class Job:
     direct: bool = False
     guest_agent: bool = True
     keep_nic_names: bool = True
+    selinux_relabel: bool = True
     trim: bool = True
     verify_digests: bool = True
     memory_mib: int | None = None
@@ -323,7 +354,8 @@ class Job:
         if self.root not in ("single", "first") and not self.root.startswith(_ROOTS):
             raise JobError(
                 f"Root choice {self.root!r} is not known.",
-                remedy="Use single, first or a device of the guest such as /dev/sda2.",
+                remedy="Use single, first, a device of the guest such as /dev/sda2, UUID=... or "
+                "LABEL=...",
             )
         if self.target is not None:
             check_target(self.target)
@@ -393,17 +425,27 @@ class Job:
             values["network_map"] = NetworkMap(**mapping)
         values["keys"] = tuple(Key(**_strict(Key, k, "keys")) for k in values.get("keys", ()))
         if "customize" in values:
-            wishes = _strict(Customize, values["customize"], "customize")
-            plain: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in wishes.items()
-            }
-            values["customize"] = Customize(**plain)
+            values["customize"] = _wishes(values["customize"])
         if "windows" in values:
             values["windows"] = _windows_options(values["windows"])
         try:
             return cls(**values)
         except TypeError as error:
             raise JobError(f"The job is incomplete: {error}.") from error
+
+
+def _wishes(data: Any) -> Customize:
+    """Build Customize from parsed JSON.  Raises JobError."""
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in _strict(Customize, data, "customize").items()
+    }
+    found = [_strict(GuestFile, one, "customize.files") for one in values.get("files", ())]
+    try:
+        values["files"] = tuple(GuestFile(**one) for one in found)
+        return Customize(**values)
+    except TypeError as error:
+        raise JobError(f"An entry of customize.files is incomplete: {error}.") from error
 
 
 def _windows_options(data: Any) -> WindowsOptions:
@@ -429,6 +471,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "int | None": (int, type(None)),
     "bool": (bool,),
     "tuple[str, ...]": (list, tuple),
+    "tuple[GuestFile, ...]": (list, tuple),
     "Mapping[str, str]": (dict,),
     "Mapping[str, tuple[str, str]]": (dict,),
     "Mapping[str, tuple[str, ...]]": (dict,),

@@ -84,7 +84,7 @@ def convert(job: Job, report: Reporter) -> None:
             stats = mountpoint_stats(g, report)
             estimates = estimate_targets(stats, overlays, report)
             if changing:
-                check_guest_space(stats, report)
+                check_guest_space(stats, report, uefi=guest.is_uefi)
             if targets is not None:
                 output.check_space(estimates, overlays)
                 disks = output.target_disks(source, overlays, estimates)

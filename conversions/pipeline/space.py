@@ -18,7 +18,8 @@ NEEDED_BOOT_BYTES = 50 * MIB
 NEEDED_OTHER_BYTES = 10 * MIB
 NEEDED_INODES = 100
 # What the conversion writes to; a full data filesystem is no reason to refuse.
-_WRITTEN = ("/usr", "/var", "/tmp", "/boot/efi")  # noqa: S108  paths inside the guest
+_WRITTEN = ("/usr", "/var", "/tmp")  # noqa: S108  paths inside the guest
+_WRITTEN_UEFI = ("/boot/efi", "/efi")
 _TRIMMABLE = ("ext2", "ext3", "ext4", "xfs")
 
 
@@ -107,11 +108,11 @@ def estimate_text(estimate: Mapping[str, object]) -> str:
     return "\n".join(lines)
 
 
-def shortages(stats: Sequence[MountpointStats]) -> list[str]:
+def shortages(stats: Sequence[MountpointStats], *, uefi: bool) -> list[str]:
     """Return one sentence for each filesystem of the guest without the room a conversion needs."""
     found = []
     for s in stats:
-        free, need = s.bfree * s.bsize, needed_bytes(s.mountpoint)
+        free, need = s.bfree * s.bsize, needed_bytes(s.mountpoint, uefi=uefi)
         if free < need:
             found.append(f"{s.mountpoint}: {free / MIB:.1f} MiB free, {need // MIB} MiB needed")
         if s.files > 0 and s.ffree < NEEDED_INODES and need:
@@ -119,29 +120,33 @@ def shortages(stats: Sequence[MountpointStats]) -> list[str]:
     return found
 
 
-def needed_bytes(mountpoint: str) -> int:
-    """Return how much must be free on a filesystem of the guest; 0 where nothing is written."""
+def needed_bytes(mountpoint: str, *, uefi: bool) -> int:
+    """Return how much must be free on a filesystem of the guest; 0 where nothing is written.
+
+    The EFI system partition is written to only where the guest starts from it.
+    """
     if mountpoint == "/":
         return NEEDED_ROOT_BYTES
     if mountpoint == "/boot":
         return NEEDED_BOOT_BYTES
-    return NEEDED_OTHER_BYTES if mountpoint in _WRITTEN else 0
+    written = (*_WRITTEN, *_WRITTEN_UEFI) if uefi else _WRITTEN
+    return NEEDED_OTHER_BYTES if mountpoint in written else 0
 
 
-def check_guest_space(stats: Sequence[MountpointStats], report: Reporter) -> None:
+def check_guest_space(stats: Sequence[MountpointStats], report: Reporter, *, uefi: bool) -> None:
     """Refuse a guest without room for new files.  Raises GuestError naming every shortage.
 
     A filesystem that the conversion does not write to is only worth a warning when it is full.
     """
     for s in stats:
         free = s.bfree * s.bsize
-        if not needed_bytes(s.mountpoint) and s.blocks and free < NEEDED_OTHER_BYTES:
+        if not needed_bytes(s.mountpoint, uefi=uefi) and s.blocks and free < NEEDED_OTHER_BYTES:
             report.log(
                 Level.WARNING,
                 f"{s.mountpoint} of the guest is almost full ({free / MIB:.1f} MiB free); the "
                 "conversion writes nothing there.",
             )
-    found = shortages(stats)
+    found = shortages(stats, uefi=uefi)
     if found:
         raise GuestError(
             f"Not enough free space in the guest. {'; '.join(found)}.",

@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy
 
 from conversions.models import Inspection
 from conversions.pipeline.errors import ConversionError, JobError
-from conversions.pipeline.job import Customize, Job
+from conversions.pipeline.job import Customize, GuestFile, Job
 from conversions.pipeline.passwords import crypted
 from conversions.sections.base import Section
 from inventory.models import SourceVM
@@ -66,6 +66,29 @@ class GuestSection(Section):
         max_length=2000,
         help_text=gettext_lazy("Names separated by spaces; removed during the conversion."),
     )
+    file_path = forms.CharField(
+        label=gettext_lazy("File to write"),
+        required=False,
+        max_length=1000,
+        help_text=gettext_lazy("Its whole path, for example /etc/motd; one there is replaced."),
+    )
+    file_mode = forms.ChoiceField(
+        label=gettext_lazy("That file can be"),
+        required=False,
+        choices=[
+            ("644", gettext_lazy("read by all")),
+            ("600", gettext_lazy("read by root alone")),
+            ("755", gettext_lazy("read and run by all")),
+        ],
+        initial="644",
+    )
+    file_content = forms.CharField(
+        label=gettext_lazy("What is in that file"),
+        required=False,
+        max_length=MAX_SCRIPT_CHARACTERS,
+        strip=False,
+        widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false"}),
+    )
     firstboot = forms.CharField(
         label=gettext_lazy("Script for the first start"),
         required=False,
@@ -73,6 +96,13 @@ class GuestSection(Section):
         strip=False,
         widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false"}),
         help_text=gettext_lazy("Runs once as root, when the converted machine starts first."),
+    )
+    block_driver = forms.ChoiceField(
+        label=gettext_lazy("Disks on"),
+        required=False,
+        choices=[("virtio-blk", "virtio-blk"), ("virtio-scsi", "virtio-scsi")],
+        initial="virtio-blk",
+        help_text=gettext_lazy("Where its kernel has the driver; else on the best bus it knows."),
     )
     guest_agent = forms.BooleanField(
         label=gettext_lazy("Install the QEMU guest agent"), required=False, initial=True
@@ -106,6 +136,18 @@ class GuestSection(Section):
         """Return the script with the line ends of Linux."""
         return str(self.cleaned_data["firstboot"]).replace("\r\n", "\n")
 
+    def clean_file_content(self) -> str:
+        """Do the same for a file."""
+        return str(self.cleaned_data["file_content"]).replace("\r\n", "\n")
+
+    def clean_file_mode(self) -> str:
+        """Return the first one when none was sent."""
+        return self.cleaned_data["file_mode"] or "644"
+
+    def clean_block_driver(self) -> str:
+        """Do the same for the driver."""
+        return self.cleaned_data["block_driver"] or "virtio-blk"
+
     def clean(self) -> dict[str, Any]:
         """Let the engine's own rules judge, field by field."""
         values = super().clean() or {}
@@ -114,7 +156,19 @@ class GuestSection(Section):
                 Customize(**{name: self._wish(name, values.get(name, ""))})
             except JobError as error:
                 self.add_error(name, error.message)
+        try:
+            self._files(values)
+        except JobError as error:
+            self.add_error("file_path", f"{error.message} {error.remedy}".strip())
         return values
+
+    @staticmethod
+    def _files(values: dict[str, Any]) -> tuple[GuestFile, ...]:
+        path, content = values.get("file_path") or "", values.get("file_content") or ""
+        if not path and not content:
+            return ()
+        mode = int(values.get("file_mode") or "644", 8)
+        return (GuestFile(path=path, content=content, mode=mode),)
 
     @staticmethod
     def _wish(name: str, text: str) -> Any:
@@ -140,11 +194,13 @@ class GuestSection(Section):
             update=bool(values["update"]),
             install=self._wish("install", values["install"] or ""),
             uninstall=self._wish("uninstall", values["uninstall"] or ""),
+            files=self._files(values),
             firstboot=(values["firstboot"],) if (values["firstboot"] or "").strip() else (),
         )
         return replace(
             job,
             customize=wishes,
+            windows=replace(job.windows, block_driver=values["block_driver"]),
             guest_agent=bool(values["guest_agent"]),
             keep_nic_names=bool(values["keep_nic_names"]),
             fsck=bool(values["fsck"]),

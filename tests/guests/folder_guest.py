@@ -27,6 +27,7 @@ class FolderGuest:
         self.mounted: dict[str, str] = {}
         self.kinds: dict[str, str] = {}
         self.types: dict[int, str] = {}
+        self.active: set[int] = set()
         self.sectors: dict[str, bytearray] = {}
         self.protected: set[str] = set()
         self._hive: Any = None
@@ -94,6 +95,14 @@ class FolderGuest:
     def part_get_gpt_type(self, disk: str, number: int) -> str:
         """Return the type, Microsoft's basic data for Windows."""
         return self.types.get(number, "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7")
+
+    def part_get_mbr_id(self, disk: str, number: int) -> int:
+        """Return the type on an MBR disk, that of Linux if not said."""
+        return 0xEF if self.types.get(number) == "ef" else 0x83
+
+    def part_get_bootable(self, disk: str, number: int) -> bool:
+        """Tell whether it is marked active."""
+        return number in self.active
 
     def part_get_parttype(self, disk: str) -> str:
         """Return the partition table's kind."""

@@ -11,7 +11,7 @@ from django.test import Client, override_settings
 from conversions import actions
 from conversions.forms import ConvertForm
 from conversions.models import Conversion
-from conversions.pipeline.job import Job, Key, Mode
+from conversions.pipeline.job import GuestFile, Job, Key, Mode
 from inventory.models import SourceVM
 from inventory.sealing import seal, unseal
 from tests.demo import make_conversion, make_inspection, make_user, make_vm
@@ -64,7 +64,11 @@ def test_the_adjustments_reach_the_job(operator: Client) -> None:
             "guest-update": "on",
             "guest-install": "htop, tmux",
             "guest-uninstall": "telnet",
+            "guest-file_path": "/etc/motd",
+            "guest-file_mode": "600",
+            "guest-file_content": "Hello\r\n",
             "guest-firstboot": "#!/bin/sh\r\necho hello\r\n",
+            "guest-block_driver": "virtio-scsi",
             "guest-guest_agent": "",
         },
     )
@@ -73,8 +77,10 @@ def test_the_adjustments_reach_the_job(operator: Client) -> None:
     assert (wishes.hostname, wishes.timezone) == ("web01.example", "Europe/Berlin")
     assert [key.split()[2] for key in wishes.ssh_keys] == ["ada@desk", "bob@desk"]
     assert wishes.update
+    assert job.windows.block_driver == "virtio-scsi"
     assert (wishes.install, wishes.uninstall) == (("htop", "tmux"), ("telnet",))
     assert wishes.firstboot == ("#!/bin/sh\necho hello\n",)
+    assert wishes.files == (GuestFile(path="/etc/motd", content="Hello\n", mode=0o600),)
     assert wishes.root_password_hash.startswith("$6$")
     assert (job.guest_agent, job.keep_nic_names, job.fsck) == (False, True, True)
 
@@ -96,6 +102,8 @@ def test_neither_a_password_nor_its_hash_is_stored_in_clear(operator: Client) ->
         ("timezone", "Mars/Olympus", "no time zone"),
         ("ssh_keys", "hello", "no SSH key"),
         ("install", "a;b", "no package name"),
+        ("file_path", "motd", "no path of a file"),
+        ("file_content", "Hello", "no path of a file"),
     ],
 )
 def test_what_no_guest_could_have_is_refused_at_its_field(

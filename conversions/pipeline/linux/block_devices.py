@@ -25,29 +25,42 @@ _PREFIX = {
     Controller.VIRTIO_SCSI: "sd",
     Controller.VIRTIO_BLK: "vd",
 }
-_TARGET_PREFIX = {BlockBus.VIRTIO_BLK: "vd", BlockBus.VIRTIO_SCSI: "sd", BlockBus.IDE: "sd"}
+_TARGET_PREFIX = {BlockBus.VIRTIO_BLK: "vd", BlockBus.VIRTIO_SCSI: "sd"}
 _VALUE = re.compile(
     r"/dev/(?:(?P<disk>[a-z]+)(?P<part>\d*)|(?P<nvme>nvme\d+n1|cciss/c\d+d\d+)(?:p(?P<sub>\d+))?)"
 )
-# root=/dev/sda1, resume=/dev/sda2 and the like on a kernel command line.
-_ARGUMENT = re.compile(r"(?<![\w/.-])(root|resume|swap|rd\.\w+(?:\.\w+)*)=(/dev/[a-z0-9/]+)")
+# All that a device's name may consist of: of /dev/sda-vg/root the first half is no disk.
+_NAME = r"(/dev/[\w.+/-]+)"
+# root=/dev/sda1, cryptdevice=/dev/sda3:root and the like on a kernel command line.
+_ARGUMENT = re.compile(rf"(?<![\w/.-])(root|resume|swap|cryptdevice|rd\.\w+(?:\.\w+)*)={_NAME}")
+_RESUME = re.compile(rf"(?m)^(\s*RESUME=)([\"']?){_NAME}")
 _NEVER_MAPPED = re.compile(r"(md|fd|sr|scd|loop|dm|mapper|ram|zram)\d*|cdrom|root")
-_UNSTABLE = re.compile(r"/dev/disk/by-(?:path|id)/\S+")
+# By the bus, or by the serial number of a disk; what LVM, LUKS and md call theirs is on the disk.
+_UNSTABLE = re.compile(
+    r"/dev/disk/by-(?:path|id(?!/(?:dm-uuid-(?:LVM|CRYPT)-|dm-name-|lvm-pv-uuid-|md-)))"
+    r"/[^\s\"'|,;]+"
+)
+_ACCEPTED = re.compile(r"[\"']a(\W)(.*?)\1[\"']")
 
 Rename = Callable[[str], str]
 """Takes a device name with /dev/ and returns the new one, or the same."""
 
 
 def block_device_map(
-    disks: Sequence[SourceDisk], bus: BlockBus, *, ide_prefix: str = "sd"
+    disks: Sequence[SourceDisk],
+    bus: BlockBus,
+    *,
+    ide_prefix: str = "sd",
+    target_ide_prefix: str = "sd",
 ) -> dict[str, str]:
     """Return {old name: new name} for every disk, sorted by old name.
 
     Each controller counts its own disks, as the kernel does: one IDE and one SCSI disk are sda
     (or hda) and sda.  Disks of an unknown controller may have had any of the names.  xvd names
-    are added for every disk, since Xen shows both.
+    are added for every disk, since Xen shows both.  The prefixes are what the guest calls a disk
+    on the IDE bus of the source, and on that of the target.
     """
-    new = _TARGET_PREFIX[bus]
+    new = _TARGET_PREFIX.get(bus, target_ide_prefix)
     result: dict[str, str] = {}
     counts: dict[str, int] = {}
     for disk in disks:
@@ -134,18 +147,22 @@ def rename_device_map(text: str, rename: Rename) -> str:
 
 
 def rename_arguments(text: str, rename: Rename) -> str:
-    """Rename the devices of kernel arguments (root=, resume=, swap=, rd.*=) wherever they are."""
+    """Rename the devices of kernel arguments (root=, resume=, rd.*= ...) wherever they are."""
     return _ARGUMENT.sub(lambda m: f"{m[1]}={rename(m[2])}", text)
 
 
 def rename_resume(text: str, rename: Rename) -> str:
     """Rename RESUME=/dev/sda2 of initramfs-tools."""
-    return re.sub(
-        r"(?m)^(\s*RESUME=)(\"?)(/dev/[a-z0-9/]+)", lambda m: m[1] + m[2] + rename(m[3]), text
-    )
+    return _RESUME.sub(lambda m: m[1] + m[2] + rename(m[3]), text)
 
 
 def unstable_names(text: str) -> list[str]:
     """Return names by path or id, which hold the old bus or serial and will disappear."""
     lines = (line for line in text.split("\n") if not line.lstrip().startswith("#"))
     return sorted({name for line in lines for name in _UNSTABLE.findall(line)})
+
+
+def accepted_by_lvm(text: str) -> str:
+    """Return the patterns by which lvm.conf takes devices, each on a line."""
+    lines = (line for line in text.split("\n") if not line.lstrip().startswith("#"))
+    return "\n".join(match[2] for line in lines for match in _ACCEPTED.finditer(line))

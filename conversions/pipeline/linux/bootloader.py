@@ -12,12 +12,16 @@ from conversions.pipeline.linux.files import GuestFiles
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootEntry:
-    """One entry of a boot menu; kernel and initramfs are paths of the guest."""
+    """One entry of a boot menu; kernel and initramfs are paths of the guest.
+
+    `names` has, for each level of the menu down to the entry, what it can be called there.
+    """
 
     title: str
     id: str
     vmlinuz: str
     initrd: str | None
+    names: tuple[tuple[str, ...], ...] = ()
 
 
 SetDefault = Callable[[GuestFiles, BootEntry], None]
@@ -31,14 +35,15 @@ def _cannot_set(files: GuestFiles, entry: BootEntry) -> None:
 class Bootloader:
     """A loader found in the guest.
 
-    `entries` has the default first.  `arguments` says where kernel arguments stand: (path, pattern
-    of the lines).  `set_default` makes another entry the default one.
+    `entries` has the default first, unless `default_known` is false.  `arguments` says where kernel
+    arguments stand: (path, pattern of the lines).  `set_default` makes another entry the default.
     """
 
     kind: str
     config: str
     uefi: bool
     entries: tuple[BootEntry, ...]
+    default_known: bool = True
     arguments: tuple[tuple[str, re.Pattern[str]], ...] = ()
     device_maps: tuple[str, ...] = ()
     set_default: SetDefault = field(default=_cannot_set)
@@ -48,14 +53,23 @@ class Bootloader:
         where = f", {self.config}" if self.config else ""
         return f"{self.kind} ({'UEFI' if self.uefi else 'BIOS'}){where}"
 
+    def argument_lines(self, files: GuestFiles) -> list[str]:
+        """Return every line that holds kernel arguments."""
+        return [
+            match[0]
+            for path, pattern in self.arguments
+            for match in pattern.finditer(files.read(path) or "")
+        ]
+
     def edit_arguments(self, files: GuestFiles, change: Callable[[str], str], what: str) -> None:
         """Pass every line that holds kernel arguments through `change`, and nothing else."""
 
         def edited(text: str, pattern: re.Pattern[str]) -> str:
             return pattern.sub(lambda match: change(match[0]), text)
 
-        for path, pattern in self.arguments:
-            plain = partial(edited, pattern=pattern)
+        patterns = dict(self.arguments)
+        for path in files.distinct(patterns):
+            plain = partial(edited, pattern=patterns[path])
             files.edit(path, partial(edit_env, change=plain) if is_env(path) else plain, what)
 
 

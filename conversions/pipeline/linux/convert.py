@@ -23,7 +23,7 @@ from conversions.pipeline.linux.firstboot import FirstBoot
 from conversions.pipeline.linux.guest_agent import arrange_guest_agent
 from conversions.pipeline.linux.hypervisors import remove_foreign_software
 from conversions.pipeline.linux.identity import refresh_identity, remove_device_caches
-from conversions.pipeline.linux.initramfs import ensure_initramfs
+from conversions.pipeline.linux.initramfs import ensure_initramfs, warn_of_others
 from conversions.pipeline.linux.kernels import best_kernel, offered_kernels
 from conversions.pipeline.linux.loaders import detect_bootloader
 from conversions.pipeline.linux.module_aliases import adapt_aliases
@@ -68,14 +68,21 @@ class LinuxConverter:
                 remedy="Remove those packages in the guest on its source, and export it again.",
                 code="E-NO-KERNEL",
             )
-        if kernel is not kernels[0]:
+        if kernel.vmlinuz != loader.entries[0].vmlinuz or not loader.default_known:
             _make_default(c, files, loader, kernel)
-        files.edit(
-            "/etc/sysconfig/kernel",
-            lambda t: _DEFAULT_KERNEL.sub(lambda m: f"{m[1]}{m[2]}{kernel.name}{m[2]}", t),
-            f"kernel package of updates is {kernel.name}",
-        )
-        block, net = buses_for(kernel)
+        if kernel.name != kernel.vmlinuz.rsplit("/", 1)[-1]:  # which it has without a package
+            files.edit(
+                "/etc/sysconfig/kernel",
+                lambda t: _DEFAULT_KERNEL.sub(lambda m: f"{m[1]}{m[2]}{kernel.name}{m[2]}", t),
+                f"kernel package of updates is {kernel.name}",
+            )
+        wanted = BlockBus(c.job.windows.block_driver)
+        block, net = buses_for(kernel, wanted)
+        if wanted is BlockBus.VIRTIO_SCSI and block is not wanted:
+            c.report.log(
+                Level.WARNING,
+                f"Kernel {kernel.version} has no virtio_scsi; its disks are put on {block}.",
+            )
         adapt_console(files, loader, keep=has_serial_console(c.job.target))
         adapt_x_driver(c, files)
         rename_block_devices(c, files, loader, family, block)
@@ -84,16 +91,15 @@ class LinuxConverter:
             ensure_fallback_loader(c, files)
         adapt_aliases(c, files, kernel, block, net)
         keep_names(c, files, net)
-        finding = (
-            ensure_initramfs(c, files, family, kernel, block)
-            if block is not BlockBus.IDE
-            else f"kernel {kernel.version} has no virtio_blk"
-        )
+        finding = ensure_initramfs(c, files, family, kernel, block)
+        warn_of_others(c, family, [k for k in kernels if k is not kernel], block)
+        if block is BlockBus.IDE:
+            finding = f"kernel {kernel.version} has no virtio_blk; {finding}"
         firstboot = FirstBoot(files)
         if c.job.guest_agent:
             arrange_guest_agent(c, firstboot, family)
         customize(c, files, firstboot)
-        refresh_identity(c.g, files)
+        refresh_identity(c.g, files, family)
         relabel(c, files)
         caps = linux_guestcaps(c.guest, kernel, block, net, finding)
         c.report.log(Level.INFO, guestcaps_text(caps))
@@ -134,19 +140,23 @@ def remove_rpm_locks(files: GuestFiles) -> None:
             files.remove(f"/var/lib/rpm/{name}", "stale lock of the package database deleted")
 
 
-def buses_for(kernel: KernelInfo) -> tuple[BlockBus, NetBus]:
-    """Return the best buses the kernel has drivers for."""
+def buses_for(kernel: KernelInfo, wanted: BlockBus) -> tuple[BlockBus, NetBus]:
+    """Return the best buses the kernel has drivers for, that of the disks as wanted if it can."""
     block = BlockBus.VIRTIO_BLK if kernel.supports_virtio_blk else BlockBus.IDE
+    if wanted is BlockBus.VIRTIO_SCSI and kernel.supports_virtio_scsi:
+        block = wanted
     return block, NetBus.VIRTIO_NET if kernel.supports_virtio_net else NetBus.E1000
 
 
 def _make_default(c: Context, files: GuestFiles, loader: Bootloader, kernel: KernelInfo) -> None:
     entry = next(e for e in loader.entries if e.vmlinuz == kernel.vmlinuz)
-    c.report.log(
-        Level.WARNING,
-        f"The default kernel ({loader.entries[0].vmlinuz}) has no virtio drivers or runs under Xen "
-        f"only; {kernel.vmlinuz} becomes the default.",
+    why = (
+        f"The default kernel ({loader.entries[0].vmlinuz}) has no virtio drivers, runs under Xen "
+        "only or could not be looked at"
+        if loader.default_known
+        else f"Which kernel {loader.describe()} starts cannot be told"
     )
+    c.report.log(Level.WARNING, f"{why}; {kernel.vmlinuz} becomes the default.")
     loader.set_default(files, entry)
 
 

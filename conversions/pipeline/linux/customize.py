@@ -7,13 +7,17 @@ import time
 
 from conversions.pipeline.context import Context
 from conversions.pipeline.errors import GuestError
-from conversions.pipeline.linux.files import GuestFiles
+from conversions.pipeline.job import GuestFile
+from conversions.pipeline.linux.files import GuestFiles, with_line
 from conversions.pipeline.linux.firstboot import FirstBoot
 from conversions.pipeline.linux.packages import install_command, remove_packages, update_command
 from conversions.pipeline.report import Level
 
 _DAY = 86400
 _SSH = "/root/.ssh"
+_HOSTNAME = re.compile(r"(?m)^(\s*HOSTNAME=)(.*)$")
+_ZONE = re.compile(r"(?m)^(\s*(?:ZONE|TIMEZONE)=).*$")
+_ROOT = re.compile(r"(?m)^root:[^:\n]*:[^:\n]*:")
 
 
 def customize(c: Context, files: GuestFiles, firstboot: FirstBoot) -> None:
@@ -47,6 +51,8 @@ def customize(c: Context, files: GuestFiles, firstboot: FirstBoot) -> None:
             f"{', '.join(wishes.install)}",
         )
         firstboot.add("install packages", command)
+    for one in wishes.files:
+        _write_file(files, one)
     for number, script in enumerate(wishes.firstboot, 1):
         firstboot.add(f"script {number}", script)
 
@@ -65,10 +71,20 @@ def _known(c: Context, command: str | None, what: str) -> str:
 def set_hostname(files: GuestFiles, name: str) -> None:
     """Write the host name where each family keeps it, and into the line of it in /etc/hosts."""
     what = f"host name is now {name}"
-    old = (files.read("/etc/hostname") or files.read("/etc/HOSTNAME") or "").strip()
+    line = _HOSTNAME.search(files.read("/etc/sysconfig/network") or "")
+    old = (
+        files.read("/etc/hostname")
+        or files.read("/etc/HOSTNAME")
+        or (line[2].strip("\"'") if line else "")
+    ).strip()
+    is_kept_elsewhere = files.is_file("/etc/hostname")
     files.edit(
         "/etc/sysconfig/network",
-        lambda t: re.sub(r"(?m)^(\s*HOSTNAME=).*$", lambda m: m[1] + name, t),
+        lambda t: (
+            _HOSTNAME.sub(lambda m: m[1] + name, t)
+            if line or is_kept_elsewhere
+            else with_line(t, f"HOSTNAME={name}")
+        ),
         what,
     )
     if files.is_file("/etc/HOSTNAME"):
@@ -96,22 +112,34 @@ def set_timezone(files: GuestFiles, zone: str) -> None:
     files.link(f"../usr/share/zoneinfo/{zone}", "/etc/localtime", what)
     if files.is_file("/etc/timezone"):
         files.write("/etc/timezone", f"{zone}\n", what)
+    # Guests of before systemd make the link anew from it.
+    files.edit("/etc/sysconfig/clock", lambda t: _ZONE.sub(lambda m: f'{m[1]}"{zone}"', t), what)
 
 
 def _set_root_password(files: GuestFiles, crypted: str) -> None:
     today = int(time.time() // _DAY)
 
     def change(text: str) -> str:
-        return re.sub(
-            r"(?m)^root:[^:]*:[^:]*:", lambda _m: f"root:{crypted}:{today}:", text, count=1
-        )
+        return _ROOT.sub(lambda _m: f"root:{crypted}:{today}:", text, count=1)
 
-    if not files.edit_secret("/etc/shadow", change, "password of root set"):
+    if not _ROOT.search(files.read("/etc/shadow") or ""):
         raise GuestError(
             "The password of root cannot be set: /etc/shadow has no line for root.",
             remedy="Convert without a new password.",
             code="E-CUSTOMIZE",
         )
+    files.edit_secret("/etc/shadow", change, "password of root set")
+
+
+def _write_file(files: GuestFiles, one: GuestFile) -> None:
+    if files.is_folder(one.path):
+        raise GuestError(
+            f"The file {one.path} cannot be written: the guest has a folder of that name.",
+            remedy="Name the file in it, or convert without that wish.",
+            code="E-CUSTOMIZE",
+        )
+    files.make_folder(one.path.rpartition("/")[0] or "/")
+    files.write(one.path, one.content, "file written as wished", mode=one.mode)
 
 
 def _add_keys(c: Context, files: GuestFiles, keys: tuple[str, ...]) -> None:

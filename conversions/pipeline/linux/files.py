@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from conversions.pipeline.appliance import GuestFS
 from conversions.pipeline.report import Level, Reporter
@@ -10,6 +10,13 @@ from conversions.pipeline.report import Level, Reporter
 MAX_BYTES = 2 << 20
 """A configuration file larger than this is not one; it is left alone."""
 MAX_NAMES = 1000
+
+
+def with_line(text: str, line: str) -> str:
+    """Return a text that holds the line: where it is, or as a new last one."""
+    if line in text.split("\n"):
+        return text
+    return text + ("\n" if text and not text.endswith("\n") else "") + f"{line}\n"
 
 
 class GuestFiles:
@@ -52,6 +59,13 @@ class GuestFiles:
             return str(self._g.realpath(path))
         except RuntimeError:
             return path
+
+    def distinct(self, paths: Iterable[str]) -> list[str]:
+        """Return the paths in their order; of those that lead to one file only the first."""
+        firsts: dict[str, str] = {}
+        for path in paths:
+            firsts.setdefault(self.realpath(path), path)
+        return list(firsts.values())
 
     def read(self, path: str) -> str | None:
         """Return a text file's content, bytes that are not UTF-8 kept; None without it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from operator import contains
 
 from conversions.pipeline.linux.bls import KERNEL_CMDLINE, OPTIONS, entry_files
 from conversions.pipeline.linux.bls import read_entries as read_bls
@@ -58,13 +59,15 @@ def detect_grub2(files: GuestFiles, mountpoints: list[str], *, uefi: bool) -> Bo
     entries = [resolved(entry, files) for entry in entries]
     env = env_values(files.read(env_path) or "")
     saved = by_bls or _default_setting(defaults) == "saved"
-    wanted = env.get("saved_entry", "0") if saved else _default_setting(defaults)
+    wanted = env.get("saved_entry") if saved else _default_setting(defaults)
+    default = find_entry(entries, wanted or "0")
     bls = [(path, OPTIONS) for path in entry_files(files, _BLS)]
     return Bootloader(
         kind="GRUB 2",
         config=config,
         uefi=uefi,
-        entries=default_first(entries, find_entry(entries, wanted)),
+        entries=default_first(entries, default),
+        default_known=default is not None,
         arguments=(
             (_DEFAULTS, _DEFAULT_LINES), ("/etc/sysconfig/grub", _DEFAULT_LINES),
             (config, _MENU_LINES), (env_path, _ENV_LINES), *bls,
@@ -81,9 +84,10 @@ def parse_menu(text: str, prefix: str) -> list[BootEntry]:
     The id of an entry in a submenu is SUBMENU>ENTRY, as GRUB wants it for the default.
     """
     entries: list[BootEntry] = []
-    parents: list[tuple[int, str]] = []
+    parents: list[tuple[int, tuple[str, ...]]] = []
+    counts = [0]
     depth = 0
-    head: tuple[str, str] | None = None
+    head: tuple[tuple[str, ...], ...] | None = None
     vmlinuz: str | None = None
     initrd: str | None = None
     head_depth = 0
@@ -91,11 +95,13 @@ def parse_menu(text: str, prefix: str) -> list[BootEntry]:
         if match := _HEAD.match(line):
             title = next((m for m in match.groups()[1:4] if m is not None), "")
             identity = _ID.search(match[5])
-            name = identity[1] if identity else title
+            names = (identity[1] if identity else title, title, str(counts[-1]))
+            counts[-1] += 1
             if match[1] == "submenu":
-                parents.append((depth, name))
+                parents.append((depth, names))
+                counts.append(0)
             else:
-                head = (title, ">".join([*(p for _depth, p in parents), name]))
+                head = (*(above for _depth, above in parents), names)
                 vmlinuz = initrd = None
                 head_depth = depth
         elif head and (found := _LINUX.match(line)):
@@ -111,15 +117,17 @@ def parse_menu(text: str, prefix: str) -> list[BootEntry]:
             if vmlinuz and _PATH.match(vmlinuz):
                 entries.append(
                     BootEntry(
-                        title=head[0],
-                        id=head[1],
+                        title=head[-1][1],
+                        id=">".join(names[0] for names in head),
                         vmlinuz=in_boot(vmlinuz, prefix),
                         initrd=in_boot(initrd, prefix) if initrd else None,
+                        names=head,
                     )
                 )
             head = None
         while parents and depth <= parents[-1][0]:
             parents.pop()
+            counts.pop()
     return entries
 
 
@@ -135,16 +143,22 @@ def _default_setting(text: str) -> str:
 
 
 def find_entry(entries: list[BootEntry], value: str) -> int | None:
-    """Return the index that a default means: a number, an id, a title, or a path of these."""
-    if value.isdigit():
-        # A number counts the top level, where submenus count too.
-        flat = not any(">" in e.id for e in entries)
-        return int(value) if value == "0" or flat else None
-    exact = next((i for i, e in enumerate(entries) if value in (e.id, e.title)), None)
-    if exact is not None:
-        return exact
-    last = value.rsplit(">", 1)[-1]
-    return next((i for i, e in enumerate(entries) if last in (_own_id(e), e.title)), None)
+    """Return the index that a default means: a number, an id, a title, or a path of these.
+
+    A number counts all of its level, what starts no Linux and submenus too.
+    """
+    steps = value.split(">")
+    last = steps[-1]
+
+    def is_path_of(number: int, entry: BootEntry) -> bool:
+        levels = entry.names or ((str(number),),)
+        return len(steps) == len(levels) and all(map(contains, levels, steps))
+
+    found = [i for i, e in enumerate(entries) if value in (e.id, e.title)]
+    found += [i for i, e in enumerate(entries) if is_path_of(i, e)]
+    if not last.isdigit():
+        found += [i for i, e in enumerate(entries) if last in (_own_id(e), e.title)]
+    return found[0] if found else None
 
 
 def _own_id(entry: BootEntry) -> str:

@@ -26,14 +26,15 @@ def detect_grub_legacy(
     prefix = next((m for m in ("/boot/grub", "/boot") if m in mountpoints), "")
     text = files.read(config) or ""
     default = _DEFAULT.search(text)
-    number = int(default[2]) if default and default[2].isdigit() else None
+    wanted = default[2] if default else "0"
     entries = parse_legacy_menu(text, prefix)
-    index = next((i for i, e in enumerate(entries) if e.id == str(number)), None)
+    index = next((i for i, e in enumerate(entries) if e.id == wanted), None)
     return Bootloader(
         kind="GRUB legacy",
         config=config,
         uefi=uefi,
         entries=default_first(entries, index),
+        default_known=index is not None,
         arguments=((config, _KERNEL), ("/etc/sysconfig/grub", _SYSCONFIG_BOOT)),
         device_maps=("/boot/grub/device.map",),
         set_default=partial(_set_default, config),

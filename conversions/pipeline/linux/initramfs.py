@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from conversions.pipeline.appliance_shell import SUBVOLUME, layers_below
 from conversions.pipeline.context import Context
 from conversions.pipeline.errors import GuestError
+from conversions.pipeline.guestcaps import machine_for
 from conversions.pipeline.linux.cpio import InitramfsError, list_initramfs
 from conversions.pipeline.linux.families import Family
 from conversions.pipeline.linux.files import GuestFiles
 from conversions.pipeline.linux.initramfs_tools import find_tool
 from conversions.pipeline.linux.kernels import parse_modules
+from conversions.pipeline.linux.rename_devices import target_ide_prefix
 from conversions.pipeline.report import Level
 from conversions.pipeline.sizes import human
-from conversions.pipeline.types import BlockBus, KernelInfo
+from conversions.pipeline.types import BlockBus, Inspection, KernelInfo, Machine
 
 # Without these the root filesystem is not found on the new bus.
 REQUIRED = {
     BlockBus.VIRTIO_BLK: ("virtio_pci", "virtio_blk"),
     BlockBus.VIRTIO_SCSI: ("virtio_pci", "virtio_scsi", "sd_mod"),
-    BlockBus.IDE: (),
 }
+# The same for IDE, where the kernel has them as modules: by the machine, or by the driver of
+# kernels that call their disks hda.
+_IDE_OLD = ("piix", "ide_disk")
+_IDE = {Machine.I440FX: ("ata_piix", "sd_mod"), Machine.Q35: ("ahci", "sd_mod")}
 # What a layer below the root filesystem (see layers_below) is opened with.
 LAYER_DRIVERS = {
     "lvm": ("dm_mod",),
@@ -40,6 +45,17 @@ BACKUP_SUFFIX = ".pre-v2v"
 _SPARE_BYTES = 50 << 20
 
 
+def required_drivers(
+    guest: Inspection, family: Family, kernel: KernelInfo, bus: BlockBus
+) -> tuple[str, ...]:
+    """Return the drivers without which the kernel does not find its root on the bus."""
+    if bus in REQUIRED:
+        return REQUIRED[bus]
+    machine = machine_for(guest.distro, guest.major_version, guest.arch)
+    old = target_ide_prefix(guest, family) == "hd"
+    return tuple(m for m in (_IDE_OLD if old else _IDE.get(machine, ())) if m in kernel.modules)
+
+
 def missing_drivers(
     contents: Iterable[str], kernel: KernelInfo, required: Iterable[str]
 ) -> list[str]:
@@ -51,9 +67,9 @@ def missing_drivers(
     return [driver for driver in required if driver not in present]
 
 
-def added_modules(kernel: KernelInfo) -> list[str]:
+def added_modules(kernel: KernelInfo, required: Iterable[str]) -> list[str]:
     """Return the modules a rebuilt initramfs is asked to hold: those of them the kernel has."""
-    return [module for module in ADDED if module in kernel.modules] or ["sym53c8xx"]
+    return [m for m in dict.fromkeys((*ADDED, *required)) if m in kernel.modules]
 
 
 def ensure_initramfs(
@@ -64,12 +80,13 @@ def ensure_initramfs(
     With `c.change` false it says what would be done.  Raises GuestError when there is no
     initramfs, no tool for it, or when a rebuild did not bring a driver.
     """
-    required = REQUIRED[bus]
+    required = required_drivers(c.guest, family, kernel, bus)
+    lacking = missing_drivers([], kernel, required)
+    if not lacking:
+        return f"kernel {kernel.version} needs no driver in its initramfs to find its disk"
     if kernel.initrd is None:
-        if not missing_drivers([], kernel, required):
-            return f"kernel {kernel.version} has virtio built in and needs no initramfs"
         raise GuestError(
-            f"Kernel {kernel.version} has no initramfs and no virtio drivers built in; "
+            f"Kernel {kernel.version} has no initramfs and {', '.join(lacking)} not built in; "
             "it would not find its disk.",
             remedy="Make an initramfs in the guest on its source and export it again.",
             code="E-NO-INITRAMFS",
@@ -90,8 +107,33 @@ def ensure_initramfs(
         return f"{kernel.initrd} lacks {lacks} and will be rebuilt with it"
     # What the old initramfs mounted the root with has to be in the new one as well.
     kept = [m for m in _root_drivers(c) if m in held and m in kernel.modules]
-    _rebuild(c, files, family, kernel, [*required, *kept])
+    _rebuild(c, files, family, kernel, required, kept)
     return f"{kernel.initrd} was rebuilt with {lacks}"
+
+
+def warn_of_others(
+    c: Context, family: Family, kernels: Iterable[KernelInfo], bus: BlockBus
+) -> None:
+    """Name the other kernels of the menu that will not find their root; they stay as they are."""
+    blind = []
+    for kernel in kernels:
+        required = required_drivers(c.guest, family, kernel, bus)
+        missing = missing_drivers([], kernel, required)
+        if missing and kernel.initrd:
+            try:
+                held = initramfs_modules(c, kernel.initrd)
+            except GuestError as error:
+                c.report.log(Level.DEBUG, error.message)
+                held = ()
+            missing = missing_drivers(held, kernel, required)
+        if missing:
+            blind.append(f"{kernel.version} (lacks {', '.join(missing)})")
+    if blind:
+        c.report.log(
+            Level.WARNING,
+            f"Other kernels of the boot menu will not find their disk: {', '.join(blind)}. "
+            "Rebuild the initramfs of those that are still wanted when the guest runs on KVM.",
+        )
 
 
 def _root_drivers(c: Context) -> set[str]:
@@ -124,8 +166,9 @@ def initramfs_modules(c: Context, initrd: str) -> tuple[str, ...]:
 
 
 def _rebuild(
-    c: Context, files: GuestFiles, family: Family, kernel: KernelInfo, needed: list[str]
-) -> None:
+    c: Context, files: GuestFiles, family: Family, kernel: KernelInfo,
+    required: Sequence[str], kept: Sequence[str],
+) -> None:  # fmt: skip
     """Rebuild with the guest's own tool and look again; the old file comes back on failure."""
     initrd = kernel.initrd or ""
     tool = find_tool(files, family)
@@ -140,11 +183,11 @@ def _rebuild(
     begun = time.monotonic()
     try:
         c.g.mv(initrd, backup)
-        command = tool.command(c, files, kernel, added_modules(kernel))
+        command = tool.command(c, files, kernel, added_modules(kernel, required))
         c.report.log(Level.INFO, f"In the guest: {command}")
         output = c.g.sh(f"{command} 2>&1")
         c.report.log(Level.DEBUG, output)
-        still = missing_drivers(initramfs_modules(c, initrd), kernel, needed)
+        still = missing_drivers(initramfs_modules(c, initrd), kernel, [*required, *kept])
     except RuntimeError as error:
         c.g.mv(backup, initrd)
         raise GuestError(
@@ -164,7 +207,7 @@ def _rebuild(
     c.report.log(
         Level.INFO,
         f"{initrd} rebuilt by {tool.name} in {time.monotonic() - begun:.1f} s; "
-        "it holds the virtio drivers now.",
+        f"it holds {', '.join(required)} now.",
     )
     files.record(f"initramfs rebuilt by {tool.name}", initrd)
 

@@ -17,6 +17,15 @@ from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.types import Application, Inspection, KernelInfo
 
 _KERNEL_FILE = re.compile(r"^(?:vmlinuz|vmlinux|kernel|Image|image|bzImage)-")
+# What tells no flavour: parts of a package, and the architecture at the end of a version.
+_PARTS = {"", "core", "modules", "extra", "base"}
+_ARCH = re.compile(r"\b(?:i[3-6]86|x86_64|aarch64|ppc64(?:le)?|s390x)\b")
+_DEBUG = re.compile(r"[-+.](?:debug|dbg)\b")
+# Drivers a kernel may have built in and listed nowhere but in its configuration.
+_SYMBOLS = {
+    "VIRTIO_PCI": "virtio_pci", "VIRTIO_BLK": "virtio_blk", "SCSI_VIRTIO": "virtio_scsi",
+    "BLK_DEV_SD": "sd_mod",
+}  # fmt: skip
 _MODULE = re.compile(r"([^/]+?)\.(?:ko|o)(?:\.(?:gz|xz|zst))?$")
 
 
@@ -66,47 +75,67 @@ def find_initrd(files: GuestFiles, version: str) -> str | None:
 def _modules_of(g: GuestFS, files: GuestFiles, modpath: str) -> tuple[str, ...]:
     """Return the modules of a folder: by its index, or by looking where there is none."""
     listed = parse_modules(files.read(f"{modpath}/modules.dep") or "")
-    return listed or parse_modules("\n".join(g.find(modpath)))
+    return listed or (parse_modules("\n".join(g.find(modpath))) if files.is_folder(modpath) else ())
 
 
 def _package_of(guest: Inspection, version: str) -> Application | None:
-    """Return the package a kernel came in; the one with the image before those of its parts."""
+    """Return the package a kernel came in; the one with the image before those of its parts.
+
+    Flavours share a version: of 2.6.18-8.el5 the PAE kernel is that of kernel-PAE, and of
+    3.10.0-1.el7 the one with .x86_64.debug that of kernel-debug.
+    """
+
+    def full(app: Application) -> str:
+        return f"{app.version}-{app.release}"
 
     def fits(app: Application) -> bool:
         if guest.package_format == "deb":
             return app.name in (f"linux-image-{version}", f"linux-image-unsigned-{version}")
-        full = f"{app.version}-{app.release}"
         return (
             app.name.startswith("kernel")
             and not app.name.endswith(("-devel", "-headers", "-source", "-doc"))
             # The kernel of SUSE drops the last number of the release.
-            and version.startswith((full, full.rpartition(".")[0] + "-"))
+            and version.startswith((full(app), full(app).rpartition(".")[0] + "-"))
         )
 
+    def is_other_flavour(app: Application) -> bool:
+        flavour = set(re.split(r"[-+._]", app.name.removeprefix("kernel"))) - _PARTS
+        rest = version.removeprefix(full(app)).removeprefix(full(app).rpartition(".")[0])
+        return flavour != set(re.split(r"[-+.]", _ARCH.sub("", rest))) - _PARTS
+
     found = [app for app in guest.applications if fits(app)]
-    return min(found, key=lambda a: ("-core" not in a.name, "-modules" in a.name, len(a.name)),
-               default=None)  # fmt: skip
+    return min(
+        found,
+        key=lambda a: (is_other_flavour(a), "-core" not in a.name, "-modules" in a.name,
+                       len(a.name)),
+        default=None,
+    )  # fmt: skip
 
 
 def kernel_info(
     g: GuestFS, files: GuestFiles, guest: Inspection, vmlinuz: str, initrd: str | None
 ) -> KernelInfo | None:
-    """Describe the kernel of a vmlinuz path; None when it has no modules of its own version."""
-    version = version_of(files, vmlinuz)
-    if version is None:
-        return None
+    """Describe the kernel of a vmlinuz path.
+
+    None when it has no modules of its own version, nor the drivers of a disk built in.
+    """
+    plain = _KERNEL_FILE.sub("", PurePosixPath(files.realpath(vmlinuz)).name)
+    version = version_of(files, vmlinuz) or plain
     modpath = f"/lib/modules/{version}"
     modules = _modules_of(g, files, modpath)
-    builtin = parse_modules(files.read(f"{modpath}/modules.builtin") or "")
-    if not modules and not builtin:
-        return None
+    listed = parse_modules(files.read(f"{modpath}/modules.builtin") or "")
     config_path = files.first_file(f"/boot/config-{version}", f"{modpath}/config")
     config = files.read(config_path) if config_path else None
+    lines = set((config or "").split("\n"))
     symbols = {
         line.split("=", 1)[0]
-        for line in (config or "").split("\n")
+        for line in lines
         if line.startswith("CONFIG_") and line.endswith(("=y", "=m"))
     }
+    configured = (module for symbol, module in _SYMBOLS.items() if f"CONFIG_{symbol}=y" in lines)
+    builtin = tuple(dict.fromkeys((*listed, *configured)))
+    if not (modules or listed or {"virtio_blk", "virtio_scsi"}.intersection(builtin)):
+        return None
     available = set(modules) | set(builtin)
 
     def supports(module: str, symbol: str) -> bool:
@@ -133,8 +162,7 @@ def kernel_info(
         or supports("pvpanic", "PVPANIC"),
         supports_virtio_socket=supports("vmw_vsock_virtio_transport", "VIRTIO_VSOCKETS"),
         is_xen_pv_only=bool({"CONFIG_X86_XEN", "CONFIG_X86_64_XEN"} & symbols),
-        is_debug=(package.name if package else version).endswith(("-debug", "-dbg"))
-        or version.endswith(("+debug", "-debug", "-dbg")),
+        is_debug=bool(_DEBUG.search(f"{package.name if package else ''} {version}")),
     )
 
 
@@ -166,6 +194,11 @@ def offered_kernels(
             report.log(Level.WARNING, f"{vmlinuz} has no modules in /lib/modules (ignored).")
             continue
         found[vmlinuz] = info
+        if not info.modules:
+            report.log(
+                Level.WARNING,
+                f"{vmlinuz} has no modules; it is taken for all that it has built in.",
+            )
         if info.initrd is None:
             report.log(Level.WARNING, f"No initramfs was found for kernel {info.version}.")
     if not found:
@@ -185,7 +218,7 @@ def is_rescue(entry: BootEntry) -> bool:
 
 
 def best_kernel(kernels: Sequence[KernelInfo]) -> KernelInfo:
-    """Return the kernel to boot: the default one if it can do virtio, else the newest that can.
+    """Return the kernel to boot: the default one, unless another can do more of virtio.
 
     An administrator's choice is only overruled for a reason.  Raises GuestError when all of them
     run under Xen only.
@@ -198,13 +231,11 @@ def best_kernel(kernels: Sequence[KernelInfo]) -> KernelInfo:
             code="E-XEN-ONLY",
         )
 
-    def virtio(kernel: KernelInfo) -> bool:
-        return kernel.supports_virtio_blk and kernel.supports_virtio_net
+    def virtio(kernel: KernelInfo) -> tuple[bool, bool]:
+        return kernel.supports_virtio_blk, kernel.supports_virtio_net
 
-    default = usable[0]
-    if virtio(default):
-        return default
-    return max(usable, key=lambda k: (virtio(k), not k.is_debug, version_key(k.version)))
+    best = max(usable, key=lambda k: (virtio(k), not k.is_debug, version_key(k.version)))
+    return best if virtio(best) > virtio(usable[0]) else usable[0]
 
 
 def kernel_dict(kernel: KernelInfo) -> dict[str, Any]:

@@ -19,14 +19,19 @@ _KERNEL_PREFIXES = ("vmlinuz-", "kernel-", "vmlinux-", "Image-", "image-", "bzIm
 _LEFTOVERS = (".dpkg-old", ".dpkg-new", ".rpmsave", ".rpmnew", ".old", ".bak")
 
 
+def find_bootloader(files: GuestFiles, guest: Inspection) -> Bootloader | None:
+    """Return the guest's loader, None when none is known."""
+    mountpoints = [mountpoint for mountpoint, _device in guest.mountpoints]
+    found = (detect(files, mountpoints, uefi=guest.is_uefi) for detect in _DETECTORS)
+    return next((one for one in found if one), None)
+
+
 def detect_bootloader(files: GuestFiles, guest: Inspection, report: Reporter) -> Bootloader:
     """Return the guest's loader; one without a menu when none is known.
 
     Raises GuestError for guests whose kernels are unified images.
     """
-    mountpoints = [mountpoint for mountpoint, _device in guest.mountpoints]
-    found = (detect(files, mountpoints, uefi=guest.is_uefi) for detect in _DETECTORS)
-    loader = next((one for one in found if one), None)
+    loader = find_bootloader(files, guest)
     kernels = kernel_files(files)
     if loader is None or not loader.entries:
         images = files.paths("/boot/efi/EFI/Linux", ".efi") if not kernels else []

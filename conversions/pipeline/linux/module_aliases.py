@@ -6,7 +6,7 @@ import re
 from functools import partial
 
 from conversions.pipeline.context import Context
-from conversions.pipeline.linux.files import GuestFiles
+from conversions.pipeline.linux.files import GuestFiles, with_line
 from conversions.pipeline.report import Level
 from conversions.pipeline.types import BlockBus, KernelInfo, NetBus
 
@@ -39,11 +39,11 @@ def adapt_aliases(
                 f"{path}: alias {match[1]} leads to {match[2]}, a driver that only Xen has.",
             )
     if not seen_adapter and block in _BLOCK and reads_aliases(kernel):
-        line = f"alias scsi_hostadapter {_BLOCK[block]}\n"
+        line, what = f"alias scsi_hostadapter {_BLOCK[block]}", "alias of the disk controller added"
         if files.is_folder("/etc/modprobe.d"):
-            files.write(_ADDED, line, "alias of the disk controller added")
+            files.write(_ADDED, f"{line}\n", what)
         elif paths:
-            files.edit(paths[-1], lambda t: t + line, "alias of the disk controller added")
+            files.edit(paths[-1], partial(with_line, line=line), what)
 
 
 def reads_aliases(kernel: KernelInfo) -> bool:

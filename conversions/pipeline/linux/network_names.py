@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from conversions.pipeline.context import Context
-from conversions.pipeline.linux.files import GuestFiles
+from conversions.pipeline.linux.files import GuestFiles, with_line
 from conversions.pipeline.report import Level
 from conversions.pipeline.types import Machine, NetBus
 from inventory.sources.types import Nic
@@ -106,12 +106,7 @@ def link_file(name: str, mac: str | None, net: NetBus) -> str:
 def udev_rule(name: str, mac: str | None, net: NetBus) -> str:
     """Return the rule that does the same for guests without systemd."""
     match = f'ATTR{{address}}=="{mac}"' if mac else f'DRIVERS=="{_DRIVERS[net].split()[0]}"'
-    return f'SUBSYSTEM=="net", ACTION=="add", {match}, NAME="{name}"\n'
-
-
-def with_line(text: str, line: str) -> str:
-    """Return a text that holds the line, once."""
-    return text if line in text else text + line
+    return f'SUBSYSTEM=="net", ACTION=="add", {match}, NAME="{name}"'
 
 
 def keep_names(c: Context, files: GuestFiles, net: NetBus) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 
 from conversions.pipeline.context import Context
+from conversions.pipeline.guestcaps import machine_for
 from conversions.pipeline.linux import block_devices
 from conversions.pipeline.linux.bootloader import Bootloader
 from conversions.pipeline.linux.families import Family
 from conversions.pipeline.linux.files import GuestFiles
 from conversions.pipeline.report import Level
-from conversions.pipeline.types import BlockBus, Inspection
+from conversions.pipeline.types import BlockBus, Inspection, Machine
 from inventory.sources.types import RemovableType
 
 _WHAT = "disk names changed"
@@ -23,6 +24,12 @@ def ide_prefix(guest: Inspection, family: Family) -> str:
     return "hd" if old_redhat or old_suse else "sd"
 
 
+def target_ide_prefix(guest: Inspection, family: Family) -> str:
+    """Return the same for the target, whose IDE bus is SATA on every machine but i440fx."""
+    machine = machine_for(guest.distro, guest.major_version, guest.arch)
+    return ide_prefix(guest, family) if machine is Machine.I440FX else "sd"
+
+
 def rename_block_devices(
     c: Context, files: GuestFiles, loader: Bootloader, family: Family, bus: BlockBus
 ) -> None:
@@ -32,11 +39,17 @@ def rename_block_devices(
     after the guest makes it anew; making it here would write the appliance's device names.
     """
     prefix = ide_prefix(c.guest, family)
-    mapping = block_devices.block_device_map(c.source.disks, bus, ide_prefix=prefix)
+    mapping = block_devices.block_device_map(
+        c.source.disks,
+        bus,
+        ide_prefix=prefix,
+        target_ide_prefix=target_ide_prefix(c.guest, family),
+    )
     drives = [r for r in c.source.removables if r.type is RemovableType.CDROM]
     if len(drives) > 1:
         c.report.log(Level.WARNING, "The guest has several CD-ROM drives; their names may change.")
-    mapping |= block_devices.cdrom_map(c.source.removables, prefix)
+    # A name that a disk has is not that of the drive.
+    mapping = dict(sorted((block_devices.cdrom_map(c.source.removables, prefix) | mapping).items()))
     c.report.log(Level.INFO, block_devices.map_text(mapping))
     c.report.report("block_device_map", mapping)
     rename = block_devices.Renamer(mapping)
@@ -48,7 +61,7 @@ def rename_block_devices(
 
     files.edit("/etc/fstab", lambda text: block_devices.rename_fstab(text, rename), _WHAT)
     files.edit("/etc/crypttab", lambda text: block_devices.rename_crypttab(text, crypt), _WHAT)
-    for path in loader.device_maps:
+    for path in files.distinct(loader.device_maps):
         files.edit(path, lambda text: block_devices.rename_device_map(text, rename), _WHAT)
     loader.edit_arguments(files, lambda line: block_devices.rename_arguments(line, rename), _WHAT)
     files.edit(

@@ -23,6 +23,9 @@ def relabel(c: Context, files: GuestFiles) -> None:
     config = files.read(_CONFIG)
     if config is None or not files.is_file("/usr/sbin/load_policy"):
         return
+    if not c.job.selinux_relabel:
+        c.report.log(Level.INFO, "No file gets a new label (SELinux), as wished.")
+        return
     if setting(config, "SELINUX") == "disabled":
         c.report.log(Level.INFO, "SELinux is disabled in the guest; nothing is relabelled.")
         return

@@ -228,6 +228,7 @@ def _warn_of_wishes(c: Context) -> None:
         "update of the packages": wishes.update,
         "packages to install": wishes.install,
         "packages to remove": wishes.uninstall,
+        "files": wishes.files,
     }
     if names := ", ".join(name for name, value in unheeded.items() if value):
         c.report.log(

@@ -10,9 +10,16 @@ from conversions.pipeline.errors import GuestError, InspectionError
 from conversions.pipeline.guestcaps import arch_min_version, has_virtio_1_0, machine_for
 from conversions.pipeline.inspection import choose_root
 from conversions.pipeline.linux import block_devices as bd
+from conversions.pipeline.linux.families import family_of
+from conversions.pipeline.linux.files import with_line
 from conversions.pipeline.linux.grub2 import find_entry, parse_menu
 from conversions.pipeline.linux.hypervisors import foreign_packages
-from conversions.pipeline.linux.initramfs import REQUIRED, added_modules, missing_drivers
+from conversions.pipeline.linux.initramfs import (
+    REQUIRED,
+    added_modules,
+    missing_drivers,
+    required_drivers,
+)
 from conversions.pipeline.linux.initramfs_tools import MARKER, with_modules
 from conversions.pipeline.linux.kernels import best_kernel, parse_modules
 from conversions.pipeline.linux.versions import version_key
@@ -92,14 +99,19 @@ def test_the_estimate_shares_savings_by_size_and_counts_a_device_once() -> None:
     ],
 )
 def test_free_space_in_the_guest(mountpoint: str, free_mib: int, ffree: int, enough: bool) -> None:
-    found = shortages([stats(mountpoint, bsize=MIB, bfree=free_mib, ffree=ffree)])
+    found = shortages([stats(mountpoint, bsize=MIB, bfree=free_mib, ffree=ffree)], uefi=True)
     assert (found == []) == enough
+
+
+@pytest.mark.parametrize("uefi", [True, False])
+def test_a_full_esp_is_refused_only_where_the_guest_starts_from_it(uefi: bool) -> None:
+    assert bool(shortages([stats("/boot/efi", bsize=MIB, bfree=5)], uefi=uefi)) == uefi
 
 
 @rows("2-T28", "2-T30", "2-T33")
 def test_all_shortages_are_named_with_both_numbers() -> None:
     room = [stats("/", bsize=MIB, bfree=99), stats("/boot", bsize=MIB, bfree=40, ffree=99)]
-    assert shortages(room) == [
+    assert shortages(room, uefi=False) == [
         "/: 99.0 MiB free, 100 MiB needed",
         "/boot: 40.0 MiB free, 50 MiB needed",
         "/boot: 99 free inodes, 100 needed",
@@ -109,7 +121,7 @@ def test_all_shortages_are_named_with_both_numbers() -> None:
 @rows("2-T32")
 def test_a_full_filesystem_of_data_is_a_warning() -> None:
     report = RecordingReporter()
-    check_guest_space([stats("/"), stats("/home", bsize=MIB, bfree=5)], report)
+    check_guest_space([stats("/"), stats("/home", bsize=MIB, bfree=5)], report, uefi=True)
     [line] = report.of("log")
     assert line["level"] == "warning"
     assert line["text"].startswith("/home of the guest is almost full (5.0 MiB free)")
@@ -117,7 +129,7 @@ def test_a_full_filesystem_of_data_is_a_warning() -> None:
 
 @rows("2-T34")
 def test_vfat_without_inode_counts_is_no_shortage() -> None:
-    assert shortages([stats("/boot/efi", vfs="vfat", files=0, ffree=0)]) == []
+    assert shortages([stats("/boot/efi", vfs="vfat", files=0, ffree=0)], uefi=True) == []
 
 
 @pytest.mark.parametrize(
@@ -176,9 +188,6 @@ def test_values_are_renamed(old: str, new: str, is_unknown: bool) -> None:
     assert rename.unknown == ([old] if is_unknown else [])
 
 
-RENAME = bd.Renamer({"sda": "vda"})
-
-
 @pytest.mark.parametrize(
     ("change", "old", "new"),
     [
@@ -203,13 +212,60 @@ RENAME = bd.Renamer({"sda": "vda"})
             "linux /vmlinuz root=/dev/sda2 ro resume=/dev/sda3 x=/dev/sda4 rd.luks.key=/dev/sda",
             "linux /vmlinuz root=/dev/vda2 ro resume=/dev/vda3 x=/dev/sda4 rd.luks.key=/dev/vda",
         ),
+        (
+            bd.rename_arguments,
+            "root=/dev/sda-vg/root resume=/dev/vg_host/sda1 swap=/dev/sda.1 quiet",
+            "root=/dev/sda-vg/root resume=/dev/vg_host/sda1 swap=/dev/sda.1 quiet",
+        ),
+        (
+            bd.rename_arguments,
+            'GRUB_CMDLINE_LINUX="cryptdevice=/dev/sda2:root:discard root=/dev/sda3"',
+            'GRUB_CMDLINE_LINUX="cryptdevice=/dev/vda2:root:discard root=/dev/vda3"',
+        ),
         (bd.rename_resume, "RESUME=/dev/sda5\n", "RESUME=/dev/vda5\n"),
+        (bd.rename_resume, "RESUME=/dev/sda-vg/swap\n", "RESUME=/dev/sda-vg/swap\n"),
     ],
 )
 def test_files_are_rewritten(change: object, old: str, new: str) -> None:
     assert callable(change)
-    assert change(old, RENAME) == new
-    assert change(new, RENAME) == new
+    rename = bd.Renamer({"sda": "vda"})
+    assert change(old, rename) == new
+    assert change(new, rename) == new
+    assert rename.unknown == []
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("# /dev/disk/by-id/ata-a\n/dev/disk/by-id/scsi-3600-part2 / ext3\n",
+         ["/dev/disk/by-id/scsi-3600-part2"]),
+        ('X="resume=/dev/disk/by-path/pci-0000:00:10.0-scsi-0:0:0:0-part1"\n',
+         ["/dev/disk/by-path/pci-0000:00:10.0-scsi-0:0:0:0-part1"]),
+        ("/dev/disk/by-id/dm-uuid-LVM-a /dev/disk/by-id/dm-name-vg-root\n", []),
+        ("/dev/disk/by-id/md-uuid-1:2 /dev/disk/by-id/lvm-pv-uuid-a /dev/disk/by-uuid/1\n", []),
+        ("/dev/disk/by-id/dm-uuid-part1-mpath-3600\n",
+         ["/dev/disk/by-id/dm-uuid-part1-mpath-3600"]),
+    ],
+)  # fmt: skip
+def test_names_that_will_not_exist(text: str, names: list[str]) -> None:
+    """What LVM, LUKS and md write onto the disk itself moves with it."""
+    assert bd.unstable_names(text) == names
+
+
+def test_only_what_lvm_accepts_has_to_exist() -> None:
+    text = (
+        '# filter = [ "a|/dev/disk/by-id/x|" ]\n'
+        'filter = [ "a|^/dev/disk/by-id/scsi-3600|", "r|/dev/disk/by-path/.*|", "a/.*/" ]\n'
+    )
+    assert bd.accepted_by_lvm(text) == "^/dev/disk/by-id/scsi-3600\n.*"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("", "x\n"), ("a", "a\nx\n"), ("a\n", "a\nx\n"), ("x\na", "x\na"), ("xx\n", "xx\nx\n")],
+)
+def test_a_line_is_added_once_and_on_its_own(old: str, new: str) -> None:
+    assert with_line(old, "x") == new
 
 
 MENU = """
@@ -248,7 +304,12 @@ def test_a_grub_menu_gives_its_kernels_in_order() -> None:
         ("gnulinux-advanced-1>gnulinux-6.1.0-1-adv", 1),
         ("Debian, with Linux 6.1.0-1-amd64", 1),
         ("saved", None),
-        ("1>0", None),
+        ("1>0", 1),
+        ("gnulinux-advanced-1>0", 1),
+        ("Advanced options>Debian, with Linux 6.1.0-1-amd64", 1),
+        ("1>1", None),
+        ("1", None),  # the submenu itself
+        ("3", None),  # Windows
     ],
 )
 def test_the_default_entry(value: str, index: int | None) -> None:
@@ -257,6 +318,13 @@ def test_the_default_entry(value: str, index: int | None) -> None:
 
 def test_an_entry_of_a_submenu_is_known_by_its_path() -> None:
     assert parse_menu(MENU, "")[1].id == "gnulinux-advanced-1>gnulinux-6.1.0-1-adv"
+
+
+def test_a_number_counts_what_starts_no_linux() -> None:
+    menu = "menuentry 'Windows' {\n\tchainloader +1\n}\n" + MENU
+    assert find_entry(parse_menu(menu, ""), "1") == 0
+    assert find_entry(parse_menu(menu, ""), "0") is None
+    assert find_entry(parse_menu(menu, ""), "2>0") == 1
 
 
 def test_modules_are_read_with_and_without_compression() -> None:
@@ -273,6 +341,10 @@ def test_the_default_kernel_stays_unless_it_cannot_do_virtio() -> None:
     assert best_kernel([plain, KERNEL, debug, newer]) is newer
     xen = replace(KERNEL, is_xen_pv_only=True)
     assert best_kernel([xen, KERNEL]) is KERNEL
+    newer_plain = replace(plain, version="6.2.0-1")
+    assert best_kernel([plain, newer_plain]) is plain
+    bare = replace(newer_plain, supports_virtio_blk=False)
+    assert best_kernel([bare, plain]) is plain
     with pytest.raises(GuestError):
         best_kernel([xen])
 
@@ -291,12 +363,38 @@ def test_drivers_built_in_are_not_missed() -> None:
 
 
 def test_modules_are_added_to_initramfs_tools_once() -> None:
-    once = with_modules("mptspi\n# virtio_blk\n", added_modules(KERNEL))
+    once = with_modules("mptspi\n# virtio_blk\n", added_modules(KERNEL, ()))
     assert once.count(MARKER) == 1
     assert once.split("\n")[-5:] == [
         "virtio_ring", "virtio_blk", "virtio_scsi", "virtio_net", "",
     ]  # fmt: skip
-    assert with_modules(once, added_modules(KERNEL)) == once
+    assert with_modules(once, added_modules(KERNEL, ())) == once
+
+
+@pytest.mark.parametrize(
+    ("distro", "major", "modules", "required"),
+    [
+        ("rhel", 5, ("piix", "ide_disk", "ata_piix"), ("piix", "ide_disk")),
+        ("rhel", 5, ("ata_piix", "sd_mod"), ()),  # piix is built in
+        ("scientificlinux", 5, ("piix", "ahci", "sd_mod"), ("ahci", "sd_mod")),  # on q35
+        ("sles", 10, ("piix",), ("piix",)),
+        ("sles", 11, ("ata_piix", "ahci"), ("ata_piix",)),
+        ("debian", 12, ("ata_piix", "ahci", "sd_mod"), ("ahci", "sd_mod")),
+    ],
+)
+def test_drivers_of_an_ide_disk(
+    distro: str, major: int, modules: tuple[str, ...], required: tuple[str, ...]
+) -> None:
+    management = {"debian": ("deb", "apt"), "sles": ("rpm", "zypper")}.get(distro, ("rpm", "yum"))
+    guest = replace(
+        GUEST, distro=distro, major_version=major,
+        package_format=management[0], package_management=management[1],
+    )  # fmt: skip
+    family = family_of(guest)
+    assert family is not None
+    kernel = replace(KERNEL, modules=modules)
+    assert required_drivers(guest, family, kernel, BlockBus.IDE) == required
+    assert added_modules(kernel, required) == list(required)
 
 
 @pytest.mark.parametrize(
@@ -324,6 +422,7 @@ ROOTS = [("/dev/sda1", "Debian"), ("/dev/sdb1", "Fedora")]
     ("roots", "choice", "expected"),
     [
         pytest.param(ROOTS[:1], "single", "/dev/sda1", marks=rows("2-T1")),
+        (ROOTS[:1], "/dev/sdz9", "/dev/sda1"),
         (ROOTS, "first", "/dev/sda1"),
         (ROOTS, "/dev/sdb1", "/dev/sdb1"),
     ],

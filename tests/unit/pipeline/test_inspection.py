@@ -51,6 +51,7 @@ class Inspected(FolderLinux):
         self.broken: tuple[str, ...] = ()
         self.table = "gpt"
         self.is_read_only = False
+        self.labels: dict[str, str] = {}
         self.commands: list[str] = []
         for device in ("/dev/sda1", "/dev/sda2"):
             self.mkfs("ext4", device)
@@ -85,6 +86,10 @@ class Inspected(FolderLinux):
         if found == [{}]:
             raise RuntimeError("inspect_list_applications2: bad magic")
         return found
+
+    def vfs_label(self, device: str) -> str:
+        """Return the label of a filesystem."""
+        return self.labels.get(device, "")
 
     def part_get_parttype(self, disk: str) -> str:
         """Return the kind of partition table."""
@@ -129,6 +134,20 @@ def inspect(g: Inspected, root: str = "single", *, read_only: bool = False) -> A
     return found, [e for e in report.of("log") if e["level"] != "debug"]
 
 
+def test_a_choice_that_names_no_system_or_several_lists_them(guest: Inspected) -> None:
+    guest.roots["/dev/sda2"] = "Fedora"
+    guest.labels = {"/dev/sda1": "root", "/dev/sda2": "root"}
+    for choice in ("UUID=9", "LABEL=root"):
+        with pytest.raises(InspectionError, match=rf"^{choice} is not a root of this guest; found"):
+            inspect(guest, choice)
+
+
+def test_the_only_system_is_taken_whatever_was_chosen(guest: Inspected) -> None:
+    found, log = inspect(guest, "/dev/sdz9")
+    assert found.root == "/dev/sda1"
+    assert [e for e in log if e["text"].endswith("its only system is /dev/sda1.")]
+
+
 def warnings(log: list[dict[str, Any]]) -> list[str]:
     return [e["text"] for e in log if e["level"] == "warning"]
 
@@ -138,10 +157,13 @@ def warnings(log: list[dict[str, Any]]) -> list[str]:
     [
         pytest.param("first", "/dev/sda1", marks=rows("2-T3")),
         pytest.param("/dev/sda2", "/dev/sda2", marks=rows("2-T4")),
+        ("UUID=1-2", "/dev/sda2"),
+        ("LABEL=old", "/dev/sda1"),
     ],
 )
 def test_one_of_two_systems_is_taken_and_named(guest: Inspected, choice: str, taken: str) -> None:
     guest.roots["/dev/sda2"] = "Fedora"
+    guest.uuids, guest.labels = {"/dev/sda2": "1-2"}, {"/dev/sda1": "old", "/dev/sda2": "new"}
     found, log = inspect(guest, choice)
     assert found.root == taken
     assert [e for e in log if e["level"] == "info" and e["text"].endswith(f"taking {taken}.")]
@@ -282,6 +304,7 @@ def test_a_guest_without_packages_was_not_read_rightly(guest: Inspected) -> None
         pytest.param("gpt", {1: ESP}, ("/dev/sda1",), False, marks=rows("2-T40")),
         pytest.param("gpt", {1: ESP, 2: BIOS_BOOT}, (), True, marks=rows("2-T41")),
         pytest.param("msdos", {1: ESP}, (), False, marks=rows("2-T42")),
+        ("msdos", {1: "ef"}, ("/dev/sda1",), False),
         ("gpt", {2: BIOS_BOOT}, (), False),
     ],
 )
@@ -293,6 +316,38 @@ def test_the_firmware_by_the_partitions(
     assert found.uefi_esps == esps
     assert tuple(find_esps(guest)) == esps
     assert any("Ambiguous firmware" in e["text"] for e in log) == is_ambiguous
+
+
+@pytest.mark.parametrize(("active", "sector"), [({2}, b""), (set(), b"..GRUB ")])
+def test_a_disk_with_an_mbr_that_a_bios_starts(
+    guest: Inspected, monkeypatch: pytest.MonkeyPatch, active: set[int], sector: bytes
+) -> None:
+    guest.table, guest.types, guest.active = "msdos", {1: "ef"}, active
+    monkeypatch.setattr(guest, "pread_device", lambda *_: sector)
+    assert find_esps(guest) == []
+
+
+@pytest.mark.parametrize(
+    ("fstab", "folders", "place"),
+    [
+        ("", ("/boot/efi", "/efi"), "/boot/efi"),
+        ("/dev/disk/by-path/x-part2 /efi vfat x 0 0\n", ("/boot/efi", "/efi"), "/efi"),
+        ("", ("/boot",), None),
+    ],
+)
+def test_an_esp_that_nothing_mounts_is_mounted(
+    guest: Inspected, fstab: str, folders: tuple[str, ...], place: str | None
+) -> None:
+    guest.types = {2: ESP}
+    guest.install("/etc/fstab", fstab)
+    for folder in folders:
+        guest.install(f"{folder}/.keep", "")
+    found, log = inspect(guest)
+    assert [path for path, device in found.mountpoints if device == "/dev/sda2"] == (
+        [place] if place else []
+    )
+    assert guest.mounted.get(place or "/none") == ("/dev/sda2" if place else None)
+    assert warnings(log) == []
 
 
 @pytest.mark.parametrize(
@@ -360,6 +415,25 @@ def test_the_boot_disk(
     overlays = [target_disk(n).overlay for n in range(len(sectors))]
     assert detect_boot_disk(Disks(*sectors), found, overlays) == index
     assert [boot_order(n, index) for n in range(len(sectors))] == orders
+
+
+@pytest.mark.parametrize(
+    ("mountpoints", "index"),
+    [
+        ((("/boot/efi", "/dev/sdc1"),), 2),
+        ((), 1),
+    ],
+)
+def test_uefi_starts_the_disk_of_its_esp(
+    mountpoints: tuple[tuple[str, str], ...], index: int
+) -> None:
+    """Whatever GRUB an earlier life left in a first sector."""
+    found = replace(
+        GUEST, mountpoints=(("/", "/dev/sdb2"), *mountpoints),
+        uefi_esps=("/dev/sda1", "/dev/sdb1", "/dev/sdc1"),
+    )  # fmt: skip
+    overlays = [target_disk(n).overlay for n in range(3)]
+    assert detect_boot_disk(Disks(b"GRUB", b"", b""), found, overlays) == index
 
 
 @rows("2-T25")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from conversions.pipeline.concerns import collect_concerns
 from conversions.pipeline.context import Context
 from conversions.pipeline.errors import GuestError
+from conversions.pipeline.job import Customize, GuestFile, WindowsOptions
 from conversions.pipeline.types import Application
 from inventory.sources.types import Controller, Removable, RemovableType
 from tests.appliance.phony import (
@@ -18,6 +20,7 @@ from tests.appliance.phony import (
     KV,
     RHEL,
     SUSE,
+    Link,
     PhonyGuest,
     Program,
     Tree,
@@ -126,6 +129,14 @@ def test_the_default_of_grub_legacy(phony: Make, default: str, order: list[str])
     assert [k["version"] for k in vm.report.data("kernels")] == order
 
 
+def test_a_default_of_grub_legacy_that_cannot_be_told_becomes_known(phony: Make) -> None:
+    vm = phony({**RHEL5, "/boot/grub/grub.conf": str(RHEL5["/boot/grub/grub.conf"]).replace(
+        "default=0", "default=saved")}, **EL5)  # fmt: skip
+    vm.convert(guest_agent=False)
+    assert vm.read("/boot/grub/grub.conf").startswith("default=0\ntitle Old\n")
+    assert [w for w in vm.warnings() if "cannot be told" in w]
+
+
 EL9_KERNEL = "5.14.0-70.13.1.el9_0.x86_64"
 EL9 = {
     **{k: v for k, v in RHEL.items() if KV not in k},
@@ -150,6 +161,117 @@ def test_a_kernel_in_several_packages(phony: Make) -> None:
     assert found["supports_virtio_blk"]
     assert vm.read("/etc/sysconfig/kernel") == "UPDATEDEFAULT=yes\nDEFAULTKERNEL=kernel-core\n"
     assert vm.calls() == []
+
+
+@rows("2-T60")
+@pytest.mark.parametrize(
+    ("version", "release", "kernel_version", "package", "is_debug"),
+    [
+        ("2.6.18", "8.el5", "2.6.18-8.el5PAE", "kernel-PAE", False),
+        ("2.6.18", "8.el5", "2.6.18-8.el5", "kernel", False),
+        ("3.10.0", "1.el7", "3.10.0-1.el7.x86_64.debug", "kernel-debug", True),
+        ("5.14.0", "1.el9", "5.14.0-1.el9.x86_64+rt", "kernel-rt-core", False),
+        ("5.14.0", "1.el9", "5.14.0-1.el9.x86_64", "kernel-core", False),
+        ("3.0.101", "63.1", "3.0.101-63-pae", "kernel-pae", False),
+    ],
+)
+def test_the_package_of_a_flavour(
+    phony: Make, version: str, release: str, kernel_version: str, package: str, is_debug: bool
+) -> None:
+    vm = phony(
+        {
+            **EL9, **kernel(kernel_version, initrd="initramfs-{}.img"),
+            "/boot/grub2/grub.cfg": grub_cfg(kernel_version, initrd="initramfs-{}.img"),
+            "/etc/sysconfig/kernel": "DEFAULTKERNEL=x\n",
+        }
+    )  # fmt: skip
+    parts = named(
+        "kernel", "kernel-PAE", "kernel-debug", "kernel-modules", "kernel-pae", "kernel-default",
+        *(("kernel-core", "kernel-rt-core") if "el9" in release else ()),
+        version=version, release=release,
+    )  # fmt: skip
+    vm.guest = replace(vm.guest, applications=parts)
+    vm.convert(change=False)
+    [found] = vm.report.data("kernels")
+    assert (found["name"], found["is_debug"]) == (package, is_debug)
+
+
+def test_a_kernel_of_no_package_does_not_become_that_of_updates(phony: Make) -> None:
+    vm = phony({**EL9, "/etc/sysconfig/kernel": "DEFAULTKERNEL=kernel\n"})
+    vm.convert(guest_agent=False)
+    assert vm.read("/etc/sysconfig/kernel") == "DEFAULTKERNEL=kernel\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "menu", "words"),
+    [
+        ("GRUB_DEFAULT=0\n", grub_cfg("9.9-hand", KV), "/boot/vmlinuz-9.9-hand"),
+        ("GRUB_DEFAULT=7\n", grub_cfg(KV), "cannot be told"),
+    ],
+)
+def test_the_kernel_that_was_looked_at_is_the_one_that_starts(
+    phony: Make, settings: str, menu: str, words: str
+) -> None:
+    """Where the default was left out, and where it cannot be told."""
+    vm = phony(
+        {
+            **DEBIAN, "/boot/vmlinuz-9.9-hand": "kernel", "/etc/default/grub": settings,
+            "/boot/grub/grub.cfg": menu,
+        }
+    )  # fmt: skip
+    vm.convert(guest_agent=False)
+    assert vm.read("/etc/default/grub") == f'GRUB_DEFAULT="id-{KV}"\n'
+    assert f'set default="id-{KV}"' in vm.read("/boot/grub/grub.cfg")
+    [warning] = [w for w in vm.warnings() if "becomes the default" in w]
+    assert words in warning
+
+
+@pytest.mark.parametrize("blk", ["y", "m"])
+def test_a_kernel_with_all_built_in(phony: Make, blk: str) -> None:
+    """By its configuration, where it has no modules at all."""
+    config = f"CONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_BLK={blk}\nCONFIG_VIRTIO_NET={blk}\n"
+    menu = "menuentry 'x' {\n\tlinux /boot/vmlinuz-9.9-hand\n}\n"
+    vm = phony(
+        {
+            **DEBIAN, "/boot/vmlinuz-9.9-hand": "kernel", "/boot/config-9.9-hand": config,
+            "/boot/grub/grub.cfg": menu,
+        }
+    )  # fmt: skip
+    if blk == "m":
+        with pytest.raises(GuestError) as caught:
+            vm.convert(guest_agent=False)
+        assert caught.value.code == "E-NO-KERNEL"
+        return
+    caps = vm.convert(guest_agent=False)
+    assert (caps.block_bus, caps.net_bus) == ("virtio-blk", "virtio-net")
+    assert [w for w in vm.warnings() if "has no modules" in w]
+
+
+@pytest.mark.parametrize("has_driver", [True, False])
+def test_disks_are_put_on_scsi_where_that_is_wished(phony: Make, has_driver: bool) -> None:
+    modules = ("virtio_pci", "virtio_blk", *(("virtio_scsi", "sd_mod") if has_driver else ()))
+    vm = phony({**DEBIAN, **kernel(modules=modules, held=modules)})
+    caps = vm.convert(guest_agent=False, windows=WindowsOptions(block_driver="virtio-scsi"))
+    assert caps.block_bus == ("virtio-scsi" if has_driver else "virtio-blk")
+    assert vm.report.data("block_device_map")["sda"] == ("sda" if has_driver else "vda")
+    assert bool([w for w in vm.warnings() if "has no virtio_scsi" in w]) != has_driver
+    assert vm.calls() == []
+
+
+def test_other_kernels_that_will_not_find_their_disk_are_named(phony: Make) -> None:
+    ready = ("virtio_pci", "virtio_blk")
+    vm = phony(
+        {
+            **DEBIAN, **kernel("1-old"), **kernel("2-ready", held=ready),
+            **kernel("3-broken"), "/boot/initrd.img-3-broken": b"\x28\xb5\x2f\xfdx",
+            "/boot/grub/grub.cfg": grub_cfg(KV, "1-old", "2-ready", "3-broken"),
+        }
+    )  # fmt: skip
+    vm.convert(guest_agent=False)
+    [warning] = [w for w in vm.warnings() if "will not find their disk" in w]
+    assert "1-old (lacks virtio_pci, virtio_blk), 3-broken" in warning
+    assert "2-ready" not in warning
+    assert KV not in warning
 
 
 @rows("2-T45")
@@ -215,6 +337,35 @@ def test_devices_in_fstab(
     assert bool([w for w in vm.warnings() if w.startswith(f"{old} is named in")]) == warned
 
 
+BARE_EL5 = kernel(
+    OLD_KERNEL, initrd="initrd-{}.img", modules=("mptspi", "piix", "ide-disk", "ext3"),
+    held=("mptspi", "ext3"),
+)  # fmt: skip
+
+
+@rows("2-T93")
+def test_an_old_guest_without_virtio_finds_its_disk_on_ide(phony: Make) -> None:
+    """Its kernel calls it hda; the initramfs knows only the controller of the source."""
+    source = make_source(disks=(source_disk(0, Controller.IDE),))
+    vm = phony(
+        {
+            **RHEL5, **BARE_EL5,
+            BUILT: initramfs("piix", "ide-disk", "ext3", version=OLD_KERNEL),
+            "/sbin/mkinitrd": Program(f'echo {OLD_KERNEL}; cp {BUILT} "$3"'),
+            "/etc/fstab": "/dev/hda3 / ext3 defaults 0 1\n",
+        },
+        source=source, **EL5,
+    )  # fmt: skip
+    caps = vm.convert(guest_agent=False)
+    assert (caps.block_bus, caps.machine) == ("ide", "i440fx")
+    assert vm.report.data("block_device_map")["hda"] == "hda"
+    assert vm.read("/etc/fstab") == "/dev/hda3 / ext3 defaults 0 1\n"
+    assert vm.calls() == [
+        f"mkinitrd --with=piix --with=ide_disk /boot/initrd-{OLD_KERNEL}.img {OLD_KERNEL}"
+    ]
+    assert caps.reasons["block_bus"].startswith(f"kernel {OLD_KERNEL} has no virtio_blk; ")
+
+
 @rows("2-T86")
 def test_names_by_path_are_left_and_told(phony: Make) -> None:
     fstab = "/dev/disk/by-path/pci-0000:00:10.0-scsi-0:0:0:0-part1 /data ext4 x 0 0\n"
@@ -229,6 +380,54 @@ def test_names_by_path_are_left_and_told(phony: Make) -> None:
     [concern] = [c for c in vm.report.data("concerns") if c["code"] == "C-UNSTABLE-DISK-NAMES"]
     assert concern["level"] == "warning"
     assert "/dev/disk/by-path/pci-0000:00:10.0-scsi-0:0:0:0-part1" in concern["found"]
+
+
+def concerns_of(vm: PhonyGuest) -> dict[str, Any]:
+    """Return the concerns by their code."""
+    context = Context(
+        g=vm.g, guest=vm.guest, source=vm.source, job=vm.job, report=vm.report, work=vm.work,
+        change=False,
+    )  # fmt: skip
+    collect_concerns(context, [])
+    return {concern["code"]: concern for concern in vm.report.data("concerns")}
+
+
+@pytest.mark.parametrize("options", ["luks,tpm2-device=auto", "luks", ""])
+def test_keys_sealed_by_the_old_machine_are_a_concern(phony: Make, options: str) -> None:
+    vm = phony({**DEBIAN, "/etc/crypttab": f"#a b c tpm2-device=\ncr UUID=1 none {options}\n"})
+    found = concerns_of(vm).get("C-TPM-KEYS")
+    assert bool(found) == ("tpm2" in options)
+    assert found is None or found["found"] == "cr in /etc/crypttab."
+
+
+@rows("2-T86")
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/boot/grub/grub.cfg", grub_cfg(KV, arguments="resume={}")),
+        ("/etc/systemd/system/swap.swap", "[Swap]\nWhat={}\n"),
+        ("/etc/lvm/lvm.conf", 'filter = [ "a|{}|", "r|.*|" ]\n'),
+    ],
+)
+def test_names_by_id_are_found_wherever_they_are(phony: Make, path: str, text: str) -> None:
+    name = "/dev/disk/by-id/scsi-3600-part1"
+    vm = phony({**DEBIAN, path: text.replace("{}", name)})
+    assert concerns_of(vm)["C-UNSTABLE-DISK-NAMES"]["found"] == f"{name}."
+
+
+def test_settings_with_two_names_are_changed_once(phony: Make) -> None:
+    """A second pass would move a disk again that has got the name of another one."""
+    disks = (source_disk(0), source_disk(1, Controller.VIRTIO_BLK))
+    vm = phony(
+        {
+            **RHEL, "/etc/default/grub": 'GRUB_CMDLINE_LINUX="resume=/dev/sda2"\n',
+            "/etc/sysconfig/grub": Link("../default/grub"),
+        },
+        source=make_source(disks=disks),
+    )  # fmt: skip
+    assert vm.convert(guest_agent=False).block_bus == "virtio-blk"
+    assert vm.report.data("block_device_map")["vda"] == "vdb"
+    assert vm.read("/etc/default/grub") == 'GRUB_CMDLINE_LINUX="resume=/dev/vda2"\n'
 
 
 @rows("2-T91")
@@ -288,6 +487,86 @@ def test_a_driver_of_x_without_x(phony: Make) -> None:
         'Section "Device"\n  Identifier "Card"\n  Driver "modesetting"\nEndSection\n'
     )
     assert [w for w in vm.warnings() if "no X server" in w]
+
+
+EL6: Tree = {
+    **{k: v for k, v in RHEL.items() if k != "/etc/hostname"},
+    "/etc/hosts": "127.0.0.1 localhost old old.example\n10.0.0.1 older\n",
+    "/etc/sysconfig/network": 'NETWORKING=yes\nHOSTNAME="old.example"\n',
+    "/etc/sysconfig/clock": 'ZONE="America/New_York"\nUTC=true\n',
+    "/usr/share/zoneinfo/Europe/Berlin": "TZif",
+}
+
+
+def test_the_names_of_a_guest_of_before_systemd(phony: Make) -> None:
+    vm = phony(EL6, major_version=6, package_management="yum")
+    vm.convert(
+        guest_agent=False, customize=Customize(hostname="new.example", timezone="Europe/Berlin")
+    )
+    assert vm.read("/etc/sysconfig/network") == "NETWORKING=yes\nHOSTNAME=new.example\n"
+    assert vm.read("/etc/hosts") == "127.0.0.1 localhost old new.example\n10.0.0.1 older\n"
+    assert vm.read("/etc/sysconfig/clock") == 'ZONE="Europe/Berlin"\nUTC=true\n'
+
+
+@pytest.mark.parametrize("also", [{}, {"/etc/hostname": "old\n"}])
+def test_a_line_for_the_host_name_is_added_where_it_is_read(phony: Make, also: Tree) -> None:
+    vm = phony({**EL6, "/etc/sysconfig/network": "NETWORKING=yes", **also})
+    vm.convert(guest_agent=False, customize=Customize(hostname="new"))
+    assert ("HOSTNAME=new\n" in vm.read("/etc/sysconfig/network")) == (not also)
+
+
+def test_a_password_can_be_set_again(phony: Make) -> None:
+    wishes = Customize(root_password_hash="$6$salt$hash")
+    vm = phony({**DEBIAN, "/etc/shadow": "root:*:1:0:99999:7:::\n"})
+    vm.convert(guest_agent=False, customize=wishes)
+    before = vm.read("/etc/shadow")
+    assert before.startswith("root:$6$salt$hash:")
+    vm.convert(guest_agent=False, customize=wishes)
+    assert vm.read("/etc/shadow") == before
+    vm.g.write("/etc/shadow", b"toor:*:1:0:99999:7:::\n")
+    with pytest.raises(GuestError, match="no line for root"):
+        vm.convert(guest_agent=False, customize=wishes)
+
+
+def test_a_file_is_written_with_the_folders_above_it(phony: Make) -> None:
+    vm = phony(DEBIAN)
+    content = b"\xff\x00\n".decode("utf-8", "surrogateescape")
+    one = GuestFile(path="/opt/tool/run", content=content, mode=0o750)
+    vm.convert(guest_agent=False, customize=Customize(files=(one,)))
+    assert vm.g.read_file("/opt/tool/run") == b"\xff\x00\n"
+    assert vm.mode("/opt/tool/run") == 0o750
+    folder = replace(one, path="/opt/tool")
+    with pytest.raises(GuestError, match="has a folder of that name"):
+        vm.convert(guest_agent=False, customize=Customize(files=(folder,)))
+
+
+def test_files_keep_their_labels_where_that_is_wished(phony: Make) -> None:
+    config = {"/etc/selinux/config": "SELINUX=enforcing\n", "/usr/sbin/load_policy": Program()}
+    vm = phony({**RHEL, **config})
+    vm.convert(guest_agent=False, selinux_relabel=False)
+    assert not vm.exists("/.autorelabel")
+    vm.convert(guest_agent=False)
+    assert vm.exists("/.autorelabel")
+
+
+@rows("2-T123")
+@pytest.mark.parametrize(
+    ("tree", "folder", "seed"),
+    [
+        (DEBIAN, "/var/lib/systemd", "/var/lib/systemd/random-seed"),
+        (DEBIAN, "/var/lib/urandom", "/var/lib/urandom/random-seed"),
+        (SUSE, "/var/lib/misc", "/var/lib/misc/random-seed"),
+        (DEBIAN, "/var/lib/misc", None),
+    ],
+)
+def test_a_guest_without_a_random_seed_gets_one(
+    phony: Make, tree: Tree, folder: str, seed: str | None
+) -> None:
+    vm = phony({**tree, folder: None})
+    vm.convert(guest_agent=False)
+    assert vm.g.ls(folder) == (["random-seed"] if seed else [])
+    if seed:
+        assert (vm.g.filesize(seed), vm.mode(seed)) == (512, 0o600)
 
 
 @rows("2-T125")

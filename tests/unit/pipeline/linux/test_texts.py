@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import json
 import lzma
 import subprocess
 from collections.abc import Callable
@@ -14,9 +15,11 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from conversions.pipeline.cli_job import job_from
+from conversions.pipeline.cli_options import options_parser
 from conversions.pipeline.context import Context
 from conversions.pipeline.errors import GuestError, JobError
-from conversions.pipeline.job import Customize, Input, Job, Mode
+from conversions.pipeline.job import MAX_FILE_BYTES, Customize, GuestFile, Input, Job, Mode
 from conversions.pipeline.linux import console, hypervisors, selinux, x_driver
 from conversions.pipeline.linux.bootloader import edit_env, env_values, set_env
 from conversions.pipeline.linux.cpio import InitramfsError, list_initramfs
@@ -283,9 +286,46 @@ def test_configured_cards_are_matched_by_mac_or_because_there_is_one() -> None:
         {"hostname": "a b"}, {"hostname": "-a"}, {"timezone": "../etc/passwd"},
         {"root_password_hash": "secret"}, {"root_password_hash": "$6$a:b"},
         {"ssh_keys": ("ssh-rsa AAAA\nssh-rsa BBBB",)}, {"install": ("a b",)},
-        {"uninstall": ("-rf",)},
+        {"uninstall": ("-rf",)}, {"files": ({"path": "etc/motd", "content": ""},)},
+        {"files": ({"path": "/etc/../motd", "content": ""},)},
+        {"files": ({"path": "/etc/motd/", "content": ""},)},
+        {"files": ({"path": "/m", "content": "", "mode": 0o10000},)},
+        {"files": ({"path": "/m", "content": "x" * (MAX_FILE_BYTES + 1)},)},
+        {"files": ({"path": "/m"},)}, {"files": ("/m",)}, {"files": 5},
     ],
 )  # fmt: skip
 def test_wishes_no_guest_could_have_are_refused(wishes: dict[str, object]) -> None:
     with pytest.raises(JobError):
-        Customize(**wishes)  # type: ignore[arg-type]
+        job_with(wishes)
+
+
+def job_with(wishes: dict[str, object]) -> Job:
+    """Return a job as it reaches the engine."""
+    source = {"kind": "ova", "location": "/x.ova"}
+    return Job.from_json(
+        json.dumps({"mode": "rehearse", "source": source, "customize": wishes}, default=str)
+    )
+
+
+def test_files_of_the_command_line(tmp_path: Path) -> None:
+    """With the permissions they have here; no file, no path of a guest: an error."""
+    script = tmp_path / "run"
+    script.write_bytes(b"\xff")
+    script.chmod(0o750)
+
+    def job(*words: str) -> Job:
+        return job_from(options_parser().parse_args(["--rehearse", *words, "/x.ova"]))
+
+    upload = job("--upload", f"{script}:/opt/run", "--no-selinux-relabel")
+    assert upload.customize.files == (GuestFile(path="/opt/run", content="\udcff", mode=0o750),)
+    assert not upload.selinux_relabel
+    for word in (f"{script}", f"{tmp_path}/absent:/opt/run", f"{script}:opt"):
+        with pytest.raises(JobError):
+            job("--upload", word)
+
+
+def test_a_file_of_any_bytes_reaches_the_engine() -> None:
+    one = {"path": "/etc/motd", "content": b"\xff\x00".decode("utf-8", "surrogateescape")}
+    job = job_with({"files": (one,)})
+    assert job.customize.files == (GuestFile(**one),)
+    assert Job.from_json(job.to_json()) == job
