@@ -14,6 +14,7 @@ from conversions.pipeline.report import Reporter
 from conversions.pipeline.source import refuse_changed, report_unchanged
 from conversions.pipeline.steps import Step
 from conversions.pipeline.target_buses import assign_target_buses
+from conversions.pipeline.topology import with_fitting_topology
 from conversions.pipeline.types import TargetMeta
 from inventory.sources.nbdkit import Servers
 
@@ -35,7 +36,7 @@ def write_target(
     with report.step(Step.TARGET_BUSES):
         disks = output.target_disks(source, converted.overlays, converted.estimates)
         meta = TargetMeta(
-            source=source,
+            source=with_fitting_topology(source, report),
             name=output.name_for(source),
             guestcaps=converted.guestcaps,
             buses=assign_target_buses(disks, source.removables, converted.guestcaps, report),
