@@ -111,6 +111,28 @@ def test_a_copy_that_failed_early_fails_in_its_step(tmp_path: Path) -> None:
                 copy_disks(targets, disks, job.target, job.copy, report)
 
 
+@pytest.mark.parametrize(("parallel", "shared"), [(1, 64 << 20), (2, 32 << 20), (8, 32 << 20)])
+def test_the_copies_share_the_rate(tmp_path: Path, parallel: int, shared: int) -> None:
+    disk = tmp_path / "x.raw"
+    disk.write_bytes(bytes(SIZE))
+    source = make_source(disks=[replace(source_disk(n), path=str(disk)) for n in range(2)])
+    report = RecordingReporter()
+    job = job_to(tmp_path / "target", parallel=parallel, rate_bytes=64 << 20)
+    assert job.target
+    output = LocalOutput(job.target, "x", report)
+    (tmp_path / "target").mkdir()
+    bases = create_overlays(source, tmp_path, report)
+    with output.prepare(source, bases) as targets:
+        disks = output.target_disks(source, bases, {})
+        with copying_early(output, targets, disks, job, tmp_path, report) as layers:
+            for layer in layers:
+                assert layer.early
+                layer.early.wait(report)
+    texts = [event["text"].split() for event in report.of("log")]
+    rates = [words[words.index("-r") + 1] for words in texts if "-r" in words]
+    assert rates == [str(shared)] * 2
+
+
 @pytest.mark.parametrize(
     ("target", "options", "place", "root", "expected"),
     [
