@@ -126,9 +126,9 @@ def test_without_an_inspection_there_is_no_document() -> None:
      (["--inspect", "--events"], "cannot both go to standard output")],
 )  # fmt: skip
 def test_the_command_line_refuses_a_document_where_there_is_none(
-    arguments: list[str], words: str, repository: Path, tmp_path: Path
+    arguments: list[str], words: str, repository: Path
 ) -> None:
-    command = [sys.executable, "-m", "conversions.pipeline", str(tmp_path / "x.ova"), "-O", "-"]
+    command = [sys.executable, "-m", "conversions.pipeline", "-i", "ova", "x.ova", "-O", "-"]
     run = subprocess.run([*command, *arguments], cwd=repository, capture_output=True, text=True)
     assert run.returncode == cli.EXIT_ERROR
     assert words in run.stdout + run.stderr
@@ -150,7 +150,7 @@ def test_the_command_line_writes_the_document_after_success(
 
     monkeypatch.setattr(cli, "run_job", run)
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["x.ova", "--inspect", "-O", where]) == 0
+    assert cli.main(["-i", "ova", "x.ova", "--inspect", "-O", where]) == 0
     said = capsys.readouterr()
     text = said.out if where == "-" else (tmp_path / where).read_text()
     assert etree.fromstring(text.encode()).tag == "v2v-inspection"

@@ -178,7 +178,7 @@ def assert_same(scene: Scene, name: str, source: int) -> None:
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """Run the command line with output options over a source that does not exist."""
-    assert main(["/no/such.ova", *words]) == 1
+    assert main(["-i", "ova", "/no/such.ova", *words]) == 1
     captured = capsys.readouterr()
     return captured.err + captured.out
 
@@ -540,7 +540,7 @@ def test_the_password_is_shown_and_kept_nowhere(
 ) -> None:
     place = scene(16)
     words = [f"-oo={key}={value}" for key, (value,) in place.options().items()]
-    arguments = ["x.ova", "-o", "osp", "-oc", place.server.auth_url, *words]
+    arguments = ["-i", "ova", "x.ova", "-o", "osp", "-oc", place.server.auth_url, *words]
     job = job_from(options_parser().parse_args([*arguments, f"-oo=os-password={PASSWORD}"]))
     assert job.target
     values, sealed = take_secrets(job)

@@ -27,7 +27,7 @@ def job(target: Target) -> Job:
 def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """Run the command line with output options over a source that does not exist."""
     try:
-        status = main(["/no/such.ova", *words])
+        status = main(["-i", "ova", "/no/such.ova", *words])
     except SystemExit as ended:
         status = int(str(ended.code))
     captured = capsys.readouterr()
@@ -199,7 +199,7 @@ def test_t109_the_capabilities(capsys: pytest.CaptureFixture[str]) -> None:
     wanted |= {"output:disk", "output:local", "convert:linux", "convert:windows"}
     wanted |= {f"output:{name}" for name in KINDS}
     assert wanted <= set(lines)
-    assert main(["--machine-readable", "/no/such.ova", "--inspect"]) == 1
+    assert main(["--machine-readable", "-i", "ova", "/no/such.ova", "--inspect"]) == 1
     said = capsys.readouterr()
     assert "such.ova" in said.err
     assert "libguestfs-rewrite" not in said.out

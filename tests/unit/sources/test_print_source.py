@@ -10,6 +10,8 @@ import pytest
 
 from conversions.pipeline import work
 from conversions.pipeline.cli import main
+from conversions.pipeline.cli_job import job_from
+from conversions.pipeline.cli_options import options_parser
 from inventory.sources.disk import DiskReader
 from inventory.sources.display import Display, DisplayType, Listen, ListenType
 from inventory.sources.errors import SourceError
@@ -194,3 +196,9 @@ def test_options_that_contradict_each_other_are_refused(fedora: Path, words: lis
     with pytest.raises(SystemExit) as caught:
         main([str(fedora), "--print-source", *words])
     assert caught.value.code != 0
+
+
+@pytest.mark.parametrize("words", [["-ic", "test:///default", "test"], ["test"]])
+def test_a_domain_is_meant_where_no_kind_is_given(words: list[str]) -> None:
+    source = job_from(options_parser().parse_args([*words, "--inspect"])).source
+    assert (source.kind, source.location) == ("libvirt", "test")
