@@ -20,6 +20,7 @@ from conversions.pipeline.steps import Step
 from conversions.pipeline.types import Overlay
 from conversions.pipeline.work import work_folder
 from inventory.sources.base import disk_uri
+from inventory.sources.errors import SourceError
 from inventory.sources.nbdkit import Servers
 from inventory.sources.types import Source
 
@@ -82,9 +83,9 @@ def reopened(job: Job, kept: Kept, work: Path, report: Reporter, servers: Server
         )
     try:
         changed = changed_files(source, job.source.location, kept.converted.before)
-    except OSError as error:
+    except SourceError as error:
         raise TargetError(
-            f"The source of {before.name} cannot be read any more: {error}.", remedy=_REMEDY
+            f"The source of {before.name} cannot be read any more: {error.message}", remedy=_REMEDY
         ) from error
     if changed:
         raise TargetError(

@@ -13,6 +13,7 @@ from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
 from conversions.pipeline.stop import check_stop
 from inventory.sources.base import SourceReader, Warn
+from inventory.sources.errors import MAY_READ, SourceError
 from inventory.sources.https_session import first_line
 from inventory.sources.nbdkit import Servers
 from inventory.sources.readers import reader_for
@@ -118,33 +119,41 @@ def fingerprint(source: Source, location: str) -> Fingerprint:
 
     `location` is the file that was given: a package, from which disks may have been unpacked, or
     what describes the machine.  The extents and lower layers of disks are among the files; disks on
-    other hosts have none.
+    other hosts have none.  Raises SourceError.
     """
     result: dict[str, tuple[int, int, str]] = {}
     package = {location} if Path(location).is_file() else set()
     local = [disk for disk in source.disks if not disk.remote]
     files = {name for disk in local for name in (disk.path, *disk.other_files)}
     for name in sorted(files | package):
-        path = Path(name)
-        state = path.stat()
-        digest = hashlib.sha256()
-        stride = max(_SAMPLE_BYTES, state.st_size // _SAMPLES)
-        with path.open("rb") as stream:
-            for offset in range(0, state.st_size, stride):
-                stream.seek(offset)
-                digest.update(stream.read(_SAMPLE_BYTES))
-        result[name] = (state.st_size, state.st_mtime_ns, digest.hexdigest())
+        try:
+            result[name] = _fingerprint(Path(name))
+        except OSError as error:
+            raise SourceError(
+                "E-IMG-READ", f"{name} cannot be read: {error.strerror}.", remedy=MAY_READ
+            ) from error
     return result
 
 
+def _fingerprint(path: Path) -> tuple[int, int, str]:
+    state = path.stat()
+    digest = hashlib.sha256()
+    stride = max(_SAMPLE_BYTES, state.st_size // _SAMPLES)
+    with path.open("rb") as stream:
+        for offset in range(0, state.st_size, stride):
+            stream.seek(offset)
+            digest.update(stream.read(_SAMPLE_BYTES))
+    return state.st_size, state.st_mtime_ns, digest.hexdigest()
+
+
 def changed_files(source: Source, location: str, before: Fingerprint) -> list[str]:
-    """Return the files of the source that are not what they were, sorted.  Raises OSError."""
+    """Return the files of the source that are not what they were, sorted.  Raises SourceError."""
     after = fingerprint(source, location)
     return sorted(name for name in before if after.get(name) != before[name])
 
 
 def refuse_changed(source: Source, location: str, before: Fingerprint) -> None:
-    """Raise TargetError when the source is not what it was at the start."""
+    """Raise TargetError when the source is not what it was at the start; SourceError if gone."""
     if changed := changed_files(source, location, before):
         raise TargetError(
             f"{', '.join(changed)} changed while the guest was being converted; nothing was "

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import libvirt
@@ -12,13 +12,13 @@ from lxml import etree
 
 from inventory.sources.base import Warn
 from inventory.sources.domain_xml import Volume, parse_domain
-from inventory.sources.errors import SourceError
+from inventory.sources.errors import MAY_READ, SourceError
 from inventory.sources.https_disk import serve_https
 from inventory.sources.libvirt_errors import why_no_connection
 from inventory.sources.nbdkit import Servers
 from inventory.sources.pinned import pinned_address
 from inventory.sources.power import BUSY, Power
-from inventory.sources.types import Source
+from inventory.sources.types import Source, SourceDisk
 from inventory.sources.uris import checked_uri
 
 _POWER = {
@@ -212,15 +212,11 @@ class LibvirtReader:
             source = parse_domain(xml.encode(), self._warn, find_volume)
         elsewhere = bool(urlsplit(self._uri).netloc)
         for disk in source.disks:
-            here = disk.remote or Path(disk.path).exists()
             # Its localhost is another machine then.
-            if not here or (disk.node is not None and elsewhere):
-                raise LibvirtError(
-                    "E-LV-DISK",
-                    f"Disk {disk.path} of {source.name} cannot be opened on this machine.",
-                    remedy="Domains whose disks lie on this machine or on storage that it shares "
-                    "can be read.",
-                )
+            if disk.node is not None and elsewhere:
+                raise _not_here(disk, source)
+            if not disk.remote:
+                _check_readable(disk, source)
         return source
 
     def serve(self, source: Source, servers: Servers) -> Source:
@@ -231,6 +227,28 @@ class LibvirtReader:
         """Return nothing: a domain carries no digests."""
         del progress
         return []
+
+
+def _check_readable(disk: SourceDisk, source: Source) -> None:
+    """Refuse a disk that this process may not read, as libvirt's own often are (mode 0600)."""
+    try:
+        os.close(os.open(disk.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except FileNotFoundError as error:
+        raise _not_here(disk, source) from error
+    except OSError as error:
+        raise LibvirtError(
+            "E-LV-DISK",
+            f"Disk {disk.path} of {source.name} cannot be read: {error.strerror}.",
+            remedy=MAY_READ,
+        ) from error
+
+
+def _not_here(disk: SourceDisk, source: Source) -> LibvirtError:
+    return LibvirtError(
+        "E-LV-DISK",
+        f"Disk {disk.path} of {source.name} cannot be opened on this machine.",
+        remedy="Domains whose disks lie on this machine or on storage that it shares can be read.",
+    )
 
 
 def volume_of(link: libvirt.virConnect, pool: str, volume: str) -> Volume | None:

@@ -20,7 +20,7 @@ from inventory.sources.manifest import MAX_BYTES as MAX_MANIFEST_BYTES
 from inventory.sources.manifest import Record, parse_manifest
 from inventory.sources.ovf import Ovf, OvfDisk, parse_ovf
 from inventory.sources.ovf_xml import MAX_BYTES as MAX_OVF_BYTES
-from inventory.sources.package import SPARSE, PackageFile, folder_files, tar_files
+from inventory.sources.package import SPARSE, PackageFile, folder_files, tar_files, unreadable
 from inventory.sources.references import chunks_of, find_one, folder_of, resolve, verify_records
 from inventory.sources.tar import BLOCK, is_tar, printable
 from inventory.sources.types import Source, SourceDisk
@@ -170,11 +170,7 @@ class OvaReader:
                 return self._beside()
             return self._archive()
         except OSError as error:
-            raise PackageError(
-                "E-OVA-READ",
-                f"{self._path.name} cannot be read: {error.strerror}.",
-                remedy="Check that the file exists and that the service may read it.",
-            ) from error
+            raise unreadable(self._path.name, error) from error
 
     def _archive(self) -> dict[str, PackageFile]:
         with self._path.open("rb") as stream:

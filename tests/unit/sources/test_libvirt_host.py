@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +49,27 @@ def test_a_domain_is_found_by_its_uuid_and_by_its_name(serve: Serve, name: str) 
     with pytest.raises(SourceError) as caught:  # found: its disk is what is missing here
         read(serve(domain(0), domain(1)), name)
     assert (caught.value.code, "/images/vm0.qcow2" in caught.value.message) == ("E-LV-DISK", True)
+
+
+def test_a_disk_that_may_not_be_read_is_named_with_what_helps(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those that libvirt has made: of root, mode 0600."""
+    disk = tmp_path / "vm0.qcow2"
+    disk.touch()
+    uri = serve(domain(0).replace("/images/vm0.qcow2", str(disk)))
+    assert read(uri, "vm0")
+    opened = os.open
+
+    def refuse(path: str, *how: int, **more: int) -> int:
+        if path == str(disk):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return opened(path, *how, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(SourceError, match=f"{disk} of vm0 cannot be read: Permission") as caught:
+        read(uri, "vm0")
+    assert (caught.value.code, "setfacl" in caught.value.remedy) == ("E-LV-DISK", True)
 
 
 @pytest.mark.rows("1-T224")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from conversions.pipeline import work
 from conversions.pipeline.cli import main
 from conversions.pipeline.cli_job import job_from
 from conversions.pipeline.cli_options import options_parser
+from conversions.pipeline.source import fingerprint
 from inventory.sources.disk import DiskReader
 from inventory.sources.display import Display, DisplayType, Listen, ListenType
 from inventory.sources.errors import SourceError
@@ -167,6 +169,25 @@ def test_names_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (tmp_path / ".img").write_bytes(bytes(512))
     with pytest.raises(SourceError):
         DiskReader([tmp_path / ".img"], format=None, warn=pytest.fail).read()
+
+
+def test_an_error_of_the_host_is_told_as_one_of_the_source(
+    fedora: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_reader: DiskReader) -> Source:
+        raise OSError(errno.EIO, "Input/output error", str(fedora))
+
+    monkeypatch.setattr(DiskReader, "read", fail)
+    assert main(["-i", "disk", str(fedora), "--print-source"]) == 1
+    assert "error: The source cannot be read: [Errno 5]" in capsys.readouterr().err
+
+
+def test_a_source_that_fails_under_the_engine_is_named(fedora: Path) -> None:
+    source = DiskReader([fedora], format="raw", warn=pytest.fail).read()
+    fedora.unlink()
+    with pytest.raises(SourceError, match=f"{fedora} cannot be read: No such file") as caught:
+        fingerprint(source, str(fedora))
+    assert caught.value.code == "E-IMG-READ"
 
 
 @pytest.mark.rows("1-T012")
