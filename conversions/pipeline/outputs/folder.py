@@ -36,6 +36,9 @@ def check_folder_space(
     overlays: Sequence[Overlay],
     target: Target,
     report: Reporter,
+    *,
+    name: str = "Target folder",
+    remedy: str = "Free some space there or choose another folder.",
 ) -> None:
     """Compare a folder's free space with what the disks need.
 
@@ -43,13 +46,46 @@ def check_folder_space(
     """
     free = shutil.disk_usage(folder).free
     need = needed_bytes(estimates, overlays, target)
-    report.log(Level.INFO, f"Target folder: at most {human(need)} needed, {human(free)} free.")
+    report.log(Level.INFO, f"{name}: at most {human(need)} needed, {human(free)} free.")
     if free < need:
         raise TargetError(
             f"Not enough free space in {folder}: {human(free)} free, "
             f"up to {human(need)} needed ({human(RESERVE_BYTES)} of it in reserve).",
-            remedy="Free some space there or choose another folder.",
+            remedy=remedy,
         )
+
+
+def check_staging_space(
+    folder: Path,
+    estimates: Mapping[str, int],
+    overlays: Sequence[Overlay],
+    target: Target,
+    report: Reporter,
+) -> None:
+    """Compare a folder's free space with the largest disk, for copies that wait there.
+
+    Raises TargetError with both numbers.
+    """
+    largest = max(overlays, key=lambda o: estimates.get(o.sd, o.virtual_size_bytes))
+    check_folder_space(
+        folder,
+        estimates,
+        [largest],
+        target,
+        report,
+        name="Work folder, where each copy waits for its upload",
+        remedy="Free some space there, or name another place for work files (VIRT_V2V_TMPDIR).",
+    )
+
+
+def how_many_fit(folder: Path, disks: Sequence[TargetDisk], target: Target, wanted: int) -> int:
+    """Return how many disks, whichever they are, find room in a folder at once; 1 to `wanted`."""
+    free = shutil.disk_usage(folder).free
+    sizes = {d.overlay.sd: d.estimated_bytes or d.overlay.virtual_size_bytes for d in disks}
+    largest = sorted((d.overlay for d in disks), key=lambda o: sizes[o.sd], reverse=True)
+    while wanted > 1 and needed_bytes(sizes, largest[:wanted], target) > free:
+        wanted -= 1
+    return wanted
 
 
 class FolderOutput:

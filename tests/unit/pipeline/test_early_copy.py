@@ -142,12 +142,17 @@ def test_the_copies_share_the_rate(tmp_path: Path, parallel: int, shared: int) -
         ({"compressed": True}, {}, Place.FILE, "/dev/sda1", False),
         ({"allocation": "preallocated"}, {}, Place.FILE, "/dev/sda1", False),
         ({}, {}, Place.DEVICE, "/dev/sda1", False),
+        ({}, {}, None, "/dev/sda1", False),  # a file that waits here for its upload
         ({}, {}, Place.FILE, "btrfsvol:/dev/sda1/@", False),
         ({}, {}, Place.FILE, "/dev/md127", False),
     ],
 )
 def test_where_it_is_exact(
-    target: dict[str, object], options: dict[str, object], place: Place, root: str, expected: bool
+    target: dict[str, object],
+    options: dict[str, object],
+    place: Place | None,
+    root: str,
+    expected: bool,
 ) -> None:
     job = job_to(Path("/t"))
     assert job.target
@@ -155,7 +160,7 @@ def test_where_it_is_exact(
     copy = replace(job.copy, **options)  # type: ignore[arg-type]
     job = replace(job, target=wanted, copy=copy)
     guest = replace(GUEST, mountpoints=(("/", root),))
-    disk = replace(target_disk(0), place=place)
+    disk = replace(target_disk(0), place=place or Place.FILE, staged=place is None)
     assert can_copy_early(job, guest, {"sda": 1}, [disk]) is expected
 
 
