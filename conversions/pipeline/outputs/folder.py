@@ -101,6 +101,8 @@ class FolderOutput:
         self._folder = Path(target.directory).absolute()
         self._name = name
         self._report = report
+        # The disks that are written to where they are, and have their space.
+        self._existing: frozenset[str] = frozenset()
 
     def metadata(self, meta: TargetMeta, *, quiet: bool = False) -> str:
         """Return the text of the metadata file; `quiet` without warnings.  Raises TargetError."""
@@ -173,6 +175,7 @@ class FolderOutput:
         for disk in disks:
             if disk.place is Place.DEVICE:
                 self.check_existing(disk)
+                self._existing |= {disk.overlay.sd}
         targets.refuse_existing(overwrite=self.target.overwrite)
         try:
             yield targets
@@ -187,8 +190,10 @@ class FolderOutput:
         return self._folder / f"{self.name_for(source)}{self.suffix}"
 
     def check_space(self, estimates: Mapping[str, int], overlays: Sequence[Overlay]) -> None:
-        """Compare the folder's free space with what the disks need."""
-        check_folder_space(self._folder, estimates, overlays, self.target, self._report)
+        """Compare the folder's free space with what the disks need that are made there."""
+        made = [overlay for overlay in overlays if overlay.sd not in self._existing]
+        if made:
+            check_folder_space(self._folder, estimates, made, self.target, self._report)
 
     def check(self, meta: TargetMeta) -> None:
         """Refuse what the metadata cannot say.  Raises TargetError."""
