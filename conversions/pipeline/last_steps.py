@@ -12,6 +12,7 @@ from conversions.pipeline.networks import map_nics
 from conversions.pipeline.outputs.base import Output, Targets
 from conversions.pipeline.report import Reporter
 from conversions.pipeline.source import refuse_changed, report_unchanged
+from conversions.pipeline.space import measured_bytes
 from conversions.pipeline.steps import Step
 from conversions.pipeline.target_buses import assign_target_buses
 from conversions.pipeline.topology import with_fitting_topology
@@ -33,8 +34,9 @@ def write_target(
     Raises CommandError, TargetError, Stopped.
     """
     source, location = converted.source, job.source.location
+    overlays = converted.overlays
     with report.step(Step.TARGET_BUSES):
-        disks = output.target_disks(source, converted.overlays, converted.estimates)
+        disks = output.target_disks(source, overlays, converted.estimates)
         meta = TargetMeta(
             source=with_fitting_topology(source, report),
             name=output.name_for(source),
@@ -53,6 +55,9 @@ def write_target(
             if job.mode is Mode.IN_PLACE and not job.direct:
                 refuse_changed(source, location, converted.before)
             servers.stop_keeping()
+            if job.mode is Mode.COPY and not any(overlay.early for overlay in overlays):
+                measured = measured_bytes(source, overlays, report)
+                output.check_space({**converted.estimates, **measured}, overlays)
             output.copy(targets, disks, job.copy)
         with report.step(Step.METADATA):
             output.write_metadata(targets, meta)

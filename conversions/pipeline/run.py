@@ -27,7 +27,12 @@ from conversions.pipeline.overlay import create_overlays
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.resume import resume
 from conversions.pipeline.source import fingerprint, open_source
-from conversions.pipeline.space import check_guest_space, estimate_targets, mountpoint_stats
+from conversions.pipeline.space import (
+    check_guest_space,
+    estimate_targets,
+    measured_bytes,
+    mountpoint_stats,
+)
 from conversions.pipeline.steps import Step
 from conversions.pipeline.trim import trim_filesystems
 from conversions.pipeline.work import work_folder
@@ -58,6 +63,9 @@ def convert(job: Job, report: Reporter) -> None:
             before = fingerprint(source, job.source.location)
         with report.step(Step.OVERLAYS):
             overlays = create_overlays(source, work, report, direct=job.direct)
+            # Now, as nothing has them open yet.
+            in_place = job.mode is Mode.IN_PLACE
+            measured = {} if in_place else measured_bytes(source, overlays, report)
         targets: Targets | None = None
         if copying:
             with report.step(Step.TARGETS):
@@ -79,7 +87,7 @@ def convert(job: Job, report: Reporter) -> None:
             )
         with report.step(Step.SPACE):
             stats = mountpoint_stats(g, report)
-            estimates = estimate_targets(stats, overlays, report)
+            estimates = estimate_targets(stats, overlays, measured, report, trimming=job.trim)
             if changing:
                 check_guest_space(stats, report)
             if targets is not None:

@@ -44,7 +44,13 @@ def check_folder_space(
 
     Raises TargetError with both numbers.
     """
-    free = shutil.disk_usage(folder).free
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise TargetError(
+            f"How much is free in {folder} cannot be told: {error.strerror}.",
+            remedy="See that the folder is still there.",
+        ) from error
     need = needed_bytes(estimates, overlays, target)
     report.log(Level.INFO, f"{name}: at most {human(need)} needed, {human(free)} free.")
     if free < need:
