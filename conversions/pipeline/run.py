@@ -19,7 +19,7 @@ from conversions.pipeline.fsck import check_filesystems, has_old_counters
 from conversions.pipeline.inspection import inspect_guest, list_filesystems, mount_guest
 from conversions.pipeline.job import Job, Mode
 from conversions.pipeline.kept import remembered
-from conversions.pipeline.last_steps import write_target
+from conversions.pipeline.last_steps import check_target, write_target
 from conversions.pipeline.networks import warn_of_unused
 from conversions.pipeline.outputs import output_for
 from conversions.pipeline.outputs.base import Targets
@@ -93,6 +93,7 @@ def convert(job: Job, report: Reporter) -> None:
             if targets is not None:
                 output.check_space(estimates, overlays)
                 disks = output.target_disks(source, overlays, estimates)
+                check_target(job, source, guest, output, disks)
                 if can_copy_early(job, guest, estimates, disks):
                     if trimming:
                         trim_filesystems(g, filesystems, report)
