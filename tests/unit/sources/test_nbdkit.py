@@ -144,6 +144,16 @@ def test_secrets_and_proxies_reach_no_command_line(
     assert b"proxy" not in environment.lower()
 
 
+def test_a_cookie_that_nbdkit_takes_as_text_alone_is_not_logged(tmp_path: Path) -> None:
+    lines: list[str] = []
+    url = ("url", "https://localhost:1/x")
+    server = NbdServer(plugin="curl", parameters=[("cookie", "s3cret\nword"), url])
+    with Servers(tmp_path, lines.append) as servers:
+        servers.start(server)
+    assert " cookie=*** url=https:" in lines[0]
+    assert not any("s3cret" in line or "word" in line for line in lines)
+
+
 def test_what_cannot_be_served_says_why(image: Path, tmp_path: Path) -> None:
     with Servers(tmp_path) as servers:
         with pytest.raises(ServerError, match="no-such-plugin"):
