@@ -28,7 +28,7 @@ Fingerprint = Mapping[str, tuple[int, int, str]]
 """Per file: size, mtime in nanoseconds, digest over sampled blocks."""
 
 
-def reader_of(source: Input, work: Path, warn: Warn) -> SourceReader:
+def reader_of(source: Input, work: Path, warn: Warn, *, keep_display: bool = False) -> SourceReader:
     """Return the reader for what a job names as its source.  Raises SourceError."""
     password = source.password or None
     if source.password_file:
@@ -43,6 +43,7 @@ def reader_of(source: Input, work: Path, warn: Warn) -> SourceReader:
         connection=source.connection,
         disks_anywhere=source.disks_anywhere,
         allow_running=source.allow_running,
+        keep_display=keep_display,
         transport=source.transport,
         password=password,
         options=source.options,
@@ -55,7 +56,13 @@ def open_source(job: Job, work: Path, report: Reporter, servers: Servers) -> Sou
 
     Raises SourceError, TargetError.
     """
-    reader = reader_of(job.source, work, lambda text: report.log(Level.WARNING, text))
+    keep_display = bool(job.target and job.target.keep_display)
+    reader = reader_of(
+        job.source,
+        work,
+        lambda text: report.log(Level.WARNING, text),
+        keep_display=keep_display,
+    )
     report.log(Level.INFO, f"Source: {reader.describe()}")
     source = reader.read()
     if job.mode is Mode.IN_PLACE:

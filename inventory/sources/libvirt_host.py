@@ -186,7 +186,9 @@ class LibvirtReader:
         warn: Warn,
         password: str | None = None,
         running: Warn | None = None,
+        keep_display: bool = False,
     ) -> None:
+        self._keep_display = keep_display
         self._uri = uri
         self._domain = domain
         self._password = password
@@ -209,6 +211,8 @@ class LibvirtReader:
                 return volume_of(link, pool, volume)
 
             xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+            if self._keep_display:
+                xml = self._with_password(xml)
             source = parse_domain(xml.encode(), self._warn, find_volume)
         elsewhere = bool(urlsplit(self._uri).netloc)
         for disk in source.disks:
@@ -218,6 +222,22 @@ class LibvirtReader:
             if not disk.remote:
                 _check_readable(disk, source)
         return source
+
+    def _with_password(self, xml: str) -> str:
+        """Return the domain with its display's password, which libvirt tells who may change it."""
+        if etree.fromstring(xml.encode()).find("devices/graphics") is None:
+            return xml
+        flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+        try:
+            with connection(self._uri, read_only=False, password=self._password) as link:
+                secure: str = find_domain(link, self._domain).XMLDesc(flags)
+                return secure
+        except (LibvirtError, libvirt.libvirtError) as error:
+            self._warn(
+                "Whether the display has a password is told to those who may change the machine "
+                f"alone; the target gets none: {error}"
+            )
+            return xml
 
     def serve(self, source: Source, servers: Servers) -> Source:
         """Serve the disks that are files of https servers.  Raises SourceError."""
