@@ -25,6 +25,7 @@ from inventory.sources.tar import (
 _CHUNK = 4 << 20
 MAX_DEPTH = 8
 SPARSE = "E-OVA-SPARSE"
+ESCAPE = "E-OVA-ESCAPE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +202,7 @@ def _folder_file(path: Path, top: Path, real_top: Path) -> PackageFile | None:
 def leads_outside(name: str) -> PackageError:
     """Return the error for a name that means a file outside of its package."""
     return PackageError(
-        "E-OVA-ESCAPE",
+        ESCAPE,
         f"The package leads to a file outside of itself: {printable(name)}.",
         remedy="Export the machine again; this package may be an attack.",
     )
