@@ -16,7 +16,12 @@ from conversions.pipeline.direct import changing_disks
 from conversions.pipeline.early_copy import can_copy_early, copying_early
 from conversions.pipeline.firmware import detect_boot_disk
 from conversions.pipeline.fsck import check_filesystems, has_old_counters
-from conversions.pipeline.inspection import inspect_guest, list_filesystems, mount_guest
+from conversions.pipeline.inspection import (
+    inspect_guest,
+    list_filesystems,
+    mount_guest,
+    report_filesystems,
+)
 from conversions.pipeline.job import Job, Mode
 from conversions.pipeline.kept import remembered
 from conversions.pipeline.last_steps import check_target, write_target
@@ -85,6 +90,7 @@ def convert(job: Job, report: Reporter) -> None:
             guest = inspect_guest(
                 g, filesystems, root=job.root, read_only=not changing, report=report
             )
+            report_filesystems(g, filesystems, report)
         with report.step(Step.SPACE):
             stats = mountpoint_stats(g, report)
             estimates = estimate_targets(stats, overlays, measured, report, trimming=job.trim)

@@ -76,6 +76,40 @@ def test_a_linux_has_its_elements_in_order() -> None:
     assert not tags(root.find(".//filesystem[@dev='/dev/sda2']"))
 
 
+def test_filesystems_have_what_they_say_of_themselves() -> None:
+    details = {
+        "/dev/sda1": {"label": "a <b>", "uuid": "u-1", "version": "5"},
+        "/dev/vg/root": {"uuid": "u-2"},
+    }
+    root = parsed(reports(LINUX, filesystems=details))
+    found = root.findall(".//filesystem")
+    assert [[(e.tag, e.text, dict(e.attrib)) for e in one] for one in found] == [
+        [("type", "xfs", {"version": "5"}), ("label", "a <b>", {}), ("uuid", "u-1", {})],
+        [],
+        [("type", "ext4", {}), ("uuid", "u-2", {})],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "flags"),
+    [
+        ([], []),
+        ([("C-ANTIVIRUS", "note")], []),
+        ([("C-ANTIVIRUS", "warning")], ["windows_antivirus"]),
+        (
+            [("C-ANTIVIRUS", "warning"), ("C-GROUP-POLICY", "warning")],
+            ["windows_group_policy", "windows_antivirus"],
+        ),
+    ],
+)
+def test_what_may_forbid_drivers_is_flagged(found: list[tuple[str, str]], flags: list[str]) -> None:
+    concerns = [{"code": code, "level": level} for code, level in found]
+    system = parsed(reports(WINDOWS, concerns=concerns)).find("operatingsystem")
+    assert tags(system)[11 : tags(system).index("root")] == [
+        "windows_current_control_set", *flags,
+    ]  # fmt: skip
+
+
 @pytest.mark.rows("4-T105")
 def test_a_windows_has_its_hives_and_no_packages() -> None:
     root = parsed(reports(WINDOWS))
