@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from conversions.health import measure_folder
 from conversions.pipeline.job import Job
@@ -22,9 +23,9 @@ _REMOTE = {"libvirt": "pool", "openstack": "quota", "ovirt-upload": "domain"}
 class Need:
     """One place: what is needed there at most, what is free, and how the need was found.
 
-    `basis` is "work", "estimate" (an inspection measured the guest), "capacity" (no inspection
-    yet, so the disks' full size), "full" (preallocated: the full size by choice) or "volumes"
-    (whole GiB of each disk's full size).
+    `basis` is "work", "upload" (the same, and the largest disk until it is sent), "estimate" (an
+    inspection measured the guest), "capacity" (no inspection yet, so the disks' full size), "full"
+    (preallocated: the full size by choice) or "volumes" (whole GiB of each disk's full size).
     """
 
     place: str
@@ -56,7 +57,9 @@ def needs(
 
     Of a place on a server the caller says how much is free.
     """
-    rows = [_need("work", work_dir, MIN_FREE_BYTES, "work")]
+    waiting = _waiting_bytes(vm, job, reports)
+    work_bytes = MIN_FREE_BYTES + waiting
+    rows = [_need("work", work_dir, work_bytes, "upload" if waiting else "work")]
     if job.target is None:
         return rows
     need_bytes, basis = _target_need(vm, job, reports)
@@ -76,8 +79,22 @@ def needs(
     return rows
 
 
+def _waiting_bytes(vm: SourceVM, job: Job, reports: Mapping[str, Any]) -> int:
+    """Return what lies in the work folder until it is sent to libvirt on another host."""
+    target = job.target
+    if target is None or target.kind != "libvirt" or not urlsplit(target.uri).netloc:
+        return 0
+    estimates = reports.get("estimate", {}).get("disks")
+    is_estimate = estimates and target.allocation == "sparse"
+    return max(estimates.values() if is_estimate else _sizes(vm), default=0) * 105 // 100
+
+
+def _sizes(vm: SourceVM) -> list[int]:
+    return [d.virtual_size_bytes or d.declared_capacity_bytes or 0 for d in vm.source.disks]
+
+
 def _target_need(vm: SourceVM, job: Job, reports: Mapping[str, Any]) -> tuple[int, str]:
-    sizes = [d.virtual_size_bytes or d.declared_capacity_bytes or 0 for d in vm.source.disks]
+    sizes = _sizes(vm)
     capacity = sum(sizes)
     if job.target is not None and job.target.kind == "openstack":
         return sum(-(-size // _GIB) * _GIB for size in sizes), "volumes"

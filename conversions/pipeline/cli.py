@@ -203,14 +203,17 @@ def _event_stream() -> Any:
 
 
 def _print_source(job: Job, layout: str, reporter: EventReporter) -> int:
-    """Print the source in one of the three layouts."""
+    """Print the source in one of the three layouts.  Raises ConversionError, SourceError."""
     from inventory.sources import text
 
     def warn(line: str) -> None:
         print(f"v2vweb: warning: {line}", file=sys.stderr)
 
     with work_folder(job, reporter) as folder:
-        source = reader_of(job.source, folder, warn).read()
+        try:
+            source = reader_of(job.source, folder, warn).read()
+        except OSError as error:
+            raise SourceError("E-IMG-READ", f"The source cannot be read: {error}.") from error
     if not source.disks:
         warn(f"{source.name} has no disks.")
     if layout == "json":

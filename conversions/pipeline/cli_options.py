@@ -21,10 +21,10 @@ def options_parser() -> argparse.ArgumentParser:
         action=Once,
         type=lambda kind: {"local": "disk"}.get(kind, kind),
         choices=["ova", "vmx", "disk", "libvirt", "libvirtxml"],
-        default="ova",
-        help="kind of source",
+        default="libvirt",
+        help="kind of source; libvirt when not given",
     )
-    add("-ic", action=Once, metavar="URI", help="libvirt host of the domain (qemu:///system)")
+    add("-ic", action=Once, metavar="URI", help="libvirt host of the domain; qemu:///system")
     add("-if", action=Once, metavar="FORMAT", help="format of the disks of -i disk; else detected")
     add(
         "-it",
@@ -38,7 +38,8 @@ def options_parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help=f"{', '.join((*HTTPS_OPTIONS, *SSH_OPTIONS, *VDDK_OPTIONS))}",
+        help=f"{', '.join((*HTTPS_OPTIONS, *SSH_OPTIONS, *VDDK_OPTIONS))}; "
+        "others see vddk-cookie among the processes, nbdkit's too",
     )
     add(
         "--allow-running",

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Protocol
 
 from conversions.pipeline.context import Context
 from conversions.pipeline.errors import GuestError
-from conversions.pipeline.guestcaps import emulated_guestcaps
+from conversions.pipeline.guestcaps import (
+    emulated_guestcaps,
+    expected_guestcaps,
+    machine_for,
+    target_arch,
+)
 from conversions.pipeline.linux.convert import LinuxConverter
 from conversions.pipeline.linux.families import family_of
 from conversions.pipeline.report import Level
 from conversions.pipeline.types import Guestcaps, Inspection
 from conversions.pipeline.windows.convert import WindowsConverter
+from conversions.pipeline.windows.guestcaps import machine_for_windows
 
 
 class Converter(Protocol):
@@ -36,6 +42,16 @@ def pick_converter(guest: Inspection) -> Converter:
     if guest.type == "windows":
         return WindowsConverter()
     return LinuxConverter() if is_supported(guest) else NoConverter()
+
+
+def likely_guestcaps(guest: Inspection) -> Guestcaps:
+    """Return what a guest can do when nothing is in the way, on the machine that it will get."""
+    machine = (
+        machine_for_windows(guest.osinfo, guest.major_version, guest.arch)
+        if guest.type == "windows"
+        else machine_for(guest.distro, guest.major_version, guest.arch)
+    )
+    return replace(expected_guestcaps(), machine=machine, arch=target_arch(guest.arch))
 
 
 class NoConverter:

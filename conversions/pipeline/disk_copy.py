@@ -100,12 +100,9 @@ def copy_disks(
     After the first failure the other copies are ended and waited for.  Raises CommandError,
     TargetError, Stopped.
     """
-    at_once = min(options.parallel, len(disks))
-    rate = options.rate_bytes and max(1, options.rate_bytes // at_once)
-    shared = replace(options, rate_bytes=rate)
-    copier = DiskCopier(targets, target, shared, len(disks), report, fill=fill)
+    copier = DiskCopier(targets, target, options, len(disks), report, fill=fill)
     copier.plan(disks)
-    with ThreadPoolExecutor(at_once, thread_name_prefix="copy") as pool:
+    with ThreadPoolExecutor(options.parallel, thread_name_prefix="copy") as pool:
         futures = [pool.submit(copier.copy, n, disk) for n, disk in enumerate(disks, 1)]
         done, _running = wait(futures, return_when=FIRST_EXCEPTION)
         if failed := [f for f in futures if f in done and f.exception()]:
@@ -118,7 +115,11 @@ def copy_disks(
 
 
 class DiskCopier:
-    """Copies disks from several threads."""
+    """Copies `count` disks from several threads, which share the rate of the options.
+
+    The commit that ends an early copy keeps to no rate: it writes little, and the source is not
+    read for it.
+    """
 
     def __init__(
         self,
@@ -134,7 +135,9 @@ class DiskCopier:
         self._write = fill or self._convert
         self._targets = targets
         self._target = target
-        self._options = options
+        at_once = min(options.parallel, count)
+        rate = options.rate_bytes and max(1, options.rate_bytes // at_once)
+        self._options = replace(options, rate_bytes=rate)
         self._count = count
         self._report = report
         self._totals: dict[str, int] = {}

@@ -20,7 +20,6 @@ from conversions.pipeline.commands import run
 from conversions.pipeline.disk_copy import DiskCopier
 from conversions.pipeline.host_files import allocated
 from conversions.pipeline.job import Job, Mode
-from conversions.pipeline.output_kinds import kind_of
 from conversions.pipeline.outputs.base import Output, Targets
 from conversions.pipeline.overlay import create_layer
 from conversions.pipeline.report import Level, Reporter
@@ -46,9 +45,8 @@ def can_copy_early(
         return False
     exact = (
         not target.compressed
-        and not kind_of(target.kind).staged
         and target.allocation == "sparse"
-        and all(disk.place is Place.FILE for disk in disks)
+        and all(disk.place is Place.FILE and not disk.staged for disk in disks)
         and not any(device.startswith(_UNSTABLE) for _point, device in guest.mountpoints)
     )
     worth = job.copy.overlap == "always" or sum(estimates.values()) >= WORTH_BYTES

@@ -30,7 +30,13 @@ _LAST_WITHOUT_VIRTIO_1 = {
 }
 # From the osinfo database: last major version that is listed without q35.
 _LAST_WITHOUT_Q35 = {"debian": 8, "ubuntu": 16, "rhel": 5, "centos": 5, "fedora": 25, "sles": 11}
+_X86 = ("i386", "i486", "i586", "i686", "x86_64", "unknown")
 _RHEL_LIKE = ("rhel", "centos", "circle", "rocky", "oraclelinux", "redhat-based")
+
+
+def target_arch(arch: str) -> str:
+    """Return the architecture of the machine for a guest's; one that is not known is taken so."""
+    return "x86_64" if arch in _X86 else arch
 
 
 def machine_for(distro: str, major: int, arch: str) -> Machine:

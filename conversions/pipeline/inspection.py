@@ -38,6 +38,22 @@ def list_filesystems(g: GuestFS) -> list[tuple[str, str]]:
     return [(guest_name(g, device), kind) for device, kind in g.list_filesystems()]
 
 
+def report_filesystems(g: GuestFS, filesystems: Filesystems, report: Reporter) -> None:
+    """Report the label, the UUID and the version of each filesystem, where it has one."""
+    found = {}
+    for device, kind in filesystems:
+        try:
+            details = {"label": g.vfs_label(device), "uuid": g.vfs_uuid(device)}
+            if kind == "xfs":
+                # XFS Algorithms & Data Structures, sb_versionnum: big-endian, its lowest four bits.
+                details["version"] = str(g.pread_device(device, 2, 100)[1] & 15)
+        except RuntimeError as error:
+            report.log(Level.DEBUG, f"{device} tells no more of itself: {error}")
+        else:
+            found[device] = {name: text for name, text in details.items() if text}
+    report.report("filesystems", found)
+
+
 def inspect_guest(
     g: GuestFS, filesystems: Filesystems, *, root: str, read_only: bool, report: Reporter
 ) -> Inspection:

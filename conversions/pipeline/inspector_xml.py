@@ -25,6 +25,8 @@ _OPTIONAL = (
     "windows_systemroot",
 )  # fmt: skip
 _HIVES = ("windows_software_hive", "windows_system_hive")
+# Defender alone is no antivirus here: every Windows has it, and it is only noted.
+_FLAGS = {"C-GROUP-POLICY": "windows_group_policy", "C-ANTIVIRUS": "windows_antivirus"}
 _NOTHING = (None, "", "unknown")
 
 
@@ -39,7 +41,7 @@ def inspector_xml(reports: Mapping[str, Any]) -> str:
         _text(root, tag, text)
     _disks(etree.SubElement(root, "disks"), reports)
     etree.SubElement(root, "firmware", type="uefi" if _is_uefi(reports) else "bios")
-    _system(etree.SubElement(root, "operatingsystem"), guest)
+    _system(etree.SubElement(root, "operatingsystem"), guest, reports)
     etree.indent(root, "  ")
     body: str = etree.tostring(root, encoding="unicode")
     return "<?xml version='1.0' encoding='utf-8'?>\n" + body + "\n"
@@ -73,7 +75,7 @@ def _is_uefi(reports: Mapping[str, Any]) -> bool:
     return bool(reports["inspection"].get("uefi_esps"))
 
 
-def _system(parent: etree._Element, guest: Mapping[str, Any]) -> None:
+def _system(parent: etree._Element, guest: Mapping[str, Any], reports: Mapping[str, Any]) -> None:
     _text(parent, "name", guest["type"])
     for tag in ("distro", "osinfo", "arch", "major_version", "minor_version"):
         _text(parent, tag, guest.get(tag, ""))
@@ -83,6 +85,10 @@ def _system(parent: etree._Element, guest: Mapping[str, Any]) -> None:
     for tag in (*wanted, "windows_current_control_set"):
         if guest.get(tag) not in _NOTHING:
             _text(parent, tag, guest[tag])
+    warned = {c["code"] for c in reports.get("concerns", []) if c["level"] == "warning"}
+    for code, tag in _FLAGS.items():
+        if code in warned:
+            etree.SubElement(parent, tag)
     _text(parent, "root", guest["root"])
     mountpoints = etree.SubElement(parent, "mountpoints")
     for path, device in guest.get("mountpoints", []):
@@ -90,8 +96,13 @@ def _system(parent: etree._Element, guest: Mapping[str, Any]) -> None:
     filesystems = etree.SubElement(parent, "filesystems")
     for device, kind in guest.get("filesystems", []):
         element = etree.SubElement(filesystems, "filesystem", dev=_clean(device))
+        details = reports.get("filesystems", {}).get(device, {})
         if kind not in _NOTHING:
-            _text(element, "type", kind)
+            version = {"version": details["version"]} if "version" in details else {}
+            _text(element, "type", kind, **version)
+        for tag in ("label", "uuid"):
+            if tag in details:
+                _text(element, tag, details[tag])
 
 
 def _text(parent: etree._Element, tag: str, value: Any, **attributes: str) -> None:

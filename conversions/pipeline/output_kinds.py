@@ -58,8 +58,7 @@ class OutputKind:
     `options` maps the keys of -oo to their help; a key that ends in `*` stands for all that begin
     so.  `repeated` may be given several times, `required` must be given; the values of `secrets`
     are shown and kept nowhere; -op names a file with that of `op_key`.  Keys that begin with
-    `old_prefix` are the older spelling of those with the prefix it stands for.  With `staged` each
-    copy lies on this host until it is uploaded, and one disk follows the other.  `serial_console`
+    `old_prefix` are the older spelling of those with the prefix it stands for.  `serial_console`
     says whether machines there have one: without it logins on it are removed from the guest.
     """
 
@@ -74,7 +73,6 @@ class OutputKind:
     password: bool = False
     password_required: bool = False
     op_key: str = ""
-    staged: bool = False
     formats: tuple[str, ...] = ("qcow2", "raw")
     allocations: tuple[str, ...] = ("sparse", "preallocated")
     options: Mapping[str, str] = field(default_factory=dict)
@@ -182,7 +180,6 @@ KINDS: dict[str, OutputKind] = {
             place="",
             place_required=False,
             allocations=("sparse",),
-            staged=True,
         ),
         OutputKind(
             name="ovirt",

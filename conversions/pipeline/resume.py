@@ -16,10 +16,12 @@ from conversions.pipeline.outputs import output_for
 from conversions.pipeline.overlay import create_layer, report_overlays
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.source import changed_files, open_source, tell_source
+from conversions.pipeline.space import measured_bytes
 from conversions.pipeline.steps import Step
 from conversions.pipeline.types import Overlay
 from conversions.pipeline.work import work_folder
 from inventory.sources.base import disk_uri
+from inventory.sources.errors import SourceError
 from inventory.sources.nbdkit import Servers
 from inventory.sources.types import Source
 
@@ -54,7 +56,8 @@ def resume(job: Job, folder: Path, report: Reporter) -> None:
         for step in (Step.HANDLE, Step.LAUNCH, Step.INSPECTION):
             report.skip(step, _REASON)
         with report.step(Step.SPACE):
-            output.check_space(converted.estimates, overlays)
+            measured = measured_bytes(source, overlays, report)
+            output.check_space({**converted.estimates, **measured}, overlays)
         for step in (Step.CONVERSION, Step.TRIM, Step.CLOSE):
             report.skip(step, _REASON)
         write_target(job, converted, output, targets, servers, work, report)
@@ -82,9 +85,9 @@ def reopened(job: Job, kept: Kept, work: Path, report: Reporter, servers: Server
         )
     try:
         changed = changed_files(source, job.source.location, kept.converted.before)
-    except OSError as error:
+    except SourceError as error:
         raise TargetError(
-            f"The source of {before.name} cannot be read any more: {error}.", remedy=_REMEDY
+            f"The source of {before.name} cannot be read any more: {error.message}", remedy=_REMEDY
         ) from error
     if changed:
         raise TargetError(

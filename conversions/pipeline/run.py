@@ -16,10 +16,15 @@ from conversions.pipeline.direct import changing_disks
 from conversions.pipeline.early_copy import can_copy_early, copying_early
 from conversions.pipeline.firmware import detect_boot_disk
 from conversions.pipeline.fsck import check_filesystems, has_old_counters
-from conversions.pipeline.inspection import inspect_guest, list_filesystems, mount_guest
+from conversions.pipeline.inspection import (
+    inspect_guest,
+    list_filesystems,
+    mount_guest,
+    report_filesystems,
+)
 from conversions.pipeline.job import Job, Mode
 from conversions.pipeline.kept import remembered
-from conversions.pipeline.last_steps import write_target
+from conversions.pipeline.last_steps import check_target, write_target
 from conversions.pipeline.networks import warn_of_unused
 from conversions.pipeline.outputs import output_for
 from conversions.pipeline.outputs.base import Targets
@@ -27,7 +32,12 @@ from conversions.pipeline.overlay import create_overlays
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.resume import resume
 from conversions.pipeline.source import fingerprint, open_source
-from conversions.pipeline.space import check_guest_space, estimate_targets, mountpoint_stats
+from conversions.pipeline.space import (
+    check_guest_space,
+    estimate_targets,
+    measured_bytes,
+    mountpoint_stats,
+)
 from conversions.pipeline.steps import Step
 from conversions.pipeline.trim import trim_filesystems
 from conversions.pipeline.work import work_folder
@@ -57,6 +67,9 @@ def convert(job: Job, report: Reporter) -> None:
             source = open_source(job, work, report, servers)
         with report.step(Step.OVERLAYS):
             overlays = create_overlays(source, work, report, direct=job.direct)
+            # Now, as nothing has them open yet.
+            in_place = job.mode is Mode.IN_PLACE
+            measured = {} if in_place else measured_bytes(source, overlays, report)
         targets: Targets | None = None
         if copying:
             with report.step(Step.TARGETS):
@@ -80,14 +93,16 @@ def convert(job: Job, report: Reporter) -> None:
             guest = inspect_guest(
                 g, filesystems, root=job.root, read_only=not changing, report=report
             )
+            report_filesystems(g, filesystems, report)
         with report.step(Step.SPACE):
             stats = mountpoint_stats(g, report)
-            estimates = estimate_targets(stats, overlays, report)
+            estimates = estimate_targets(stats, overlays, measured, report, trimming=job.trim)
             if changing:
                 check_guest_space(stats, report, uefi=guest.is_uefi)
             if targets is not None:
                 output.check_space(estimates, overlays)
                 disks = output.target_disks(source, overlays, estimates)
+                check_target(job, source, guest, output, disks)
                 if can_copy_early(job, guest, estimates, disks):
                     if trimming:
                         trim_filesystems(g, filesystems, report)

@@ -14,6 +14,7 @@ from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import human
 from conversions.pipeline.stop import check_stop
 from inventory.sources.base import SourceReader, Warn
+from inventory.sources.errors import MAY_READ, SourceError
 from inventory.sources.https_session import first_line
 from inventory.sources.nbdkit import Servers
 from inventory.sources.readers import reader_for
@@ -28,7 +29,7 @@ Fingerprint = Mapping[str, tuple[int, int, str]]
 """Per file: size, mtime in nanoseconds, digest over sampled blocks."""
 
 
-def reader_of(source: Input, work: Path, warn: Warn) -> SourceReader:
+def reader_of(source: Input, work: Path, warn: Warn, *, keep_display: bool = False) -> SourceReader:
     """Return the reader for what a job names as its source.  Raises SourceError."""
     password = source.password or None
     if source.password_file:
@@ -43,6 +44,7 @@ def reader_of(source: Input, work: Path, warn: Warn) -> SourceReader:
         connection=source.connection,
         disks_anywhere=source.disks_anywhere,
         allow_running=source.allow_running,
+        keep_display=keep_display,
         transport=source.transport,
         password=password,
         options=source.options,
@@ -55,7 +57,13 @@ def open_source(job: Job, work: Path, report: Reporter, servers: Servers) -> Sou
 
     Raises SourceError, TargetError.
     """
-    reader = reader_of(job.source, work, lambda text: report.log(Level.WARNING, text))
+    keep_display = bool(job.target and job.target.keep_display)
+    reader = reader_of(
+        job.source,
+        work,
+        lambda text: report.log(Level.WARNING, text),
+        keep_display=keep_display,
+    )
     report.log(Level.INFO, f"Source: {reader.describe()}")
     source = reader.read()
     local = [disk for disk in source.disks if not disk.remote]
@@ -123,33 +131,41 @@ def fingerprint(source: Source, location: str) -> Fingerprint:
 
     `location` is the file that was given: a package, from which disks may have been unpacked, or
     what describes the machine.  The extents and lower layers of disks are among the files; disks on
-    other hosts have none.
+    other hosts have none.  Raises SourceError.
     """
     result: dict[str, tuple[int, int, str]] = {}
     package = {location} if Path(location).is_file() else set()
     local = [disk for disk in source.disks if not disk.remote]
     files = {name for disk in local for name in (disk.path, *disk.other_files)}
     for name in sorted(files | package):
-        path = Path(name)
-        state = path.stat()
-        digest = hashlib.sha256()
-        stride = max(_SAMPLE_BYTES, state.st_size // _SAMPLES)
-        with path.open("rb") as stream:
-            for offset in range(0, state.st_size, stride):
-                stream.seek(offset)
-                digest.update(stream.read(_SAMPLE_BYTES))
-        result[name] = (state.st_size, state.st_mtime_ns, digest.hexdigest())
+        try:
+            result[name] = _fingerprint(Path(name))
+        except OSError as error:
+            raise SourceError(
+                "E-IMG-READ", f"{name} cannot be read: {error.strerror}.", remedy=MAY_READ
+            ) from error
     return result
 
 
+def _fingerprint(path: Path) -> tuple[int, int, str]:
+    state = path.stat()
+    digest = hashlib.sha256()
+    stride = max(_SAMPLE_BYTES, state.st_size // _SAMPLES)
+    with path.open("rb") as stream:
+        for offset in range(0, state.st_size, stride):
+            stream.seek(offset)
+            digest.update(stream.read(_SAMPLE_BYTES))
+    return state.st_size, state.st_mtime_ns, digest.hexdigest()
+
+
 def changed_files(source: Source, location: str, before: Fingerprint) -> list[str]:
-    """Return the files of the source that are not what they were, sorted.  Raises OSError."""
+    """Return the files of the source that are not what they were, sorted.  Raises SourceError."""
     after = fingerprint(source, location)
     return sorted(name for name in before if after.get(name) != before[name])
 
 
 def refuse_changed(source: Source, location: str, before: Fingerprint) -> None:
-    """Raise TargetError when the source is not what it was at the start."""
+    """Raise TargetError when the source is not what it was at the start; SourceError if gone."""
     if changed := changed_files(source, location, before):
         raise TargetError(
             f"{', '.join(changed)} changed while the guest was being converted; nothing was "

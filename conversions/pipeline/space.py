@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from conversions.pipeline.appliance import GuestFS
+from conversions.pipeline.disk_copy import data_bytes
 from conversions.pipeline.errors import GuestError
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.sizes import short
 from conversions.pipeline.types import MountpointStats, Overlay
+from inventory.sources.types import Source
 
 MIB = 1 << 20
 NEEDED_ROOT_BYTES = 100 * MIB
@@ -81,15 +83,42 @@ def estimate_target_sizes(
     }
 
 
+def measured_bytes(source: Source, overlays: Sequence[Overlay], report: Reporter) -> dict[str, int]:
+    """Return how many bytes each disk holds, by overlay; nothing of disks on other hosts.
+
+    Those are not asked: some servers read a whole disk to tell.  Raises CommandError.
+    """
+    return {
+        overlay.sd: data_bytes(overlay.path, report)
+        for disk, overlay in zip(source.disks, overlays, strict=True)
+        if not disk.remote
+    }
+
+
 def estimate_targets(
-    stats: Sequence[MountpointStats], overlays: Sequence[Overlay], report: Reporter
+    stats: Sequence[MountpointStats],
+    overlays: Sequence[Overlay],
+    measured: Mapping[str, int],
+    report: Reporter,
+    *,
+    trimming: bool,
 ) -> dict[str, int]:
-    """Report the estimate and return {sd: bytes}."""
-    estimate = estimate_target_sizes(stats, {o.sd: o.virtual_size_bytes for o in overlays})
-    report.log(Level.INFO, estimate_text(estimate))
-    report.report("estimate", estimate)
+    """Report the estimate and return {sd: bytes}.
+
+    A target needs what its disk holds now, or less where trimming gives up what lies in free space;
+    the 5 % and the reserve beside it are for what the conversion adds.  Both figures are bounds of
+    the sum alone: the saving is shared over all disks.
+    """
+    sizes = {o.sd: o.virtual_size_bytes for o in overlays}
+    estimate = estimate_target_sizes(stats, sizes)
     disks = estimate["disks"]
     assert isinstance(disks, dict)  # noqa: S101  for the type checker
+    held = {sd: min(size, measured.get(sd, size)) for sd, size in sizes.items()}
+    if not trimming or sum(held.values()) < sum(disks.values()):
+        disks = held
+    estimate |= {"measured": dict(measured), "disks": disks}
+    report.log(Level.INFO, estimate_text(estimate))
+    report.report("estimate", estimate)
     return disks
 
 

@@ -200,7 +200,8 @@ class Place(StrEnum):
 class TargetDisk:
     """One disk to be written.
 
-    `part_path` is what the copy writes to, `final_path` what the metadata names.
+    `part_path` is what the copy writes to, `final_path` what the metadata names.  A `staged` copy
+    lies on this host until it is uploaded.
     """
 
     overlay: Overlay
@@ -209,6 +210,7 @@ class TargetDisk:
     format: str
     estimated_bytes: int | None = None
     place: Place = Place.FILE
+    staged: bool = False
 
 
 Slot = TargetDisk | Removable | None

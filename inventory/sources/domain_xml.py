@@ -14,7 +14,7 @@ from inventory.sources.base import Warn
 from inventory.sources.display import Display, DisplayType, Listen, ListenType
 from inventory.sources.errors import DescriptorError
 from inventory.sources.images import FORMATS
-from inventory.sources.network_disks import LeftOut, Place, network_disk
+from inventory.sources.network_disks import NotReadFromHereError, Place, network_disk
 from inventory.sources.ovf_xml import parse_xml
 from inventory.sources.types import (
     Controller,
@@ -32,6 +32,11 @@ _BUS = {"ide": Controller.IDE, "sata": Controller.SATA, "virtio": Controller.VIR
 _UNITS = {"b": 1, "bytes": 1, "KB": 1000, "k": 1 << 10, "KiB": 1 << 10, "MB": 10**6,
           "M": 1 << 20, "MiB": 1 << 20, "GB": 10**9, "G": 1 << 30, "GiB": 1 << 30,
           "TB": 10**12, "T": 1 << 40, "TiB": 1 << 40}  # fmt: skip
+_GET_AT_IT = (
+    "Copy it into a file where libvirt runs (qemu-img convert) and let the machine use that, or "
+    "detach it there. Or write the definition into a file (virsh dumpxml), take the disk out of "
+    "it, and convert that (-i libvirtxml)."
+)
 _DEFAULT_MEMORY_BYTES = 1 << 30
 _NO_MAC = "00:00:00:00:00:00"
 _SLOT = re.compile(r"(?:sr(?P<number>\d{1,4})|(?:xv|[hsvf])d(?P<letters>[a-z]{1,3}))")
@@ -62,10 +67,12 @@ def parse_domain(
 ) -> Source:
     """Return the machine a domain describes.
 
-    Names of files that are not absolute count from `folder`; without one such disks are left out.
+    Names of files that are not absolute count from `folder`; without one such disks are refused.
+    So is a machine with any disk that cannot be read: it would lack data.  Empty drives are left
+    out.
     A disk that states no format has `default_format`, "" for None: whoever reads it looks.
     `on_disk` gets each disk that is taken with what describes it.
-    Raises DescriptorError: E-XML-..., E-LV-TYPE, E-LV-NAME, E-LV-NODISK.
+    Raises DescriptorError: E-XML-..., E-LV-TYPE, E-LV-NAME, E-LV-DISK, E-LV-NODISK.
     """
     root = parse_xml(data)
     if root.tag != "domain":
@@ -209,16 +216,22 @@ def _disks(
 ) -> tuple[SourceDisk, ...]:  # fmt: skip
     found = [d for d in root.findall("devices/disk") if d.get("device", "disk") == "disk"]
     disks: list[SourceDisk] = []
-    reasons = []
     for number, element in enumerate(found):
+        if _is_empty(element):
+            warn(f"Disk {number + 1} of the domain is left out: its drive is empty.")
+            continue
         try:
             place = _place_of(
                 element, find_volume, vmware=vmware, folder=folder, default_format=default_format
             )
-        except LeftOut as error:
-            reasons.append(str(error))
-            warn(f"Disk {number + 1} of the domain is left out: {error}.")
-            continue
+        except NotReadFromHereError as error:
+            target = _attribute(element, "target", "dev")
+            raise DescriptorError(
+                "E-LV-DISK",
+                f"Disk {number + 1} of the domain{f' ({target})' if target else ''} cannot be read "
+                f"from here: {error}. Without it the machine would not be whole.",
+                remedy=_GET_AT_IT,
+            ) from error
         disk = SourceDisk(
             id=len(disks),
             controller=_controller(root, element),
@@ -230,25 +243,30 @@ def _disks(
         on_disk(disk, element)
         disks.append(disk)
     if not disks:
-        why = f" ({'; '.join(reasons)})" if reasons else ""
         raise DescriptorError(
             "E-LV-NODISK",
-            f"The domain has no disk that can be read; {len(found)} were named{why}.",
+            f"The domain has no disk that can be read; {len(found)} were named, without a medium.",
             remedy="Files, block devices, volumes of such pools, NBD servers of this machine and "
             "files of https servers can be read.",
         )
     return tuple(disks)
 
 
+def _is_empty(disk: etree._Element) -> bool:
+    """Tell whether a drive has no medium."""
+    named_by = {"file": "file", "block": "dev"}.get(disk.get("type", ""))
+    return named_by is not None and not _attribute(disk, "source", named_by)
+
+
 def _place_of(
     element: etree._Element, find_volume: FindVolume, *, vmware: bool, folder: Path | None,
     default_format: str,
 ) -> Place:  # fmt: skip
-    """Return where a disk lies.  Raises LeftOut, DescriptorError."""
+    """Return where a disk lies.  Raises NotReadFromHereError, DescriptorError."""
     stated = _attribute(element, "driver", "type") or default_format
     fmt = "raw" if stated == "aio" else stated
     if fmt and fmt not in FORMATS:
-        raise LeftOut(f"its format {fmt!r} is not known")
+        raise NotReadFromHereError(f"its format {fmt!r} is not known")
     kind = element.get("type", "")
     if kind == "network":
         return network_disk(element, fmt or "raw")
@@ -257,7 +275,7 @@ def _place_of(
             _attribute(element, "source", "pool"), _attribute(element, "source", "volume")
         )
         if volume is None:
-            raise LeftOut("its volume is neither a file nor a device")
+            raise NotReadFromHereError("its volume is neither a file nor a device")
         return Place(path=volume.path, format=volume.format)
     path = _attribute(element, "source", {"file": "file", "block": "dev"}.get(kind, "none"))
     if vmware and kind == "file" and path.startswith("["):
@@ -266,7 +284,7 @@ def _place_of(
     if path and folder is not None:
         path = str(folder / path)
     if not path.startswith("/"):
-        raise LeftOut("it is neither a file nor a device, or its drive is empty")
+        raise NotReadFromHereError("it is neither a file nor a device")
     return Place(path=path, format=fmt)
 
 

@@ -1,5 +1,10 @@
 """What can go wrong while a source is read, as one small tree."""
 
+MAY_READ = (
+    "Check that it is there and that the user this program runs as may read it; "
+    "setfacl -m u:USER:r FILE lets one in."
+)
+
 
 class SourceError(Exception):
     """A source cannot be read or must not be trusted; the message is for the person at the page.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import libvirt
@@ -12,13 +12,13 @@ from lxml import etree
 
 from inventory.sources.base import Warn
 from inventory.sources.domain_xml import Volume, parse_domain
-from inventory.sources.errors import SourceError
+from inventory.sources.errors import MAY_READ, SourceError
 from inventory.sources.https_disk import serve_https
 from inventory.sources.libvirt_errors import why_no_connection
 from inventory.sources.nbdkit import Servers
 from inventory.sources.pinned import pinned_address
 from inventory.sources.power import BUSY, Power
-from inventory.sources.types import Source
+from inventory.sources.types import Source, SourceDisk
 from inventory.sources.uris import checked_uri
 
 _POWER = {
@@ -186,7 +186,9 @@ class LibvirtReader:
         warn: Warn,
         password: str | None = None,
         running: Warn | None = None,
+        keep_display: bool = False,
     ) -> None:
+        self._keep_display = keep_display
         self._uri = uri
         self._domain = domain
         self._password = password
@@ -209,19 +211,33 @@ class LibvirtReader:
                 return volume_of(link, pool, volume)
 
             xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+            if self._keep_display:
+                xml = self._with_password(xml)
             source = parse_domain(xml.encode(), self._warn, find_volume)
         elsewhere = bool(urlsplit(self._uri).netloc)
         for disk in source.disks:
-            here = disk.remote or Path(disk.path).exists()
             # Its localhost is another machine then.
-            if not here or (disk.node is not None and elsewhere):
-                raise LibvirtError(
-                    "E-LV-DISK",
-                    f"Disk {disk.path} of {source.name} cannot be opened on this machine.",
-                    remedy="Domains whose disks lie on this machine or on storage that it shares "
-                    "can be read.",
-                )
+            if disk.node is not None and elsewhere:
+                raise _not_here(disk, source)
+            if not disk.remote:
+                _check_readable(disk, source)
         return source
+
+    def _with_password(self, xml: str) -> str:
+        """Return the domain with its display's password, which libvirt tells who may change it."""
+        if etree.fromstring(xml.encode()).find("devices/graphics") is None:
+            return xml
+        flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+        try:
+            with connection(self._uri, read_only=False, password=self._password) as link:
+                secure: str = find_domain(link, self._domain).XMLDesc(flags)
+                return secure
+        except (LibvirtError, libvirt.libvirtError) as error:
+            self._warn(
+                "Whether the display has a password is told to those who may change the machine "
+                f"alone; the target gets none: {error}"
+            )
+            return xml
 
     def serve(self, source: Source, servers: Servers) -> Source:
         """Serve the disks that are files of https servers.  Raises SourceError."""
@@ -231,6 +247,28 @@ class LibvirtReader:
         """Return nothing: a domain carries no digests."""
         del progress
         return []
+
+
+def _check_readable(disk: SourceDisk, source: Source) -> None:
+    """Refuse a disk that this process may not read, as libvirt's own often are (mode 0600)."""
+    try:
+        os.close(os.open(disk.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except FileNotFoundError as error:
+        raise _not_here(disk, source) from error
+    except OSError as error:
+        raise LibvirtError(
+            "E-LV-DISK",
+            f"Disk {disk.path} of {source.name} cannot be read: {error.strerror}.",
+            remedy=MAY_READ,
+        ) from error
+
+
+def _not_here(disk: SourceDisk, source: Source) -> LibvirtError:
+    return LibvirtError(
+        "E-LV-DISK",
+        f"Disk {disk.path} of {source.name} cannot be opened on this machine.",
+        remedy="Domains whose disks lie on this machine or on storage that it shares can be read.",
+    )
 
 
 def volume_of(link: libvirt.virConnect, pool: str, volume: str) -> Volume | None:

@@ -6,6 +6,7 @@ qemu and libguestfs open the socket; the program ends with this process, also af
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -28,6 +29,8 @@ _OPEN_SECONDS = 150  # above the minute that the retry filter takes before it gi
 _TAIL_LINES = 20
 _MAX_SOCKET_BYTES = 100  # unix(7) allows 107
 _PROXIES = ("https_proxy", "http_proxy", "all_proxy", "no_proxy")
+# The vddk plugin takes it as text alone, on its command line.
+_COOKIE = re.compile(r"^(cookie=).+", re.DOTALL)
 # setpriv makes the kernel kill the child with us, even after a kill -9 of this process.
 _WRAPPER = ("setpriv", "--pdeathsig", "KILL", "--")
 _MISSING = "Install the packages nbdkit and libnbd-bin."
@@ -252,7 +255,7 @@ class Servers:
         running = _Running(server, socket, self._folder, told)
         self._stack.callback(running.stop)
         self._running.append(running)
-        self.log(" ".join(running.argv))
+        self.log(" ".join(_COOKIE.sub(r"\1***", word) for word in running.argv))
         running.wait_ready()
         return socket
 

@@ -20,7 +20,7 @@ _REMOTE_FORMATS = ("raw", "qcow2")
 _MAX_NAME = 1024
 
 
-class LeftOut(Exception):  # noqa: N818  the machine can be read without that disk
+class NotReadFromHereError(Exception):
     """A disk that cannot be read; the text is the reason, the end of a sentence."""
 
 
@@ -37,29 +37,35 @@ class Place:
 def network_disk(element: etree._Element, fmt: str) -> Place:
     """Return where a disk of type network lies: an NBD server here, or a file of an https server.
 
-    The latter has no node: a server of ours has to serve it.  Raises LeftOut for protocols that
-    are not read, DescriptorError (E-LV-PORT) for a port that is none.
+    The latter has no node: a server of ours has to serve it.  Raises NotReadFromHereError for
+    protocols that are not read, DescriptorError (E-LV-PORT) for a port that is none.
     """
     source = element.find("source")
     protocol = source.get("protocol", "") if source is not None else ""
     if source is None or protocol not in ("nbd", "https"):
-        raise LeftOut(f"disks of the protocol {protocol[:40]!r} are not read from here")
+        raise NotReadFromHereError(
+            f"disks of the protocol {protocol[:40]!r} are not read from here"
+        )
     if fmt not in _REMOTE_FORMATS:
-        raise LeftOut(f"a disk of an {protocol} server must be raw or qcow2, not {fmt}")
+        raise NotReadFromHereError(
+            f"a disk of an {protocol} server must be raw or qcow2, not {fmt}"
+        )
     name = source.get("name", "")
     if len(name) > _MAX_NAME or not all(c.isprintable() for c in name):
-        raise LeftOut("its name holds characters that no name has, or is too long")
+        raise NotReadFromHereError("its name holds characters that no name has, or is too long")
     host = source.find("host")
     if host is None:
-        raise LeftOut("it names no host")
+        raise NotReadFromHereError("it names no host")
     return (_nbd if protocol == "nbd" else _https)(source, host, name, fmt)
 
 
 def _nbd(source: etree._Element, host: etree._Element, name: str, fmt: str) -> Place:
     if source.get("tls") == "yes":
-        raise LeftOut("NBD servers that ask for TLS are not read from here")
+        raise NotReadFromHereError("NBD servers that ask for TLS are not read from here")
     if host.get("transport", "tcp") != "tcp" or host.get("name") != "localhost":
-        raise LeftOut("NBD servers on other hosts are not read; only those of localhost")
+        raise NotReadFromHereError(
+            "NBD servers on other hosts are not read; only those of localhost"
+        )
     port = _port(host, 10809)
     server = {"type": "inet", "host": "localhost", "port": str(port)}
     node = {"driver": "nbd", "server": server, "export": name}
@@ -69,11 +75,11 @@ def _nbd(source: etree._Element, host: etree._Element, name: str, fmt: str) -> P
 def _https(source: etree._Element, host: etree._Element, name: str, fmt: str) -> Place:
     server = host.get("name", "")
     if not HOST.fullmatch(server):
-        raise LeftOut("the name of its host is none")
+        raise NotReadFromHereError("the name of its host is none")
     if source.get("query"):
-        raise LeftOut("its address has a query")
+        raise NotReadFromHereError("its address has a query")
     if ".." in name.split("/"):
-        raise LeftOut("its name leads out of its folder (..)")
+        raise NotReadFromHereError("its name leads out of its folder (..)")
     port = _port(host, 443)
     place = f"[{server}]" if ":" in server else server
     if port != 443:

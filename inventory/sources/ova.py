@@ -6,7 +6,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from inventory.sources.manifest import MAX_BYTES as MAX_MANIFEST_BYTES
 from inventory.sources.manifest import Record, parse_manifest
 from inventory.sources.ovf import Ovf, OvfDisk, parse_ovf
 from inventory.sources.ovf_xml import MAX_BYTES as MAX_OVF_BYTES
-from inventory.sources.package import SPARSE, PackageFile, folder_files, tar_files
+from inventory.sources.package import SPARSE, PackageFile, folder_files, tar_files, unreadable
 from inventory.sources.references import chunks_of, find_one, folder_of, resolve, verify_records
 from inventory.sources.tar import BLOCK, is_tar, printable
 from inventory.sources.types import Source, SourceDisk
@@ -170,11 +170,7 @@ class OvaReader:
                 return self._beside()
             return self._archive()
         except OSError as error:
-            raise PackageError(
-                "E-OVA-READ",
-                f"{self._path.name} cannot be read: {error.strerror}.",
-                remedy="Check that the file exists and that the service may read it.",
-            ) from error
+            raise unreadable(self._path.name, error) from error
 
     def _archive(self) -> dict[str, PackageFile]:
         with self._path.open("rb") as stream:
@@ -233,7 +229,8 @@ class OvaReader:
         for disk in ovf.disks:
             refuse_compression(disk)
         folder = folder_of(descriptor.name)
-        located = [self._located(files, folder, disk) for disk in ovf.disks]
+        hrefs = {disk.href for disk in ovf.disks}
+        located = [self._located(files, folder, disk, hrefs) for disk in ovf.disks]
         for file in {f.name: f for f in located if located.count(f) > 1}.values():
             self._warn(f"Several disks are the same file {printable(file.name)}.")
         disks = tuple(
@@ -242,14 +239,16 @@ class OvaReader:
         )
         return source_from(ovf, self._path.name, disks, self._warn)
 
-    def _located(self, files: Mapping[str, PackageFile], folder: str, disk: OvfDisk) -> PackageFile:
+    def _located(
+        self, files: Mapping[str, PackageFile], folder: str, disk: OvfDisk, hrefs: Set[str]
+    ) -> PackageFile:
         """Return a disk's file, put together and decompressed where it has to be."""
         if not disk.href:
             return self._blank(disk)
         pieces = []
         if disk.chunk_bytes is not None:
             pieces = chunks_of(files, folder, disk.href, disk.chunk_bytes, disk.size_bytes)
-        file = pieces[0] if pieces else resolve(files, folder, disk.href, self._warn)
+        file = pieces[0] if pieces else resolve(files, folder, disk.href, self._warn, hrefs)
         is_packed = disk.compression == "gzip" or packing_of(file.read(HEAD_BYTES)) == "gzip"
         if not pieces and not is_packed:
             return file

@@ -15,7 +15,7 @@ from inventory.sources.types import Controller, CpuTopology, Nic, VnetType
 DEFAULT_MEMORY_BYTES = 1 << 30
 _WORDS = {"kilobytes": 1 << 10, "megabytes": 1 << 20, "gigabytes": 1 << 30}
 _UNITS = re.compile(r"byte(?:s)?(?:\*(\d{1,2})\^(\d{1,3}))?")
-_MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}")
+_MAC = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}")
 _CONTROLLERS = {5: Controller.IDE, 6: Controller.SCSI, 20: Controller.SATA}
 
 
@@ -121,13 +121,26 @@ def cpus(items: Iterable[Item], warn: Warn) -> tuple[int, CpuTopology | None]:
 
 def nic(index: int, item: Item, warn: Warn) -> Nic:
     """Return network card number `index` from 0; a network without a name is called ethN."""
-    connection, model, mac = (item.get(n) for n in ("Connection", "ResourceSubType", "Address"))
-    if mac and not _MAC.fullmatch(mac):
-        warn(f"The address {mac[:40]!r} of a network card is no MAC address; it is dropped.")
-        mac = None
+    connection, model = (item.get(n) for n in ("Connection", "ResourceSubType"))
     return Nic(
         vnet=connection or f"eth{index}",
         vnet_type=VnetType.BRIDGE if connection else VnetType.NETWORK,
-        mac=mac,
+        mac=_mac(item, warn),
         model=model.lower() if model else None,
     )
+
+
+def _mac(item: Item, warn: Warn) -> str | None:
+    """Return a card's address with colons.  Hypervisors refuse one that stands for a group."""
+    text = item.get("Address")
+    if not text:
+        return None
+    mac = text.replace("-", ":")
+    if not _MAC.fullmatch(mac):
+        why = "is no MAC address"
+    elif int(mac[:2], 16) & 1:
+        why = "is that of a group (multicast)"
+    else:
+        return mac
+    warn(f"The address {text[:40]!r} of a network card {why}; it is dropped.")
+    return None

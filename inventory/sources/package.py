@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from inventory.sources.base import Warn
-from inventory.sources.errors import PackageError
+from inventory.sources.errors import MAY_READ, PackageError
 from inventory.sources.tar import (
     BLOCK,
     MAX_MEMBERS,
@@ -23,13 +25,15 @@ from inventory.sources.tar import (
 _CHUNK = 4 << 20
 MAX_DEPTH = 8
 SPARSE = "E-OVA-SPARSE"
+ESCAPE = "E-OVA-ESCAPE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackageFile:
     """One file of a package: a byte range of a file on this host.
 
-    `flaw` is set for a file nothing may rely on, such as a link; it is raised by who reads it.
+    `flaw` is set for a file nothing may rely on, such as a link; it is raised by who reads it, as
+    is E-OVA-READ where the host refuses.
     """
 
     name: str
@@ -40,18 +44,14 @@ class PackageFile:
     flaw: PackageError | None = None
 
     def read(self, limit: int) -> bytes:
-        """Return at most `limit` bytes from its beginning.  Raises PackageError for a flaw."""
-        self._refuse_flaw()
-        with self.path.open("rb") as stream:
-            stream.seek(self.offset)
+        """Return at most `limit` bytes from its beginning.  Raises PackageError."""
+        with self._opened() as stream:
             return stream.read(min(limit, self.size))
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield its bytes.  Raises PackageError for a flaw, and when the file ends early."""
-        self._refuse_flaw()
+        """Yield its bytes.  Raises PackageError, also when the file ends early."""
         left = self.size
-        with self.path.open("rb") as stream:
-            stream.seek(self.offset)
+        with self._opened() as stream:
             while left:
                 chunk = stream.read(min(_CHUNK, left))
                 if not chunk:
@@ -61,9 +61,23 @@ class PackageFile:
                 left -= len(chunk)
                 yield chunk
 
-    def _refuse_flaw(self) -> None:
+    @contextmanager
+    def _opened(self) -> Iterator[IO[bytes]]:
         if self.flaw is not None:
             raise self.flaw
+        try:
+            with self.path.open("rb") as stream:
+                stream.seek(self.offset)
+                yield stream
+        except OSError as error:
+            raise unreadable(self.name, error) from error
+
+
+def unreadable(name: str, error: OSError) -> PackageError:
+    """Return the error for a file that the host does not let us read."""
+    return PackageError(
+        "E-OVA-READ", f"{printable(name)} cannot be read: {error.strerror}.", remedy=MAY_READ
+    )
 
 
 def refuse_kind(label: str) -> PackageError:
@@ -146,9 +160,10 @@ def member_flaw(member: Member, earlier: Mapping[str, object], warn: Warn) -> Pa
 def folder_files(top: Path, warn: Warn) -> dict[str, PackageFile]:
     """List a folder, without following links to folders; links out of it are listed with a flaw.
 
-    Raises PackageError.
+    Raises PackageError; OSError for a folder that cannot be listed.
     """
     real_top = top.resolve()
+    os.scandir(top).close()  # walk passes over folders that it may not list
     found: dict[str, PackageFile] = {}
     for folder, subfolders, names in os.walk(top, followlinks=False):
         here = Path(folder)
@@ -187,7 +202,7 @@ def _folder_file(path: Path, top: Path, real_top: Path) -> PackageFile | None:
 def leads_outside(name: str) -> PackageError:
     """Return the error for a name that means a file outside of its package."""
     return PackageError(
-        "E-OVA-ESCAPE",
+        ESCAPE,
         f"The package leads to a file outside of itself: {printable(name)}.",
         remedy="Export the machine again; this package may be an attack.",
     )

@@ -26,6 +26,7 @@ def reader_for(
     connection: str | None = None,
     disks_anywhere: bool = False,
     allow_running: bool = False,
+    keep_display: bool = False,
     transport: str | None = None,
     password: str | None = None,
     options: Mapping[str, tuple[str, ...]] | None = None,
@@ -38,8 +39,9 @@ def reader_for(
     "libvirtxml": it is a file of domain XML.  "libvirt": it is a domain of the host `connection`.
     With `disks_anywhere` the names of files in a VMX and in images are trusted.  `transport`,
     `password` and `options` are for sources on other hosts: ssh or vddk, the password there, the
-    pairs of -io.  `allow_running` takes machines that are not off, with a warning.  `look` is
-    called while something is unpacked, and may raise to end it.
+    pairs of -io.  `allow_running` takes machines that are not off, with a warning; `keep_display`
+    asks a libvirt host for the password of the screen too.  `look` is called while something is
+    unpacked, and may raise to end it.
     """
     elsewhere = remote_reader(
         kind,
@@ -65,7 +67,14 @@ def reader_for(
     if kind == "libvirt":
         host = connection or "qemu:///system"
         running = warn if allow_running else None
-        return LibvirtReader(host, location, warn=warn, password=password, running=running)
+        return LibvirtReader(
+            host,
+            location,
+            warn=warn,
+            password=password,
+            running=running,
+            keep_display=keep_display,
+        )
     if kind == "libvirtxml":
         uri = connection or "qemu:///system"
         return LibvirtXmlReader(Path(location), uri=uri, warn=warn, anywhere=disks_anywhere)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol, TypeVar
 from urllib.parse import unquote
 
 from inventory.sources.base import Warn
 from inventory.sources.errors import PackageError
 from inventory.sources.manifest import Record
-from inventory.sources.package import PackageFile, leads_outside
+from inventory.sources.package import ESCAPE, PackageFile, leads_outside
 from inventory.sources.tar import normal_name, printable, storable
 
 
@@ -96,14 +96,25 @@ def _numbered(files: Mapping[str, File], name: str) -> list[tuple[int, File]]:
     return found
 
 
-def resolve(files: Mapping[str, PackageFile], folder: str, href: str, warn: Warn) -> PackageFile:
-    """Return the file of an uncut disk.  Raises PackageError."""
+def resolve(
+    files: Mapping[str, PackageFile], folder: str, href: str, warn: Warn, hrefs: Collection[str]
+) -> PackageFile:
+    """Return the file of an uncut disk; `hrefs` are those of all disks.  Raises PackageError."""
     if (file := find(files, folder, href)) is not None:
         return file
     if (file := newest_of(files, folder, href)) is not None:
         warn(
             f"The descriptor names the disk {printable(href)}, which is not in the package; of its "
             f"numbered files the newest is taken, {printable(file.name)}."
+        )
+        return file
+    # Some programs pack a zip without its folders.
+    base = href.rpartition("/")[2]
+    is_alone = sum(other.rpartition("/")[2] == base for other in hrefs) == 1
+    if is_alone and (file := find(files, folder, base)) is not None:
+        warn(
+            f"The descriptor names the disk {printable(href)}, which is not in the package; "
+            f"{printable(file.name)} is taken, as if its folder had been left out."
         )
         return file
     raise missing_disk(href)
@@ -184,6 +195,11 @@ def verify_records(
         status = "missing"
         if file is None:
             warn(f"The manifest names {printable(record.file)}, which is not in the package.")
+        elif file.flaw and file.flaw.code == ESCAPE:
+            # A disk that needs it is refused when it is read.
+            shown = printable(record.file)
+            warn(f"The manifest names {shown}, a link out of the package (skipped).")
+            continue
         else:
             hasher = record.hasher()
             for chunk in file.chunks():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from auditlog.models import LogEntry
@@ -12,7 +13,7 @@ from pytest_django import Settings
 
 from conversions.forms import ConvertForm, suggested_name
 from conversions.models import Concern, Conversion
-from conversions.pipeline.job import Job, Mode
+from conversions.pipeline.job import Job, Mode, Target
 from conversions.space import needs
 from inventory.models import SourceVM
 from tests.demo import (
@@ -284,6 +285,28 @@ def test_need_comes_from_the_inspection_when_there_is_one(tmp_path: Path) -> Non
     assert measured.basis == "estimate"
     assert guessed.need_bytes == 10 * GIB
     assert guessed.basis == "capacity"
+
+
+@pytest.mark.parametrize(
+    ("uri", "allocation", "waiting", "basis"),
+    [
+        ("qemu:///system", "sparse", 0, "work"),
+        ("qemu+ssh://kvm2/system", "sparse", int(4.5 * GIB), "upload"),
+        ("qemu+ssh://kvm2/system", "preallocated", 8 * GIB, "upload"),
+    ],
+)
+def test_copies_for_another_host_wait_in_the_work_folder(
+    tmp_path: Path,
+    uri: str,
+    allocation: Literal["sparse", "preallocated"],
+    waiting: int,
+    basis: str,
+) -> None:
+    vm = make_vm()
+    target = Target(kind="libvirt", uri=uri, storage="default", allocation=allocation)
+    work, _pool = needs(vm, replace(job_for(vm), target=target), REPORTS, tmp_path)
+    assert work.need_bytes == GIB + waiting * 105 // 100
+    assert work.basis == basis
 
 
 def test_preallocated_disks_need_their_full_size(tmp_path: Path) -> None:

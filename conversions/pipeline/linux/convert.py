@@ -13,6 +13,7 @@ from conversions.pipeline.guestcaps import (
     guestcaps_text,
     has_virtio_1_0,
     machine_for,
+    target_arch,
 )
 from conversions.pipeline.linux.bootloader import Bootloader
 from conversions.pipeline.linux.console import adapt_console
@@ -36,7 +37,6 @@ from conversions.pipeline.output_kinds import has_serial_console
 from conversions.pipeline.report import Level
 from conversions.pipeline.types import BlockBus, Guestcaps, Inspection, KernelInfo, NetBus
 
-_X86 = ("i386", "i486", "i586", "i686", "x86_64", "unknown")
 _DEFAULT_KERNEL = re.compile(r"(?m)^(\s*DEFAULTKERNEL=)(['\"]?)([^'\"\n]*)\2")
 
 
@@ -181,7 +181,7 @@ def linux_guestcaps(
         isa_pvpanic=kernel.supports_isa_pvpanic,
         virtio_socket=kernel.supports_virtio_socket,
         machine=machine,
-        arch="x86_64" if guest.arch in _X86 else guest.arch,
+        arch=target_arch(guest.arch),
         arch_min_version=level,
         virtio_1_0=virtio_1_0,
         rtc_utc=True,

@@ -36,20 +36,62 @@ def check_folder_space(
     overlays: Sequence[Overlay],
     target: Target,
     report: Reporter,
+    *,
+    name: str = "Target folder",
+    remedy: str = "Free some space there or choose another folder.",
 ) -> None:
     """Compare a folder's free space with what the disks need.
 
     Raises TargetError with both numbers.
     """
-    free = shutil.disk_usage(folder).free
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise TargetError(
+            f"How much is free in {folder} cannot be told: {error.strerror}.",
+            remedy="See that the folder is still there.",
+        ) from error
     need = needed_bytes(estimates, overlays, target)
-    report.log(Level.INFO, f"Target folder: at most {human(need)} needed, {human(free)} free.")
+    report.log(Level.INFO, f"{name}: at most {human(need)} needed, {human(free)} free.")
     if free < need:
         raise TargetError(
             f"Not enough free space in {folder}: {human(free)} free, "
             f"up to {human(need)} needed ({human(RESERVE_BYTES)} of it in reserve).",
-            remedy="Free some space there or choose another folder.",
+            remedy=remedy,
         )
+
+
+def check_staging_space(
+    folder: Path,
+    estimates: Mapping[str, int],
+    overlays: Sequence[Overlay],
+    target: Target,
+    report: Reporter,
+) -> None:
+    """Compare a folder's free space with the largest disk, for copies that wait there.
+
+    Raises TargetError with both numbers.
+    """
+    largest = max(overlays, key=lambda o: estimates.get(o.sd, o.virtual_size_bytes))
+    check_folder_space(
+        folder,
+        estimates,
+        [largest],
+        target,
+        report,
+        name="Work folder, where each copy waits for its upload",
+        remedy="Free some space there, or name another place for work files (VIRT_V2V_TMPDIR).",
+    )
+
+
+def how_many_fit(folder: Path, disks: Sequence[TargetDisk], target: Target, wanted: int) -> int:
+    """Return how many disks, whichever they are, find room in a folder at once; 1 to `wanted`."""
+    free = shutil.disk_usage(folder).free
+    sizes = {d.overlay.sd: d.estimated_bytes or d.overlay.virtual_size_bytes for d in disks}
+    largest = sorted((d.overlay for d in disks), key=lambda o: sizes[o.sd], reverse=True)
+    while wanted > 1 and needed_bytes(sizes, largest[:wanted], target) > free:
+        wanted -= 1
+    return wanted
 
 
 class FolderOutput:
@@ -65,6 +107,8 @@ class FolderOutput:
         self._folder = Path(target.directory).absolute()
         self._name = name
         self._report = report
+        # The disks that are written to where they are, and have their space.
+        self._existing: frozenset[str] = frozenset()
 
     def metadata(self, meta: TargetMeta, *, quiet: bool = False) -> str:
         """Return the text of the metadata file; `quiet` without warnings.  Raises TargetError."""
@@ -137,6 +181,7 @@ class FolderOutput:
         for disk in disks:
             if disk.place is Place.DEVICE:
                 self.check_existing(disk)
+                self._existing |= {disk.overlay.sd}
         try:
             targets.refuse_existing(overwrite=self.target.overwrite)
             yield targets
@@ -151,8 +196,10 @@ class FolderOutput:
         return self._folder / f"{self.name_for(source)}{self.suffix}"
 
     def check_space(self, estimates: Mapping[str, int], overlays: Sequence[Overlay]) -> None:
-        """Compare the folder's free space with what the disks need."""
-        check_folder_space(self._folder, estimates, overlays, self.target, self._report)
+        """Compare the folder's free space with what the disks need that are made there."""
+        made = [overlay for overlay in overlays if overlay.sd not in self._existing]
+        if made:
+            check_folder_space(self._folder, estimates, made, self.target, self._report)
 
     def check(self, meta: TargetMeta) -> None:
         """Refuse what the metadata cannot say.  Raises TargetError."""

@@ -12,7 +12,7 @@ from conversions.pipeline.job import CopyOptions, Target
 from conversions.pipeline.leftovers import Notes
 from conversions.pipeline.outputs.base import Targets
 from conversions.pipeline.outputs.files import safe_name
-from conversions.pipeline.outputs.folder import check_folder_space
+from conversions.pipeline.outputs.folder import check_staging_space
 from conversions.pipeline.outputs.glance_images import ImageTargets
 from conversions.pipeline.outputs.openstack_cloud import cloud_errors, place_of, sign_in
 from conversions.pipeline.outputs.openstack_properties import image_properties
@@ -68,14 +68,14 @@ class GlanceOutput:
                 part_path=str(self._staging / f"upload-{overlay.sd}"),
                 format=self.target.format,
                 estimated_bytes=estimates.get(overlay.sd),
+                staged=True,
             )
             for number, overlay in enumerate(overlays, 1)
         )
 
     def check_space(self, estimates: Mapping[str, int], overlays: Sequence[Overlay]) -> None:
         """Compare the work folder's free space with the largest disk: one is there at a time."""
-        largest = max(overlays, key=lambda o: estimates.get(o.sd, o.virtual_size_bytes))
-        check_folder_space(self._staging, estimates, [largest], self.target, self._report)
+        check_staging_space(self._staging, estimates, overlays, self.target, self._report)
 
     def check(self, meta: TargetMeta) -> None:
         """Accept every machine."""

@@ -102,14 +102,11 @@ class KubevirtOutput(FolderOutput):
             )
 
     def check_space(self, estimates: Mapping[str, int], overlays: Sequence[Overlay]) -> None:
-        """Compare what is free with what the disks need, on each file system they go to.
-
-        Disks that exist have their space.
-        """
-        if not self._creates:
-            return
+        """Compare what is free with what the disks need, on each file system they are made on."""
         folders: dict[int, tuple[Path, list[Overlay]]] = {}
         for number, overlay in enumerate(overlays):
+            if overlay.sd in self._existing:
+                continue
             folder = self.final_path("", number, overlay).parent
             folders.setdefault(folder.stat().st_dev, (folder, []))[1].append(overlay)
         for folder, there in folders.values():

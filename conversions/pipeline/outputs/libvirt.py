@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from conversions.pipeline.disk_copy import copy_disks
@@ -13,7 +14,12 @@ from conversions.pipeline.job import CopyOptions, Target
 from conversions.pipeline.outputs.base import Targets
 from conversions.pipeline.outputs.domain_host import DomainHost
 from conversions.pipeline.outputs.files import part_of, safe_name
-from conversions.pipeline.outputs.folder import RESERVE_BYTES, needed_bytes
+from conversions.pipeline.outputs.folder import (
+    RESERVE_BYTES,
+    check_staging_space,
+    how_many_fit,
+    needed_bytes,
+)
 from conversions.pipeline.outputs.libvirt_host import LibvirtHost, Pool, check_uri
 from conversions.pipeline.outputs.libvirt_targets import (
     PoolFiles,
@@ -94,13 +100,19 @@ class LibvirtOutput:
                 ),
                 format=self.target.format,
                 estimated_bytes=estimates.get(overlay.sd),
+                staged=self._staging is not None,
             )
             for overlay, final in zip(overlays, finals, strict=True)
         )
 
     def check_space(self, estimates: Mapping[str, int], overlays: Sequence[Overlay]) -> None:
-        """Compare the pool's free space with what the disks need.  Raises TargetError."""
+        """Compare the pool's free space with what the disks need.
+
+        Copies that wait for their upload need room in the work folder, too.  Raises TargetError.
+        """
         assert self._pool  # noqa: S101  prepare comes first
+        if self._staging:
+            check_staging_space(self._staging, estimates, overlays, self.target, self._report)
         need = needed_bytes(estimates, overlays, self.target)
         free = self._pool.free_bytes
         self._report.log(
@@ -122,6 +134,9 @@ class LibvirtOutput:
         """Convert each overlay into what stands for it here."""
         assert isinstance(targets, PoolTargets)  # noqa: S101  ours, from prepare
         targets.verify = options.verify
+        if self._staging:
+            at_once = how_many_fit(self._staging, disks, self.target, options.parallel)
+            options = replace(options, parallel=at_once)
         copy_disks(targets, disks, self.target, options, self._report)
 
     def preview(self, meta: TargetMeta) -> None:

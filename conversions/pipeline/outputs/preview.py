@@ -17,6 +17,7 @@ from conversions.pipeline.outputs.folder import FolderOutput
 from conversions.pipeline.outputs.libvirt_xml import domain_xml
 from conversions.pipeline.report import Level, RecordingReporter
 from conversions.pipeline.target_buses import assign_target_buses
+from conversions.pipeline.topology import with_fitting_topology
 from conversions.pipeline.types import (
     Guestcaps,
     Inspection,
@@ -46,8 +47,8 @@ def preview(source: Source, reports: Mapping[str, Any], job: Job) -> Preview:
     Without one, the capabilities of a current guest are expected.  Paths and names are the job's.
     """
     target = job.target or Target(directory="/")
-    meta = preview_meta(source, reports, job)
     report = RecordingReporter()
+    meta = preview_meta(with_fitting_topology(source, report), reports, job)
     title = _TITLES.get(target.kind, "libvirt domain XML")
     try:
         output = output_for(replace(job, target=target), Path("/"), report)

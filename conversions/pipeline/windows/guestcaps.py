@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from conversions.pipeline.guestcaps import target_arch
 from conversions.pipeline.types import BlockBus, Guestcaps, Inspection, Machine, NetBus
 from conversions.pipeline.windows.plan import Plan
 from conversions.pipeline.windows.versions import label
 
-_X86 = ("i386", "i486", "i586", "i686", "x86_64", "unknown")
 # From the osinfo database: systems that it lists, without q35.
 _WITHOUT_Q35 = ("winxp", "win2k3", "win2k3r2", "winvista", "win2k8")
 _FIRST_Q35_MAJOR = 6
@@ -56,7 +56,7 @@ def windows_guestcaps(
         isa_pvpanic=plan.has("pvpanic.inf"),
         virtio_socket=plan.has("viosock.inf"),
         machine=machine,
-        arch="x86_64" if guest.arch in _X86 else guest.arch,
+        arch=target_arch(guest.arch),
         arch_min_version=0,
         virtio_1_0=True,
         rtc_utc=rtc_utc,

@@ -27,6 +27,7 @@ from conversions.pipeline.outputs.local import LocalOutput
 from conversions.pipeline.outputs.null import NullOutput
 from conversions.pipeline.overlay import create_overlays
 from conversions.pipeline.report import RecordingReporter
+from conversions.pipeline.space import measured_bytes
 from conversions.pipeline.types import Overlay, TargetDisk
 from inventory.sources.types import Source
 from tests.unit.pipeline.samples import make_meta, make_source, source_disk, target_disk
@@ -169,6 +170,7 @@ def test_a_killed_conversion_gives_its_slot_back(monkeypatch: pytest.MonkeyPatch
     program = f"""
 from conversions.pipeline.copy_slots import copy_slot
 from conversions.pipeline.report import RecordingReporter
+from conversions.pipeline.space import measured_bytes
 with copy_slot(RecordingReporter(), {name!r}):
     print("held", flush=True)
     input()
@@ -395,6 +397,14 @@ def test_a_storage_that_fails_at_the_end_is_no_defect_of_ours(
     assert list((tmp_path / "t").iterdir()) == []
 
 
+def test_what_disks_hold_is_measured_on_this_host_alone(tmp_path: Path) -> None:
+    source, overlays, report = make_disks(tmp_path, 2, data=3 * MIB)
+    assert measured_bytes(source, overlays, report) == {"sda": 3 * MIB, "sdb": 3 * MIB}
+    elsewhere = replace(source.disks[1], remote=True)
+    source = replace(source, disks=(source.disks[0], elsewhere))
+    assert measured_bytes(source, overlays, report) == {"sda": 3 * MIB}
+
+
 def test_the_rate_is_shared_and_passed_on() -> None:
     assert "-r" not in convert_command(target_disk(0), Target())
     command = convert_command(target_disk(0), Target(), 4096)
@@ -424,6 +434,8 @@ def test_t19_a_link_to_a_device_is_followed_and_stays(tmp_path: Path, loop_devic
     with pytest.raises(TargetError, match="stop"), output.prepare(source, overlays) as targets:
         raise TargetError("stop")
     with output.prepare(source, overlays) as targets:
+        # However large: it takes no space of the folder.
+        output.check_space({"sda": 1 << 60}, overlays)
         copy_disks(targets, targets.disks, output.target, CopyOptions(verify="full"), report)
         output.write_metadata(targets, make_meta())
         targets.commit()

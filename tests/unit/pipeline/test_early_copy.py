@@ -111,6 +111,28 @@ def test_a_copy_that_failed_early_fails_in_its_step(tmp_path: Path) -> None:
                 copy_disks(targets, disks, job.target, job.copy, report)
 
 
+@pytest.mark.parametrize(("parallel", "shared"), [(1, 64 << 20), (2, 32 << 20), (8, 32 << 20)])
+def test_the_copies_share_the_rate(tmp_path: Path, parallel: int, shared: int) -> None:
+    disk = tmp_path / "x.raw"
+    disk.write_bytes(bytes(SIZE))
+    source = make_source(disks=[replace(source_disk(n), path=str(disk)) for n in range(2)])
+    report = RecordingReporter()
+    job = job_to(tmp_path / "target", parallel=parallel, rate_bytes=64 << 20)
+    assert job.target
+    output = LocalOutput(job.target, "x", report)
+    (tmp_path / "target").mkdir()
+    bases = create_overlays(source, tmp_path, report)
+    with output.prepare(source, bases) as targets:
+        disks = output.target_disks(source, bases, {})
+        with copying_early(output, targets, disks, job, tmp_path, report) as layers:
+            for layer in layers:
+                assert layer.early
+                layer.early.wait(report)
+    texts = [event["text"].split() for event in report.of("log")]
+    rates = [words[words.index("-r") + 1] for words in texts if "-r" in words]
+    assert rates == [str(shared)] * 2
+
+
 @pytest.mark.parametrize(
     ("target", "options", "place", "root", "expected"),
     [
@@ -120,12 +142,17 @@ def test_a_copy_that_failed_early_fails_in_its_step(tmp_path: Path) -> None:
         ({"compressed": True}, {}, Place.FILE, "/dev/sda1", False),
         ({"allocation": "preallocated"}, {}, Place.FILE, "/dev/sda1", False),
         ({}, {}, Place.DEVICE, "/dev/sda1", False),
+        ({}, {}, None, "/dev/sda1", False),  # a file that waits here for its upload
         ({}, {}, Place.FILE, "btrfsvol:/dev/sda1/@", False),
         ({}, {}, Place.FILE, "/dev/md127", False),
     ],
 )
 def test_where_it_is_exact(
-    target: dict[str, object], options: dict[str, object], place: Place, root: str, expected: bool
+    target: dict[str, object],
+    options: dict[str, object],
+    place: Place | None,
+    root: str,
+    expected: bool,
 ) -> None:
     job = job_to(Path("/t"))
     assert job.target
@@ -133,7 +160,7 @@ def test_where_it_is_exact(
     copy = replace(job.copy, **options)  # type: ignore[arg-type]
     job = replace(job, target=wanted, copy=copy)
     guest = replace(GUEST, mountpoints=(("/", root),))
-    disk = replace(target_disk(0), place=place)
+    disk = replace(target_disk(0), place=place or Place.FILE, staged=place is None)
     assert can_copy_early(job, guest, {"sda": 1}, [disk]) is expected
 
 

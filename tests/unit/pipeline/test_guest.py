@@ -27,12 +27,13 @@ from conversions.pipeline.report import RecordingReporter
 from conversions.pipeline.space import (
     check_guest_space,
     estimate_target_sizes,
+    estimate_targets,
     estimate_text,
     shortages,
 )
 from conversions.pipeline.types import Application, BlockBus, MountpointStats
 from inventory.sources.types import Controller
-from tests.unit.pipeline.samples import GUEST, KERNEL, source_disk
+from tests.unit.pipeline.samples import GUEST, KERNEL, source_disk, target_disk
 
 MIB = 1 << 20
 rows = pytest.mark.rows
@@ -69,6 +70,35 @@ def test_the_estimate_gives_the_specified_numbers() -> None:
         "estimate_target_size: scaled_saving = 16236143164 [15.1G]",
         "estimate_target_size: sda: 5238693316 [4.9G]",
     ]
+
+
+@pytest.mark.parametrize(
+    ("vfs", "measured", "trimming", "expected"),
+    [
+        ("ntfs", {"sda": 30, "sdb": 0}, True, {"sda": 30, "sdb": 0}),
+        ("ext4", {"sda": 30, "sdb": 0}, False, {"sda": 30, "sdb": 0}),
+        ("ext4", {"sda": 500, "sdb": 500}, True, {"sda": 375, "sdb": 375}),
+        ("ext4", {"sda": 500, "sdb": 500}, False, {"sda": 500, "sdb": 500}),
+        # What is free already cannot be given up once more, at the cost of the other disk.
+        ("ext4", {"sda": 12, "sdb": 500}, True, {"sda": 12, "sdb": 500}),
+        ("ext4", {"sda": 500}, True, {"sda": 375, "sdb": 375}),  # sdb is on another host
+        ("ntfs", {"sda": 30}, True, {"sda": 30, "sdb": 500}),
+        ("ntfs", {"sda": 501, "sdb": 0}, True, {"sda": 500, "sdb": 0}),
+    ],
+)
+def test_a_disk_needs_no_more_than_it_holds(
+    vfs: str, measured: dict[str, int], trimming: bool, expected: dict[str, int]
+) -> None:
+    gib = 1 << 30
+    overlays = [
+        replace(target_disk(number).overlay, virtual_size_bytes=500 * gib) for number in (0, 1)
+    ]
+    mounted = [stats("/", vfs=vfs, bsize=gib, blocks=500, bfree=500)]
+    report = RecordingReporter()
+    held = {sd: count * gib for sd, count in measured.items()}
+    found = estimate_targets(mounted, overlays, held, report, trimming=trimming)
+    assert {sd: size // gib for sd, size in found.items()} == expected
+    assert (report.data("estimate")["measured"], report.data("estimate")["disks"]) == (held, found)
 
 
 @rows("2-T36", "2-T37", "2-T38")

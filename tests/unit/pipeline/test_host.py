@@ -16,10 +16,12 @@ import pytest
 from lxml import etree
 
 from conversions.pipeline import commands, stop
+from conversions.pipeline.converted import Converted
 from conversions.pipeline.disk_copy import convert_command, copy_disks
 from conversions.pipeline.errors import CommandError, HostError, JobError, TargetError
 from conversions.pipeline.guestcaps import expected_guestcaps, guestcaps_from_dict
 from conversions.pipeline.job import CopyOptions, Input, Job, Mode, NetworkMap, Target
+from conversions.pipeline.last_steps import write_target
 from conversions.pipeline.networks import map_nics, parse_map
 from conversions.pipeline.outputs.files import FileTargets, safe_name
 from conversions.pipeline.outputs.local import LocalOutput
@@ -30,15 +32,17 @@ from conversions.pipeline.sizes import human, short
 from conversions.pipeline.steps import Step
 from conversions.pipeline.target_buses import assign_target_buses
 from conversions.pipeline.types import BlockBus, Guestcaps
+from inventory.sources.nbdkit import Servers
 from inventory.sources.types import (
     Controller,
+    CpuTopology,
     Nic,
     Removable,
     RemovableType,
     VnetType,
     disk_letters,
 )
-from tests.unit.pipeline.samples import make_meta, make_source, source_disk, target_disk
+from tests.unit.pipeline.samples import GUEST, make_meta, make_source, source_disk, target_disk
 
 CAPS = expected_guestcaps()
 COMPARE = ("qemu-img", "compare", "-q", "-f", "raw", "-F")
@@ -126,6 +130,42 @@ def test_the_preview_needs_no_inspection() -> None:
     assert root.findtext("name") == "new"
     assert root.find("devices/disk/source").get("file") == "/t/new-sda"  # type: ignore[union-attr]
     assert root.find("devices/interface/source").get("bridge") == "prod"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(Target(kind=kind, directory="/t") for kind in ("local", "qemu", "kubevirt")),
+        Target(kind="openstack", format="raw", options={"server-id": ("me",)}),
+    ],
+    ids=lambda target: target.kind,
+)
+def test_vcpus_are_not_grouped_into_another_number(target: Target) -> None:
+    topology = CpuTopology(sockets=2, cores=2, threads=1)
+    job = Job(mode=Mode.COPY, source=Input(kind="ova", location="/x.ova"), target=target, name="n")
+    fits, odd, plain = (
+        preview(make_source(vcpus=vcpus, cpu_topology=given), {}, job)
+        for vcpus, given in ((4, topology), (5, topology), (5, None))
+    )
+    assert fits.text != odd.text == plain.text
+    (warned,) = set(odd.problems) - set(plain.problems)
+    assert warned.startswith("2 sockets of 2 cores with 1 threads make 4 vCPUs")
+
+
+def test_a_target_is_told_of_fitting_topologies_alone(tmp_path: Path) -> None:
+    report, seen = RecordingReporter(), []
+    job = Job(mode=Mode.REHEARSE, source=Input(kind="ova", location="/x.ova"))
+    output = LocalOutput(Target(directory="/t"), None, report)
+    output.preview = seen.append  # type: ignore[method-assign]
+    source = make_source(disks=(), vcpus=5, cpu_topology=CpuTopology(sockets=2, cores=2, threads=1))
+    converted = Converted(
+        source=source, before={}, overlays=(target_disk(0).overlay,), estimates={}, guest=GUEST,
+        guestcaps=CAPS, boot_disk=None,
+    )  # fmt: skip
+    with Servers(tmp_path) as servers:
+        write_target(job, converted, output, None, servers, tmp_path, report)
+    assert [(meta.source.vcpus, meta.source.cpu_topology) for meta in seen] == [(5, None)]
+    assert sum("make 4 vCPUs" in e["text"] for e in report.of("log")) == 1
 
 
 def test_guestcaps_survive_json() -> None:

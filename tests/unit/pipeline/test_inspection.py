@@ -21,6 +21,7 @@ from conversions.pipeline.inspection import (
     find_esps,
     inspect_guest,
     list_filesystems,
+    report_filesystems,
     without_snapshots,
 )
 from conversions.pipeline.job import Input, Job, Key, Mode
@@ -381,6 +382,35 @@ def test_an_unknown_system_is_refused_by_what_is_unknown(tmp_path: Path) -> None
     )  # fmt: skip
     with pytest.raises(GuestError, match=r"Some Linux \(type linux, distribution unknown, "):
         pick_converter(found).convert(context)
+
+
+class Labelled:
+    """Filesystems that say who they are, but for one."""
+
+    def vfs_label(self, device: str) -> str:
+        """Return the label."""
+        if device == "/dev/sdc1":
+            raise RuntimeError("vfs_label: odd")
+        return "data" if device == "/dev/sda1" else ""
+
+    def vfs_uuid(self, device: str) -> str:
+        """Return the UUID."""
+        return f"u-{device[-4:]}"
+
+    def pread_device(self, device: str, count: int, offset: int) -> bytes:
+        """Return what mkfs.xfs writes as the version of the superblock."""
+        assert (device, count, offset) == ("/dev/sdb1", 2, 100)
+        return b"\xb4\xb5"
+
+
+def test_filesystems_are_reported_with_what_they_say_of_themselves() -> None:
+    report = RecordingReporter()
+    kinds = [("/dev/sda1", "ext4"), ("/dev/sdb1", "xfs"), ("/dev/sdc1", "unknown")]
+    report_filesystems(Labelled(), kinds, report)
+    assert report.data("filesystems") == {
+        "/dev/sda1": {"label": "data", "uuid": "u-sda1"},
+        "/dev/sdb1": {"uuid": "u-sdb1", "version": "5"},
+    }
 
 
 class Disks:

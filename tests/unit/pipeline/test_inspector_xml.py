@@ -76,6 +76,40 @@ def test_a_linux_has_its_elements_in_order() -> None:
     assert not tags(root.find(".//filesystem[@dev='/dev/sda2']"))
 
 
+def test_filesystems_have_what_they_say_of_themselves() -> None:
+    details = {
+        "/dev/sda1": {"label": "a <b>", "uuid": "u-1", "version": "5"},
+        "/dev/vg/root": {"uuid": "u-2"},
+    }
+    root = parsed(reports(LINUX, filesystems=details))
+    found = root.findall(".//filesystem")
+    assert [[(e.tag, e.text, dict(e.attrib)) for e in one] for one in found] == [
+        [("type", "xfs", {"version": "5"}), ("label", "a <b>", {}), ("uuid", "u-1", {})],
+        [],
+        [("type", "ext4", {}), ("uuid", "u-2", {})],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "flags"),
+    [
+        ([], []),
+        ([("C-ANTIVIRUS", "note")], []),
+        ([("C-ANTIVIRUS", "warning")], ["windows_antivirus"]),
+        (
+            [("C-ANTIVIRUS", "warning"), ("C-GROUP-POLICY", "warning")],
+            ["windows_group_policy", "windows_antivirus"],
+        ),
+    ],
+)
+def test_what_may_forbid_drivers_is_flagged(found: list[tuple[str, str]], flags: list[str]) -> None:
+    concerns = [{"code": code, "level": level} for code, level in found]
+    system = parsed(reports(WINDOWS, concerns=concerns)).find("operatingsystem")
+    assert tags(system)[11 : tags(system).index("root")] == [
+        "windows_current_control_set", *flags,
+    ]  # fmt: skip
+
+
 @pytest.mark.rows("4-T105")
 def test_a_windows_has_its_hives_and_no_packages() -> None:
     root = parsed(reports(WINDOWS))
@@ -126,9 +160,9 @@ def test_without_an_inspection_there_is_no_document() -> None:
      (["--inspect", "--events"], "cannot both go to standard output")],
 )  # fmt: skip
 def test_the_command_line_refuses_a_document_where_there_is_none(
-    arguments: list[str], words: str, repository: Path, tmp_path: Path
+    arguments: list[str], words: str, repository: Path
 ) -> None:
-    command = [sys.executable, "-m", "conversions.pipeline", str(tmp_path / "x.ova"), "-O", "-"]
+    command = [sys.executable, "-m", "conversions.pipeline", "-i", "ova", "x.ova", "-O", "-"]
     run = subprocess.run([*command, *arguments], cwd=repository, capture_output=True, text=True)
     assert run.returncode == cli.EXIT_ERROR
     assert words in run.stdout + run.stderr
@@ -150,7 +184,7 @@ def test_the_command_line_writes_the_document_after_success(
 
     monkeypatch.setattr(cli, "run_job", run)
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["x.ova", "--inspect", "-O", where]) == 0
+    assert cli.main(["-i", "ova", "x.ova", "--inspect", "-O", where]) == 0
     said = capsys.readouterr()
     text = said.out if where == "-" else (tmp_path / where).read_text()
     assert etree.fromstring(text.encode()).tag == "v2v-inspection"

@@ -22,7 +22,9 @@ from conversions.pipeline.errors import JobError, TargetError
 from conversions.pipeline.guestcaps import expected_guestcaps
 from conversions.pipeline.job import CopyOptions, Target
 from conversions.pipeline.leftovers import NOTES, Notes
+from conversions.pipeline.outputs import libvirt as libvirt_output
 from conversions.pipeline.outputs import libvirt_streams, libvirt_targets
+from conversions.pipeline.outputs.folder import how_many_fit
 from conversions.pipeline.outputs.libvirt import LibvirtOutput
 from conversions.pipeline.outputs.libvirt_host import LibvirtHost, check_uri
 from conversions.pipeline.overlay import create_overlays
@@ -182,6 +184,36 @@ def test_a_pool_that_is_not_ours_gets_its_volumes_by_upload(
     assert (occupied >= 16 * MIB) == (allocation == "preallocated")
     assert not list(Path(scene.overlays[0].path).parent.glob("upload-*"))
     assert scene.domain().find("devices/disk/source").get("volume") == disk.name  # type: ignore[union-attr]
+
+
+def test_copies_need_room_where_they_wait_for_their_upload(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LibvirtHost, "is_local", False)
+    work = Path(scene.overlays[0].path).parent
+    free, seen = 1 << 30, []
+
+    def usage(path: Path) -> object:
+        assert path == work
+        return shutil._ntuple_diskusage(1 << 40, 1 << 40, free)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    output = scene.output()
+    with output.prepare(scene.source, scene.overlays) as targets:
+        [disk] = output.target_disks(scene.source, scene.overlays, {"sda": 16 * MIB})
+        assert (disk.staged, Path(disk.part_path).parent) == (True, work)
+        with pytest.raises(TargetError, match=rf"in {work}: 1\.0 GiB free") as caught:
+            output.check_space({}, scene.overlays)
+        assert "VIRT_V2V_TMPDIR" in caught.value.remedy
+        free += 40 * MIB
+        output.check_space({}, scene.overlays)
+        three = [
+            replace(disk, overlay=replace(disk.overlay, sd=sd)) for sd in ("sda", "sdb", "sdc")
+        ]
+        assert [how_many_fit(work, three, output.target, n) for n in (1, 2, 3)] == [1, 2, 2]
+        monkeypatch.setattr(libvirt_output, "copy_disks", lambda *given: seen.append(given[3]))
+        output.copy(targets, three, CopyOptions(parallel=3))
+    assert [options.parallel for options in seen] == [2]
 
 
 @pytest.mark.parametrize("allocation", ["sparse", "preallocated"])

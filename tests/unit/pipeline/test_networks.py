@@ -23,7 +23,7 @@ OTHER = Nic(vnet="other", vnet_type=VnetType.NETWORK)
 
 def job(*words: str) -> Job:
     """Return the job that the command line asks for."""
-    return job_from(options_parser().parse_args(["x.ova", "--rehearse", *words]))
+    return job_from(options_parser().parse_args(["-i", "ova", "x.ova", "--rehearse", *words]))
 
 
 def rows(*names: str) -> pytest.MarkDecorator:

@@ -178,7 +178,7 @@ def assert_same(scene: Scene, name: str, source: int) -> None:
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """Run the command line with output options over a source that does not exist."""
-    assert main(["/no/such.ova", *words]) == 1
+    assert main(["-i", "ova", "/no/such.ova", *words]) == 1
     captured = capsys.readouterr()
     return captured.err + captured.out
 
@@ -540,7 +540,7 @@ def test_the_password_is_shown_and_kept_nowhere(
 ) -> None:
     place = scene(16)
     words = [f"-oo={key}={value}" for key, (value,) in place.options().items()]
-    arguments = ["x.ova", "-o", "osp", "-oc", place.server.auth_url, *words]
+    arguments = ["-i", "ova", "x.ova", "-o", "osp", "-oc", place.server.auth_url, *words]
     job = job_from(options_parser().parse_args([*arguments, f"-oo=os-password={PASSWORD}"]))
     assert job.target
     values, sealed = take_secrets(job)
@@ -693,14 +693,16 @@ def test_a_stop_ends_an_upload(
 
 
 def test_images_are_not_staged_all_together_while_the_guest_is_converted() -> None:
-    for kind, early in (("glance", False), ("libvirt", True)):
-        job = Job(
-            mode=Mode.COPY,
-            source=Input(kind="ova", location="/x.ova"),
-            target=Target(kind=kind, storage="" if kind == "glance" else "default"),
-            copy=CopyOptions(overlap="always"),
-        )
-        assert can_copy_early(job, GUEST, {}, [target_disk(0)]) is early
+    target = Target(kind="glance")
+    job = Job(
+        mode=Mode.COPY,
+        source=Input(kind="ova", location="/x.ova"),
+        target=target,
+        copy=CopyOptions(overlap="always"),
+    )
+    output = GlanceOutput(target, "vm", RecordingReporter())
+    disks = output.target_disks(make_source(), [target_disk(0).overlay], {})
+    assert not can_copy_early(job, GUEST, {}, disks)
 
 
 def test_glance_is_asked_before_anything_is_converted(

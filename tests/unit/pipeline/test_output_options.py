@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
+from conversions.pipeline import run
 from conversions.pipeline.cli import main
+from conversions.pipeline.convert import likely_guestcaps
 from conversions.pipeline.errors import JobError, TargetError
 from conversions.pipeline.job import CopyOptions, Input, Job, Mode, Target
+from conversions.pipeline.last_steps import check_target
 from conversions.pipeline.output_kinds import KINDS, has_serial_console, kind_of
 from conversions.pipeline.outputs import output_for
 from conversions.pipeline.report import RecordingReporter
+from conversions.pipeline.steps import Step
 from conversions.pipeline.target_options import add_target_options, target_from
-from tests.unit.pipeline.samples import make_meta, make_source, target_disk
+from conversions.pipeline.types import Inspection, Machine
+from tests.unit.pipeline.samples import GUEST, make_meta, make_source, target_disk
 
 FOLDER_KINDS = [name for name, kind in KINDS.items() if kind.place == "directory"]
 
@@ -27,7 +35,7 @@ def job(target: Target) -> Job:
 def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """Run the command line with output options over a source that does not exist."""
     try:
-        status = main(["/no/such.ova", *words])
+        status = main(["-i", "ova", "/no/such.ova", *words])
     except SystemExit as ended:
         status = int(str(ended.code))
     captured = capsys.readouterr()
@@ -132,6 +140,71 @@ def test_t05_the_format_is_qcow2_and_recorded() -> None:
     assert job(Target(directory="/t")).to_dict()["target"]["format"] == "qcow2"
 
 
+@pytest.mark.parametrize(
+    ("guest", "refused"),
+    [
+        (GUEST, False),
+        (replace(GUEST, uefi_esps=("/dev/sda1",)), False),
+        (replace(GUEST, uefi_esps=("/dev/sda1",), arch="i686"), False),
+        (replace(GUEST, uefi_esps=("/dev/sda1",), arch="s390x"), True),
+        (replace(GUEST, arch="s390x"), False),
+    ],
+)
+def test_what_the_target_cannot_have_is_refused_before_the_conversion(
+    guest: Inspection, refused: bool
+) -> None:
+    wanted = Target_of("qemu")
+    output = output_for(wanted, Path("/w"), RecordingReporter())
+    source = make_source(vcpus=5)
+    disks = output.target_disks(source, [target_disk(0).overlay], {})
+    with (
+        pytest.raises(TargetError, match="No UEFI firmware is known for s390x")
+        if refused
+        else nullcontext()
+    ):
+        check_target(wanted, source, guest, output, disks)
+
+
+def test_a_refused_machine_is_not_converted_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = replace(GUEST, uefi_esps=("/dev/sda1",), arch="s390x")
+    for name in ("Appliance", "unlock", "list_filesystems", "check_filesystems"):
+        monkeypatch.setattr(run, name, MagicMock())
+    monkeypatch.setattr(run, "inspect_guest", lambda *_what, **_how: guest)
+    monkeypatch.setattr(run, "mountpoint_stats", lambda *_what: ())
+    disk = tmp_path / "a.raw"
+    disk.write_bytes(bytes(1 << 20))
+    wanted = Job(
+        mode=Mode.COPY,
+        source=Input(kind="disk", location=str(disk), format="raw"),
+        target=Target(kind="qemu", directory=str(tmp_path)),
+        work_dir=str(tmp_path / "work"),
+    )
+    report = RecordingReporter()
+    with pytest.raises(TargetError, match="No UEFI firmware is known for s390x"):
+        run.convert(wanted, report)
+    assert report.current == Step.SPACE
+    assert list(tmp_path.iterdir()) == [disk]
+
+
+@pytest.mark.parametrize(
+    ("guest", "machine", "arch"),
+    [
+        (GUEST, Machine.Q35, "x86_64"),
+        (replace(GUEST, distro="centos", major_version=5, arch="i386"), Machine.I440FX, "x86_64"),
+        (replace(GUEST, arch="aarch64"), Machine.VIRT, "aarch64"),
+        (replace(GUEST, type="windows", osinfo="winxp", major_version=5), Machine.I440FX, "x86_64"),
+        (replace(GUEST, type="windows", osinfo="win10", major_version=10), Machine.Q35, "x86_64"),
+    ],
+)
+def test_the_machine_is_known_before_the_conversion(
+    guest: Inspection, machine: Machine, arch: str
+) -> None:
+    caps = likely_guestcaps(guest)
+    assert (caps.machine, caps.arch) == (machine, arch)
+
+
 @pytest.mark.rows("4-T06")
 def test_t06_a_folder_that_is_not_one(tmp_path: Path) -> None:
     file = tmp_path / "file"
@@ -199,7 +272,7 @@ def test_t109_the_capabilities(capsys: pytest.CaptureFixture[str]) -> None:
     wanted |= {"output:disk", "output:local", "convert:linux", "convert:windows"}
     wanted |= {f"output:{name}" for name in KINDS}
     assert wanted <= set(lines)
-    assert main(["--machine-readable", "/no/such.ova", "--inspect"]) == 1
+    assert main(["--machine-readable", "-i", "ova", "/no/such.ova", "--inspect"]) == 1
     said = capsys.readouterr()
     assert "such.ova" in said.err
     assert "libguestfs-rewrite" not in said.out

@@ -8,16 +8,20 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from conversions.pipeline import source as source_module
 from conversions.pipeline.errors import TargetError
-from conversions.pipeline.job import Input, Job, Mode
+from conversions.pipeline.job import Input, Job, Mode, Target
 from conversions.pipeline.overlay import create_overlays
 from conversions.pipeline.report import RecordingReporter
 from conversions.pipeline.source import fingerprint, open_source, report_unchanged
 from inventory.sources import remote
+from inventory.sources.base import SourceReader
 from inventory.sources.nbdkit import Servers
+from inventory.sources.readers import reader_for
 from tests.https_server import HttpsServer, Mood, make_certificate
 from tests.unit.sources.test_vmware import FLAT, PASSWORD, domain_xml
 
@@ -64,6 +68,24 @@ def test_overlays_lie_over_disks_of_another_host(job: Job, image: Path, tmp_path
     assert "Source unchanged" not in said
     (check,) = [e["data"] for e in report.events if e.get("name") == "source_check"]
     assert check == {"unchanged": None, "changed": []}
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_reader_is_told_whether_the_display_is_kept(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool
+) -> None:
+    asked: list[bool] = []
+
+    def noting(*words: Any, **how: Any) -> SourceReader:
+        asked.append(how["keep_display"])
+        return reader_for(*words, **how)
+
+    monkeypatch.setattr(source_module, "reader_for", noting)
+    target = Target(directory=str(tmp_path), keep_display=keep)
+    with Servers(tmp_path) as servers:
+        copying = replace(job, mode=Mode.COPY, target=target)
+        open_source(copying, tmp_path, RecordingReporter(), servers)
+    assert asked == [keep]
 
 
 @pytest.mark.rows("1-T263")

@@ -17,7 +17,6 @@ from conversions.pipeline import kept
 from conversions.pipeline.converted import Converted
 from conversions.pipeline.early_copy import copying_early
 from conversions.pipeline.errors import (
-    CommandError,
     JobError,
     Stopped,
     TargetError,
@@ -131,6 +130,19 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
+@pytest.mark.parametrize("early", [False, True])
+def test_the_room_is_looked_at_once_more_before_a_copy_that_has_not_begun(
+    run: Run, early: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what the converted disk holds: all of the source but a cluster that was zeroed."""
+    seen: list[dict[str, int]] = []
+    monkeypatch.setattr(
+        LocalOutput, "check_space", lambda _self, needed, _disks: seen.append(needed)
+    )
+    run.convert(run.job("target"), early=early)
+    assert seen == ([] if early else [{"sda": SIZE - (64 << 10)}])
+
+
 @pytest.mark.rows("4-T97")
 @pytest.mark.parametrize("early", [False, True])
 def test_a_continued_copy_gives_the_same_as_an_undisturbed_one(run: Run, early: bool) -> None:
@@ -180,7 +192,7 @@ def test_what_is_kept_stays_until_a_copy_succeeds(run: Run) -> None:
 
 def test_nothing_is_kept_that_was_not_asked_for(run: Run) -> None:
     job = run.job("target")
-    with pytest.raises(CommandError):
+    with pytest.raises(TargetError, match="target cannot be told: No such file"):
         run.convert(replace(job, copy=CopyOptions()), fail="target")
     assert not (run.folder / "work").exists()
 

@@ -85,15 +85,33 @@ def test_buses_of_disks(bus: str, model: str, controller: Controller | None) -> 
         ("<disk type='file'><source file='/plain'/></disk>", ["/plain"]),
         ("<disk type='volume' device='disk'><source pool='default' volume='v'/></disk>",
          ["/default/v"]),
-        (DISK.format("/a", "") + DISK.format("json:{}", "") + DISK.format("nbd://h/x", ""), ["/a"]),
-        (DISK.format("/a", "") + "<disk type='network' device='disk'/>", ["/a"]),
+        (DISK.format("/a", "") + "<disk type='file' device='disk'/>", ["/a"]),
+        (DISK.format("/a", "") + "<disk type='block' device='disk'><source/></disk>", ["/a"]),
     ],
 )  # fmt: skip
 def test_where_disks_lie(devices: str, paths: list[str]) -> None:
-    """What is no path is left out: qemu would take json:{...} and nbd:// as its own words."""
+    """Of those without a medium none is taken."""
     source, warnings = domain(devices)
     assert [disk.path for disk in source.disks] == paths
     assert len([w for w in warnings if "left out: " in w]) == devices.count("<disk") - len(paths)
+
+
+@pytest.mark.parametrize(
+    "disk",
+    [
+        DISK.format("json:{}", ""),
+        DISK.format("nbd://h/x", ""),
+        "<disk type='network' device='disk'/>",
+        "<disk type='nvme' device='disk'><source type='pci'/></disk>",
+        "<disk type='file' device='disk'><driver type='odd'/><source file='/b'/></disk>",
+        "<disk type='volume' device='disk'><source pool='rbd' volume='v'/></disk>",
+    ],
+)
+def test_no_machine_is_read_without_one_of_its_disks(disk: str) -> None:
+    """What is no path is none: qemu would take json:{...} and nbd:// as its own words."""
+    with pytest.raises(SourceError, match="Disk 2 of the domain") as caught:
+        domain(DISK.format("/a", "") + disk)
+    assert (caught.value.code, "dumpxml" in caught.value.remedy) == ("E-LV-DISK", True)
 
 
 @pytest.mark.rows("1-T213")

@@ -155,6 +155,18 @@ def test_a_manifest_does_not_reach_out_of_the_package(tmp_path: Path) -> None:
     assert watch.opened_outside(top) == []
 
 
+@pytest.mark.rows("1-T064")
+def test_a_link_out_of_the_package_is_hashed_for_no_manifest(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"x")
+    top = folder(tmp_path, {"d1.vmdk": vmdk(), "vm.mf": b"SHA1(notes.txt)= " + b"0" * 40})
+    (top / "notes.txt").symlink_to("../secret")
+    warnings: list[str] = []
+    with watched() as watch:
+        assert read(top, warnings)[1] == []
+    assert [line.partition("a link out")[1] for line in warnings] == ["a link out"]
+    assert watch.opened_outside(top) == []
+
+
 @pytest.mark.rows("1-T122")
 @pytest.mark.parametrize("data", [b"\n" * 20_000, b"x" * (10 << 20), b"garbage\n" * (7 << 20)])
 def test_a_manifest_beyond_the_limits_is_refused(tmp_path: Path, data: bytes) -> None:
@@ -221,7 +233,7 @@ def test_a_disk_that_may_be_in_pieces_may_be_whole(tmp_path: Path) -> None:
 @pytest.mark.rows("1-T077")
 @pytest.mark.parametrize(
     ("compression", "code"),
-    [("identity", None), ("bzip2", "E-OVF-COMPRESSION"), ("GZIP", "E-OVF-COMPRESSION")],
+    [("identity", None), ("", None), ("bzip2", "E-OVF-COMPRESSION"), ("GZIP", "E-OVF-COMPRESSION")],
 )
 def test_the_compressions_of_a_disk(tmp_path: Path, compression: str, code: str | None) -> None:
     ovf = make_ovf(file_attributes=f' ovf:compression="{compression}"')

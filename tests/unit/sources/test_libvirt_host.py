@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import libvirt
 import pytest
@@ -47,6 +50,49 @@ def test_a_domain_is_found_by_its_uuid_and_by_its_name(serve: Serve, name: str) 
     with pytest.raises(SourceError) as caught:  # found: its disk is what is missing here
         read(serve(domain(0), domain(1)), name)
     assert (caught.value.code, "/images/vm0.qcow2" in caught.value.message) == ("E-LV-DISK", True)
+
+
+def test_a_disk_that_may_not_be_read_is_named_with_what_helps(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those that libvirt has made: of root, mode 0600."""
+    disk = tmp_path / "vm0.qcow2"
+    disk.touch()
+    uri = serve(domain(0).replace("/images/vm0.qcow2", str(disk)))
+    assert read(uri, "vm0")
+    opened = os.open
+
+    def refuse(path: str, *how: int, **more: int) -> int:
+        if path == str(disk):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return opened(path, *how, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(SourceError, match=f"{disk} of vm0 cannot be read: Permission") as caught:
+        read(uri, "vm0")
+    assert (caught.value.code, "setfacl" in caught.value.remedy) == ("E-LV-DISK", True)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("writable", [False, True])
+def test_the_password_of_the_display_is_asked_for_where_it_is_kept(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool, writable: bool
+) -> None:
+    disk = tmp_path / "vm0.qcow2"
+    disk.touch()
+    screen = "<graphics type='vnc' passwd='s3cret'/></devices>"
+    xml = domain(0).replace("/images/vm0.qcow2", str(disk)).replace("</devices>", screen)
+    uri, warnings = serve(xml), list[str]()
+    if not writable:
+
+        def refuse(_address: str) -> NoReturn:
+            raise libvirt.libvirtError("authentication failed")
+
+        monkeypatch.setattr(libvirt, "open", refuse)
+    source = LibvirtReader(uri, "vm0", warn=warnings.append, keep_display=keep).read()
+    assert source.display
+    assert source.display.password == ("s3cret" if keep and writable else None)
+    assert len(warnings) == (keep and not writable)
 
 
 @pytest.mark.rows("1-T224")

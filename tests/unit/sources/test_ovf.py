@@ -214,9 +214,21 @@ def test_a_network_card_without_connection_is_named_by_its_number() -> None:
     assert [(n.vnet_type, n.vnet) for n in nics] == [("Bridge", "LAN"), ("Network", "eth1")]
 
 
-def test_a_malformed_mac_address_is_dropped_with_a_warning() -> None:
-    machine, warnings = parsed(make_ovf(more=item(10, "<r:Address>00:11:zz</r:Address>")))
-    assert (machine.nics[0].mac, len(warnings)) == (None, 1)
+@pytest.mark.parametrize(
+    ("address", "mac", "warned"),
+    [
+        ("00:50:56:AA:bb:01", "00:50:56:AA:bb:01", 0),
+        ("00-50-56-AA-bb-01", "00:50:56:AA:bb:01", 0),
+        ("00:11:zz", None, 1),
+        ("01:50:56:aa:bb:01", None, 1),  # of a group
+        ("ff-ff-ff-ff-ff-ff", None, 1),
+    ],
+)
+def test_a_network_card_gets_an_address_it_can_have(
+    address: str, mac: str | None, warned: int
+) -> None:
+    machine, warnings = parsed(make_ovf(more=item(10, f"<r:Address>{address}</r:Address>")))
+    assert (machine.nics[0].mac, len(warnings)) == (mac, warned)
 
 
 @pytest.mark.rows("1-T143")

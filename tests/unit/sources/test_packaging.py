@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
 import json
+import os
 import tarfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import IO, NoReturn, cast
 
 import pytest
 
@@ -59,6 +62,40 @@ def test_nothing_of_a_plain_tar_is_unpacked(tmp_path: Path) -> None:
     with path.open("rb") as stream:
         stream.seek(disk.offset_bytes)
         assert stream.read(len(vmdk())) == vmdk()
+
+
+@pytest.mark.parametrize("name", ["vm.ovf", "vm.mf", "d1.vmdk"])
+def test_a_file_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    files = {"vm.ovf": make_ovf(), "d1.vmdk": vmdk()}
+    top = folder_of(tmp_path, files | {"vm.mf": manifest(files)})
+    opened = Path.open
+
+    def refuse(path: Path, *how: str) -> IO[bytes]:
+        if path == top / name:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return cast(IO[bytes], opened(path, *how))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(SourceError, match=f"'{name}' cannot be read: Permission") as caught:
+        read(top)
+    assert (caught.value.code, "setfacl" in caught.value.remedy) == ("E-OVA-READ", True)
+    if name != "vm.mf":
+        assert main(["-i", "ova", str(top), "--print-source"]) == 1
+        assert "Permission denied" in capsys.readouterr().err
+
+
+def test_a_folder_that_may_not_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = folder_of(tmp_path, {"vm.ovf": make_ovf(), "d1.vmdk": vmdk()})
+
+    def refuse(path: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert code_of(top) == "E-OVA-READ"
 
 
 @pytest.mark.rows("1-T024")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 
 from conversions.pipeline import work
 from conversions.pipeline.cli import main
+from conversions.pipeline.cli_job import job_from
+from conversions.pipeline.cli_options import options_parser
+from conversions.pipeline.source import fingerprint
 from inventory.sources.disk import DiskReader
 from inventory.sources.display import Display, DisplayType, Listen, ListenType
 from inventory.sources.errors import SourceError
@@ -167,6 +171,25 @@ def test_names_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         DiskReader([tmp_path / ".img"], format=None, warn=pytest.fail).read()
 
 
+def test_an_error_of_the_host_is_told_as_one_of_the_source(
+    fedora: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_reader: DiskReader) -> Source:
+        raise OSError(errno.EIO, "Input/output error", str(fedora))
+
+    monkeypatch.setattr(DiskReader, "read", fail)
+    assert main(["-i", "disk", str(fedora), "--print-source"]) == 1
+    assert "error: The source cannot be read: [Errno 5]" in capsys.readouterr().err
+
+
+def test_a_source_that_fails_under_the_engine_is_named(fedora: Path) -> None:
+    source = DiskReader([fedora], format="raw", warn=pytest.fail).read()
+    fedora.unlink()
+    with pytest.raises(SourceError, match=f"{fedora} cannot be read: No such file") as caught:
+        fingerprint(source, str(fedora))
+    assert caught.value.code == "E-IMG-READ"
+
+
 @pytest.mark.rows("1-T012")
 @pytest.mark.parametrize("mode", ["--print-source", "--inspect"])
 def test_without_room_for_work_files_no_source_is_opened(
@@ -194,3 +217,9 @@ def test_options_that_contradict_each_other_are_refused(fedora: Path, words: lis
     with pytest.raises(SystemExit) as caught:
         main([str(fedora), "--print-source", *words])
     assert caught.value.code != 0
+
+
+@pytest.mark.parametrize("words", [["-ic", "test:///default", "test"], ["test"]])
+def test_a_domain_is_meant_where_no_kind_is_given(words: list[str]) -> None:
+    source = job_from(options_parser().parse_args([*words, "--inspect"])).source
+    assert (source.kind, source.location) == ("libvirt", "test")

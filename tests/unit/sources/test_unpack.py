@@ -85,6 +85,33 @@ def test_a_zip_gives_the_same_disk(tmp_path: Path, expected: str, method: int) -
     assert guest_bytes(path, tmp_path / "work") == expected
 
 
+@pytest.mark.parametrize(
+    ("hrefs", "code"),
+    [
+        (["disks/d1.vmdk"], None),
+        (["disks/d1.vmdk", "disks/d1.vmdk"], None),
+        (["disks/d2.vmdk"], "E-OVA-MISSING"),
+        (["a/d1.vmdk", "b/d1.vmdk"], "E-OVA-MISSING"),  # which of them is it?
+    ],
+)
+def test_a_zip_without_its_folders(
+    tmp_path: Path, expected: str, hrefs: list[str], code: str | None
+) -> None:
+    files = {"vm.ovf": make_ovf(hrefs=hrefs), "d1.vmdk": vmdk()}
+    path, warnings = zip_of(tmp_path / "a.zip", files), list[str]()
+    if code is None and len(hrefs) == 1:
+        assert guest_bytes(path, tmp_path / "work") == expected
+    reader = OvaReader(path, work_dir=tmp_path / "work", warn=warnings.append)
+    (tmp_path / "work").mkdir(exist_ok=True)
+    if code is None:
+        assert {disk.member for disk in reader.read().disks} == {"d1.vmdk"}
+        assert "as if its folder had been left out" in warnings[0]
+    else:
+        with pytest.raises(SourceError) as caught:
+            reader.read()
+        assert caught.value.code == code
+
+
 @pytest.mark.rows("1-T076")
 @pytest.mark.parametrize("told", [True, False])
 def test_a_compressed_disk_gives_the_same_bytes(tmp_path: Path, expected: str, told: bool) -> None:

@@ -228,7 +228,7 @@ def test_boot_ini_names_other_folders() -> None:
 @pytest.mark.rows("3-T39")
 def test_t39_the_block_driver_is_given_once(capsys: pytest.CaptureFixture[str]) -> None:
     once = ["--block-driver", "virtio-scsi"]
-    assert main(["x.ova", "--inspect", *once, *once]) == 1
+    assert main(["-i", "ova", "x.ova", "--inspect", *once, *once]) == 1
     assert "more than once" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main(["x.ova", "--inspect", "--block-driver", "ide"])
+        main(["-i", "ova", "x.ova", "--inspect", "--block-driver", "ide"])
