@@ -664,3 +664,32 @@ def test_a_mint_guest_gets_the_agent_like_its_family(phony: Make) -> None:
     vm = phony({**DEBIAN, "/etc/os-release": release, "/etc/init.d": None})
     vm.convert()
     assert len(vm.g.ls("/usr/lib/v2vweb-firstboot/scripts")) == 5
+
+
+def test_what_is_not_utf8_in_a_guest_ends_nothing(phony: Make) -> None:
+    """Latin-1 in names, mountpoints, descriptions of packages and the words of programs."""
+    packages = str(DEBIAN["/var/lib/dpkg/status"]).rstrip() + "\nDescription: caf\u00e9\n\n"
+    vm = phony(
+        {
+            **DEBIAN,
+            "/etc/fstab": "LABEL=root / ext2 x 0 1\n/dev/sda1 /caf\u00e9 ext2 x 0 0\n".encode(
+                "latin-1"
+            ),
+            "/var/lib/dpkg/status": packages.encode("latin-1"),
+            "/srv": None,
+        }
+    )
+    name = r"$(printf 'caf\351')"
+    assert vm.g.sh(f"echo x > /srv/{name}; echo x > /srv/plain; echo {name}") == "caf\ufffd\n"
+    assert vm.g.ls("/srv") == ["plain"]
+    assert vm.g.find("/srv") == ["/plain"]
+    with pytest.raises(RuntimeError, match="sh: caf\ufffd"):
+        vm.g.sh(f"echo {name} >&2; exit 1")
+    vm.g.umount_all()
+    [root] = vm.g.inspect_os()
+    assert vm.g.inspect_get_mountpoints(root) == [("/", DEVICE)]
+    vm.g.mount(DEVICE, "/")
+    [bash] = vm.g.inspect_list_applications2(root)
+    assert (bash["app2_name"], bash["app2_version"]) == ("bash", "5.2")
+    assert bash["app2_release"] == "1"
+    assert bash["app2_summary"] == "caf\ufffd"
