@@ -13,7 +13,7 @@ import guestfs
 
 from conversions.pipeline.accelerator import choose_accelerator
 from conversions.pipeline.errors import ApplianceError
-from conversions.pipeline.handle import Handle
+from conversions.pipeline.handle import Handle, without_contents
 from conversions.pipeline.job import Job
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.types import Overlay
@@ -82,7 +82,7 @@ class Appliance:
 
     def _on_event(self, event: int, text: str) -> None:
         if event == guestfs.EVENT_TRACE:
-            self._report.log(Level.TRACE, f"libguestfs: trace: v2v: {text}")
+            self._report.log(Level.TRACE, f"libguestfs: trace: v2v: {without_contents(text)}")
         else:
             self._report.log(Level.TRACE, text)
 

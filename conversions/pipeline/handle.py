@@ -54,6 +54,10 @@ _ONE_TEXT = re.compile(
     "sh|debug|realpath|readlink|case_sensitive_path|vfs_label|vfs_type|"
     "inspect_get_(type|distro|arch|product_name|product_variant|osinfo|hostname|package_\\w+)"
 )
+# Calls whose traces hold what is in a file: passwords, keys, scripts.
+_CONTENTS = re.compile(
+    r'(?s)((?:internal_)?(?:(?:write|write_append|pwrite) "[^"]*"|(?:read_file|pread) =)) .*'
+)
 # They answer no for a name that nothing can have.
 _LOOKS = ("exists", "is_dir", "is_file", "is_symlink")
 
@@ -154,6 +158,12 @@ class Handle:
 
     def _last_words(self) -> str:
         return _text(_last_error(self._pointer) or b"no reason given")
+
+
+def without_contents(trace: str) -> str:
+    """Return the trace of a call without what it reads from a file or writes to one."""
+    match = _CONTENTS.fullmatch(trace)
+    return f"{match[1]} (what is in the file)" if match else trace
 
 
 def _text(data: bytes) -> str:

@@ -7,7 +7,10 @@ from collections.abc import Callable
 import guestfs
 import pytest
 
-from conversions.pipeline.handle import Handle
+from conversions.pipeline.appliance import Appliance
+from conversions.pipeline.handle import Handle, without_contents
+from conversions.pipeline.job import Input, Job, Mode
+from conversions.pipeline.report import RecordingReporter
 
 LATIN_1 = "/caf\udce9"
 
@@ -76,3 +79,36 @@ def test_there_is_no_file_of_a_name_that_cannot_be_given(
 ) -> None:
     assert not handle[0].is_file(LATIN_1)
     assert not handle[0].exists("/a\0b")
+
+
+@pytest.mark.parametrize(
+    ("trace", "logged"),
+    [
+        ('write "/etc/shadow" "root:$6$x"', 'write "/etc/shadow" (what is in the file)'),
+        (
+            'internal_write "/etc/shadow" "root:$6$x"<truncated, original size 900 bytes>',
+            'internal_write "/etc/shadow" (what is in the file)',
+        ),
+        ('internal_write_append "/s" "x"', 'internal_write_append "/s" (what is in the file)'),
+        ('read_file "/etc/shadow"', 'read_file "/etc/shadow"'),
+        ('read_file = "root:$6$x\npsk=y"', "read_file = (what is in the file)"),
+        ('pread = "psk"', "pread = (what is in the file)"),
+        ('pread_device "/dev/sda" 512 0', 'pread_device "/dev/sda" 512 0'),
+        ('is_file "/a" "followsymlinks:true"', 'is_file "/a" "followsymlinks:true"'),
+        ("write = 0", "write = 0"),
+    ],
+)
+def test_what_is_in_a_file_is_in_no_log(trace: str, logged: str) -> None:
+    assert without_contents(trace) == logged
+
+
+def test_the_appliance_logs_no_content() -> None:
+    report = RecordingReporter()
+    job = Job(mode=Mode.INSPECT, source=Input(kind="ova", location="/x.ova"))
+    g = Appliance(job, (), report, read_only=True)._handle()
+    with pytest.raises(RuntimeError, match="call launch"):
+        g.write("/etc/shadow", b"root:$6$secret")
+    log = "\n".join(e["text"] for e in report.of("log"))
+    assert 'libguestfs: trace: v2v: write "/etc/shadow"' in log
+    assert "secret" not in log
+    g.close()
