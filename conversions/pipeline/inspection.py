@@ -11,6 +11,7 @@ from conversions.pipeline.appliance import GuestFS
 from conversions.pipeline.appliance_shell import SUBVOLUME, guest_name
 from conversions.pipeline.decrypt import find_encrypted
 from conversions.pipeline.errors import InspectionError
+from conversions.pipeline.guest_programs import run_in_guest
 from conversions.pipeline.linux.files import GuestFiles
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.types import Application, Inspection
@@ -325,7 +326,7 @@ def _applications(
     if not rows and kind == "rpm" and not read_only:
         report.log(Level.WARNING, "The guest's database of packages is damaged; it is rebuilt.")
         try:
-            g.sh("rpmdb --rebuilddb 2>&1")
+            run_in_guest(g, "rpmdb --rebuilddb", report)
         except RuntimeError as error:
             report.log(Level.DEBUG, f"rpmdb --rebuilddb: {error}")
         rows, failure = _listed(g, root)

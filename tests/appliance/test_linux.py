@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from conversions.pipeline.errors import GuestError
+from conversions.pipeline.guest_programs import run_in_guest
 from conversions.pipeline.job import Customize, Target
 from tests.appliance.phony import (
     BUILT,
@@ -693,3 +694,15 @@ def test_what_is_not_utf8_in_a_guest_ends_nothing(phony: Make) -> None:
     assert (bash["app2_name"], bash["app2_version"]) == ("bash", "5.2")
     assert bash["app2_release"] == "1"
     assert bash["app2_summary"] == "caf\ufffd"
+
+
+def test_no_program_of_the_guest_outlives_its_call(phony: Make) -> None:
+    vm = phony({**DEBIAN, "/bin/sleep": Link("busybox")})
+    with pytest.raises(RuntimeError, match=r"ended after 0\.0\d minutes"):
+        run_in_guest(vm.g, "trap '' TERM; sleep 600", vm.report, minutes=0.02)
+    run_in_guest(vm.g, "sleep 600 < /etc/fstab >/dev/null 2>&1 &", vm.report)
+    assert "Left running in the guest, and ended: sleep." in [
+        e["text"] for e in vm.report.of("log")
+    ]
+    vm.g.umount_all()  # nothing keeps it
+    vm.g.mount(DEVICE, "/")

@@ -78,6 +78,10 @@ class FolderGuest:
 
     # --- disks and filesystems
 
+    def get_backend_settings(self) -> list[str]:
+        """It is not emulated."""
+        return []
+
     def part_init(self, disk: str, kind: str) -> None:
         """Forget what is there."""
         self.mounted.clear()

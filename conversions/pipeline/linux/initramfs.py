@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from conversions.pipeline.appliance_shell import SUBVOLUME, layers_below
 from conversions.pipeline.context import Context
 from conversions.pipeline.errors import GuestError
+from conversions.pipeline.guest_programs import INITRAMFS_MINUTES, run_in_guest
 from conversions.pipeline.linux.cpio import InitramfsError, list_initramfs
 from conversions.pipeline.linux.families import Family
 from conversions.pipeline.linux.files import GuestFiles
@@ -141,9 +142,7 @@ def _rebuild(
     try:
         c.g.mv(initrd, backup)
         command = tool.command(c, files, kernel, added_modules(kernel))
-        c.report.log(Level.INFO, f"In the guest: {command}")
-        output = c.g.sh(f"{command} 2>&1")
-        c.report.log(Level.DEBUG, output)
+        run_in_guest(c.g, command, c.report, minutes=INITRAMFS_MINUTES)
         still = missing_drivers(initramfs_modules(c, initrd), kernel, needed)
     except RuntimeError as error:
         c.g.mv(backup, initrd)

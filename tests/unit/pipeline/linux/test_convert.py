@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from conversions.pipeline.concerns import collect_concerns
 from conversions.pipeline.context import Context
 from conversions.pipeline.errors import GuestError
+from conversions.pipeline.guest_programs import run_in_guest
 from conversions.pipeline.types import Application
 from inventory.sources.types import Controller, Removable, RemovableType
 from tests.appliance.phony import (
@@ -18,6 +21,7 @@ from tests.appliance.phony import (
     KV,
     RHEL,
     SUSE,
+    Link,
     PhonyGuest,
     Program,
     Tree,
@@ -327,3 +331,25 @@ def test_settings_that_are_no_proper_shell_are_changed_all_the_same(phony: Make)
     vm = phony({**DEBIAN, "/etc/default/grub": text})
     vm.convert(guest_agent=False)
     assert vm.read("/etc/default/grub") == text.replace("sda3", "vda3")
+
+
+def test_a_program_of_the_guest_is_ended_when_its_time_is_up(phony: Make) -> None:
+    vm = phony({**DEBIAN, "/bin/sleep": Link("busybox")})
+    begun = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"ended after 0\.01 minutes"):
+        run_in_guest(vm.g, "trap '' TERM; echo a; sleep 600", vm.report, minutes=0.01)
+    assert time.monotonic() - begun < 300
+    assert run_in_guest(vm.g, "echo b", vm.report) == "b\n"
+
+
+def test_what_a_program_of_the_guest_leaves_running_is_ended(phony: Make) -> None:
+    """A service with its output closed, and one that holds it open."""
+    vm = phony({**DEBIAN, "/bin/sleep": Link("busybox")})
+    run_in_guest(vm.g, "sleep 600 >/dev/null 2>&1 & echo $! > /pid", vm.report)
+    program, deadline = Path(f"/proc/{int(vm.read('/pid'))}/exe"), time.monotonic() + 60
+    while program.exists():  # without it only its parent is still to ask for its status
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    lines = [e["text"] for e in vm.report.of("log")]
+    assert "Left running in the guest, and ended: sleep." in lines
+    assert run_in_guest(vm.g, "sleep 600 & echo on", vm.report, minutes=0.01) == "on\n"
