@@ -13,6 +13,7 @@ from conversions.pipeline.concerns import collect_concerns
 from conversions.pipeline.context import Context
 from conversions.pipeline.errors import GuestError
 from conversions.pipeline.guest_programs import run_in_guest
+from conversions.pipeline.job import Customize
 from conversions.pipeline.types import Application
 from inventory.sources.types import Controller, Removable, RemovableType
 from tests.appliance.phony import (
@@ -267,8 +268,10 @@ def test_aliases_of_xen(phony: Make) -> None:
 
 
 @rows("2-T109")
-def test_the_first_start_of_a_guest_without_systemd(phony: Make) -> None:
-    tree = {k: v for k, v in RHEL.items() if k != "/etc/systemd/system"}
+@pytest.mark.parametrize("has_folder", [False, True])
+def test_the_first_start_of_a_guest_without_systemd(phony: Make, has_folder: bool) -> None:
+    """Its folder of units may be there all the same."""
+    tree = {k: v for k, v in RHEL.items() if has_folder or k != "/etc/systemd/system"}
     levels = {f"/etc/rc.d/rc{n}.d": None for n in "0123456"}
     vm = phony({**tree, **levels, "/etc/init.d": None}, major_version=6,
                package_management="yum")  # fmt: skip
@@ -278,6 +281,19 @@ def test_the_first_start_of_a_guest_without_systemd(phony: Make) -> None:
     found = [n for n in "0123456" if vm.g.ls(f"/etc/rc.d/rc{n}.d") == ["S99v2vweb-firstboot"]]
     assert found == ["2", "3", "5"]
     assert vm.g.readlink("/etc/rc.d/rc3.d/S99v2vweb-firstboot").endswith("/firstboot.sh")
+
+
+def test_a_script_that_another_runner_has_taken_is_not_run_again(phony: Make) -> None:
+    tools = {f"/bin/{name}": Link("busybox") for name in ("mkdir", "basename")}
+    vm = phony({**DEBIAN, **tools})
+    wishes = Customize(firstboot=("echo one >> /order",))
+    vm.convert(guest_agent=False, customize=wishes)
+    # The other one moves it between the look at it and our own mv.
+    vm.g.rm_f("/bin/mv")
+    vm.g.write("/bin/mv", b'#!/bin/sh\n/bin/busybox mv "$1" "$2"\nexit 1\n')
+    vm.g.chmod(0o755, "/bin/mv")
+    vm.g.sh("/usr/lib/v2vweb-firstboot/firstboot.sh start")
+    assert not vm.exists("/order")
 
 
 @rows("2-T116")
