@@ -148,7 +148,7 @@ def _inspect_other(
         minor_version=g.inspect_get_minor_version(chosen),
         package_format=g.inspect_get_package_format(chosen),
         package_management=g.inspect_get_package_management(chosen),
-        product_name=_product_name(g, g.inspect_get_product_name(chosen)),
+        product_name=_product_name(g, g.inspect_get_product_name(chosen), report),
         product_variant=g.inspect_get_product_variant(chosen),
         osinfo=g.inspect_get_osinfo(chosen),
         hostname=g.inspect_get_hostname(chosen),
@@ -159,11 +159,12 @@ def _inspect_other(
     )
 
 
-def _product_name(g: GuestFS, name: str) -> str:
+def _product_name(g: GuestFS, name: str, report: Reporter) -> str:
     """Return a name people know: Debian's is only a number such as 12.15 to libguestfs."""
-    if any(c.isalpha() for c in name) or not g.is_file("/etc/os-release", followsymlinks=True):
+    if any(c.isalpha() for c in name):
         return name
-    for line in g.read_lines("/etc/os-release")[:100]:
+    text = GuestFiles(g, report, change=False).read("/etc/os-release") or ""
+    for line in text.split("\n")[:100]:
         key, _, value = line.partition("=")
         if key == "PRETTY_NAME":
             return str(value.strip().strip("\"'"))[:200] or name

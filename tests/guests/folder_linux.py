@@ -139,10 +139,6 @@ class FolderLinux(FolderGuest):
         self.reads.append(path)
         return self._at(path).read_bytes()
 
-    def read_lines(self, path: str) -> list[str]:
-        """Return the lines of a text file."""
-        return self._at(path).read_text().splitlines()
-
     def touch(self, path: str) -> None:
         """Make an empty file."""
         self.write(path, b"")

@@ -58,7 +58,7 @@ class GuestFiles:
         if not self.is_file(path):
             return None
         if self._g.filesize(path) > MAX_BYTES:
-            self._report.log(Level.WARNING, f"{path} is too large to be changed (ignored).")
+            self._report.log(Level.WARNING, f"{path} is too large to be read (ignored).")
             return None
         return bytes(self._g.read_file(path)).decode("utf-8", "surrogateescape")
 

@@ -39,6 +39,7 @@ ADDED = ("virtio", "virtio_ring", "virtio_blk", "virtio_scsi", "virtio_net", "vi
          "bochs_drm", "bochs")  # fmt: skip
 BACKUP_SUFFIX = ".pre-v2v"
 _SPARE_BYTES = 50 << 20
+_MAX_BYTES = 1 << 30  # ten times a large one; a sparse file of terabytes costs the guest nothing
 
 
 def missing_drivers(
@@ -110,6 +111,8 @@ def initramfs_modules(c: Context, initrd: str) -> tuple[str, ...]:
     """Return the names of the modules in an initramfs.  Raises GuestError when it is damaged."""
     copy = c.work / "initramfs"
     try:
+        if (size := c.g.filesize(initrd)) > _MAX_BYTES:
+            raise InitramfsError(f"it has {human(size)}, far more than an initramfs")
         c.g.download(initrd, str(copy))
         with copy.open("rb") as stream:
             names = list_initramfs(stream)

@@ -400,6 +400,23 @@ class Filesystems:
         return "/sysroot: 2 MiB (2097152 bytes) trimmed"
 
 
+@pytest.mark.parametrize(
+    ("more", "name", "warned"),
+    [("", "Debian GNU/Linux 12", False), ("#" * (2 << 20), "12.15", True)],
+)
+def test_a_name_of_the_system_for_people(
+    guest: Inspected, more: str, name: str, warned: bool
+) -> None:
+    """From a file that may be of any size."""
+    guest.roots = {"/dev/sda1": "12.15"}
+    guest.install("/etc/os-release", f'ID=debian\nPRETTY_NAME="Debian GNU/Linux 12"\n{more}')
+    found, log = inspect(guest)
+    assert found.product_name == name
+    assert [w for w in warnings(log) if "too large" in w] == (
+        ["/etc/os-release is too large to be read (ignored)."] if warned else []
+    )
+
+
 @rows("2-T128", "2-T130")
 def test_a_filesystem_that_cannot_be_trimmed_is_a_warning() -> None:
     report, g = RecordingReporter(), Filesystems()

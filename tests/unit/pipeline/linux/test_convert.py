@@ -349,6 +349,23 @@ def test_settings_that_are_no_proper_shell_are_changed_all_the_same(phony: Make)
     assert vm.read("/etc/default/grub") == text.replace("sda3", "vda3")
 
 
+def test_an_initramfs_of_any_size_does_not_fill_the_folder_for_work(phony: Make) -> None:
+    vm = phony(DEBIAN)
+    with vm.g._at(f"/boot/initrd.img-{KV}").open("r+b") as stream:
+        stream.truncate((1 << 30) + 1)
+    with pytest.raises(GuestError, match="far more than an initramfs") as caught:
+        vm.convert()
+    assert caught.value.code == "E-INITRAMFS-DAMAGED"
+
+
+def test_only_a_file_can_be_the_initramfs(phony: Make) -> None:
+    """Not a device, which has no end."""
+    menu = {"/boot/grub/grub.cfg": grub_cfg(KV, initrd="none")}
+    vm = phony({**DEBIAN, **menu, f"/boot/initrd-{KV}": None})
+    vm.convert(guest_agent=False)
+    assert vm.calls() == [f"update-initramfs -c -k {KV}"]
+
+
 def test_a_program_of_the_guest_is_ended_when_its_time_is_up(phony: Make) -> None:
     vm = phony({**DEBIAN, "/bin/sleep": Link("busybox")})
     begun = time.monotonic()
