@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 
 from conversions.pipeline.appliance_shell import SUBVOLUME, layers_below
 from conversions.pipeline.context import Context
 from conversions.pipeline.errors import GuestError
+from conversions.pipeline.guest_errors import naming
 from conversions.pipeline.guest_programs import INITRAMFS_MINUTES, run_in_guest
 from conversions.pipeline.linux.cpio import InitramfsError, list_initramfs
 from conversions.pipeline.linux.families import Family
@@ -130,7 +132,10 @@ def initramfs_modules(c: Context, initrd: str) -> tuple[str, ...]:
 def _rebuild(
     c: Context, files: GuestFiles, family: Family, kernel: KernelInfo, needed: list[str]
 ) -> None:
-    """Rebuild with the guest's own tool and look again; the old file comes back on failure."""
+    """Rebuild with the guest's own tool and look again; the old file comes back on failure.
+
+    Raises GuestError.
+    """
     initrd = kernel.initrd or ""
     tool = find_tool(files, family)
     if tool is None:
@@ -141,27 +146,30 @@ def _rebuild(
             code="E-NO-INITRAMFS-TOOL",
         )
     backup = _backup(c, initrd)
-    begun = time.monotonic()
-    try:
+    command = tool.command(c, files, kernel, added_modules(kernel))
+    with naming(initrd, "moved aside"):
         c.g.mv(initrd, backup)
-        command = tool.command(c, files, kernel, added_modules(kernel))
-        run_in_guest(c.g, command, c.report, minutes=INITRAMFS_MINUTES)
-        still = missing_drivers(initramfs_modules(c, initrd), kernel, needed)
-    except RuntimeError as error:
-        c.g.mv(backup, initrd)
-        raise GuestError(
-            f"{tool.name} failed in the guest: {_cleaned(str(error))}.",
-            remedy="Often /boot is full or a hook script of the guest fails; the log shows which.",
-            code="E-INITRAMFS",
-        ) from error
-    if still:
-        c.g.mv(backup, initrd)
-        raise GuestError(
-            f"{initrd} was rebuilt by {tool.name}, but lacks {', '.join(still)}.",
-            remedy=f"Look at what {tool.name} said in the log; the modules may be missing "
-            f"from {kernel.modpath} or excluded by its settings.",
-            code="E-INITRAMFS-DRIVER",
-        )
+    begun = time.monotonic()
+    with ExitStack() as failing:
+        failing.callback(c.g.mv, backup, initrd)
+        try:
+            run_in_guest(c.g, command, c.report, minutes=INITRAMFS_MINUTES)
+            still = missing_drivers(initramfs_modules(c, initrd), kernel, needed)
+        except RuntimeError as error:
+            raise GuestError(
+                f"{tool.name} failed in the guest: {_cleaned(str(error))}.",
+                remedy="Often /boot is full or a hook script of the guest fails; the log shows "
+                "which.",
+                code="E-INITRAMFS",
+            ) from error
+        if still:
+            raise GuestError(
+                f"{initrd} was rebuilt by {tool.name}, but lacks {', '.join(still)}.",
+                remedy=f"Look at what {tool.name} said in the log; the modules may be missing "
+                f"from {kernel.modpath} or excluded by its settings.",
+                code="E-INITRAMFS-DRIVER",
+            )
+        failing.pop_all()
     c.g.rm_f(backup)
     c.report.log(
         Level.INFO,

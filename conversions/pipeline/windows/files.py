@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from conversions.pipeline.appliance import GuestFS
+from conversions.pipeline.guest_errors import naming
 from conversions.pipeline.windows.registry import Changes
 
 # Longer contents do not fit in one message to the appliance.
@@ -17,6 +18,7 @@ class WindowsFiles:
 
     NTFS is mounted with case mattering, which it does not to Windows: a second folder differing in
     case only could not be reached there.  So every part of a path is looked up before it is made.
+    Raises GuestError for a file that cannot be changed.
     """
 
     def __init__(self, g: GuestFS, changes: Changes, *, work: Path, change: bool) -> None:
@@ -47,19 +49,22 @@ class WindowsFiles:
         """Make a folder with all above it; return its path as spelled on disk."""
         real = self.resolve(path)
         if self.change:
-            self._g.mkdir_p(real)
+            with naming(real, "made"):
+                self._g.mkdir_p(real)
         return real
 
     def write(self, path: str, data: bytes, what: str) -> None:
         """Write a file whose folder exists, and record it."""
         real = self.resolve(path)
         if self.change and len(data) <= _MAX_MESSAGE:
-            self._g.write(real, data)
+            with naming(real, "written"):
+                self._g.write(real, data)
         elif self.change:
             with tempfile.NamedTemporaryFile(dir=self._work) as stream:
                 stream.write(data)
                 stream.flush()
-                self._g.upload(stream.name, real)
+                with naming(real, "written"):
+                    self._g.upload(stream.name, real)
         self._changes.record(what, real)
 
     def remove(self, path: str, what: str) -> None:
@@ -67,5 +72,6 @@ class WindowsFiles:
         real = self.resolve(path)
         if self._g.exists(real):
             if self.change:
-                self._g.rm_f(real)
+                with naming(real, "deleted"):
+                    self._g.rm_f(real)
             self._changes.record(what, real)

@@ -358,6 +358,33 @@ def test_an_initramfs_of_any_size_does_not_fill_the_folder_for_work(phony: Make)
     assert caught.value.code == "E-INITRAMFS-DAMAGED"
 
 
+def test_the_old_initramfs_comes_back_when_the_new_one_cannot_be_read(phony: Make) -> None:
+    nonsense = {"/usr/sbin/update-initramfs": Program("echo nonsense > /boot/initrd.img-$3")}
+    vm = phony({**DEBIAN, **nonsense})
+    with pytest.raises(GuestError) as caught:
+        vm.convert(guest_agent=False)
+    assert caught.value.code == "E-INITRAMFS-DAMAGED"
+    assert bytes(vm.g.read_file(f"/boot/initrd.img-{KV}")) == initramfs("ext4")
+
+
+@pytest.mark.parametrize(
+    ("tree", "immutable", "words"),
+    [
+        ({"/etc/fstab": "/dev/sda1 / ext2 x 0 1\n"}, "/etc/fstab", "written: write: "),
+        ({"/etc/systemd/system/multi-user.target.wants": "a file"}, "", "made: mkdir_p: "),
+    ],
+)
+def test_a_file_that_cannot_be_changed_is_named(
+    phony: Make, tree: Tree, immutable: str, words: str
+) -> None:
+    vm = phony({**DEBIAN, **tree})
+    vm.g.immutable.add(immutable)
+    with pytest.raises(GuestError, match=f"of the guest could not be {words}") as caught:
+        vm.convert()
+    assert caught.value.code == "E-GUEST-FILE"
+    assert str(caught.value).startswith(immutable or next(iter(tree)))
+
+
 def test_only_a_file_can_be_the_initramfs(phony: Make) -> None:
     """Not a device, which has no end."""
     menu = {"/boot/grub/grub.cfg": grub_cfg(KV, initrd="none")}
