@@ -7,8 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from conversions.pipeline.errors import GuestError
+from conversions.pipeline.fsck import check_filesystems
 from conversions.pipeline.guest_programs import run_in_guest
+from conversions.pipeline.handle import Handle
 from conversions.pipeline.job import Customize, Target
+from conversions.pipeline.report import RecordingReporter
+from tests.appliance.conftest import DISK_BYTES
 from tests.appliance.phony import (
     BUILT,
     DEBIAN,
@@ -27,6 +31,7 @@ from tests.appliance.phony import (
 
 Make = Callable[..., PhonyGuest]
 rows = pytest.mark.rows
+MIB = 1 << 20
 EL_INITRD = f"/boot/initramfs-{KV}.img"
 
 
@@ -706,3 +711,30 @@ def test_no_program_of_the_guest_outlives_its_call(phony: Make) -> None:
     ]
     vm.g.umount_all()  # nothing keeps it
     vm.g.mount(DEVICE, "/")
+
+
+def test_a_btrfs_is_scrubbed(appliance: Handle) -> None:
+    content = bytes(range(256)) * 256
+    appliance.umount_all()
+    appliance.mkfs("btrfs", DEVICE)
+    appliance.mount(DEVICE, "/")
+    appliance.write("/file", content)
+    appliance.umount_all()
+
+    def check() -> RecordingReporter:
+        report = RecordingReporter()
+        check_filesystems(appliance, [(DEVICE, "btrfs")], when="after", strict=False, report=report)
+        return report
+
+    found = check()
+    assert found.data("fsck")[0]["clean"] is True, found.of("log")
+    at = next(
+        offset
+        for offset in range(0, DISK_BYTES, MIB)
+        if content[:4096] in appliance.pread_device(DEVICE, MIB, offset)
+    )
+    at += bytes(appliance.pread_device(DEVICE, MIB, at)).index(content[:4096])
+    appliance.pwrite_device(DEVICE, b"rotten", at)
+    report = check()
+    assert report.data("fsck")[0]["clean"] is False, report.of("log")
+    assert "(btrfs) is damaged" in report.of("log")[-1]["text"]
