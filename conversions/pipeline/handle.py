@@ -87,6 +87,7 @@ class Handle:
         call = getattr(self._g, name)
 
         def checked(*arguments: Any, **options: Any) -> Any:
+            self._g._check_not_closed()  # no ValueError of an argument
             try:
                 return call(*arguments, **options)
             except RuntimeError as error:
@@ -100,7 +101,7 @@ class Handle:
             except ValueError as error:  # an argument is not UTF-8, or has a NUL inside
                 if name in _LOOKS:
                     return False
-                raise RuntimeError(f"{name}: {arguments[0]!r}: {error}") from error
+                raise RuntimeError(f"{name}: {arguments[:1]}: {error}") from error
 
         return checked
 
@@ -146,11 +147,14 @@ class Handle:
 
     def _raw(self, name: str, returns: Any, argument: str) -> Any:
         """Make a call that takes a string and returns a pointer.  Raises RuntimeError."""
+        self._g._check_not_closed()  # there is nothing any more where the pointer leads
         function = ctypes.CFUNCTYPE(returns, pointer, c_char_p)((f"guestfs_{name}", _library))
         try:
             given = argument.encode()
         except UnicodeEncodeError as error:
             raise RuntimeError(f"{name}: {argument!r}: {error}") from error
+        if b"\0" in given:  # the library would take what comes before it
+            raise RuntimeError(f"{name}: {argument!r}: there is a null character in it")
         found = function(self._pointer, given)
         if not found:
             raise RuntimeError(self._last_words())

@@ -62,6 +62,7 @@ def test_an_answer_of_one_text_is_kept(
         pytest.param(lambda g: g.add_drive(LATIN_1), "surrogates not allowed", id="argument"),
         pytest.param(lambda g: g.ls(LATIN_1), "surrogates not allowed", id="of the library"),
         pytest.param(lambda g: g.realpath("/a\0b"), "null character", id="NUL"),
+        pytest.param(lambda g: g.ls("/a\0b"), "null character", id="NUL for the library"),
         pytest.param(lambda g: g.ls("/"), "call launch before", id="its own errors"),
         pytest.param(lambda g: g.inspect_get_mountpoints("/dev/sda"), "call launch", id="pairs"),
         pytest.param(lambda g: g.inspect_list_applications2("/dev/sda"), "launch", id="packages"),
@@ -79,6 +80,17 @@ def test_there_is_no_file_of_a_name_that_cannot_be_given(
 ) -> None:
     assert not handle[0].is_file(LATIN_1)
     assert not handle[0].exists("/a\0b")
+
+
+@pytest.mark.parametrize(
+    "call", [lambda g: g.ls("/"), lambda g: g.is_file("/"), lambda g: g.close()]
+)
+def test_a_closed_handle_is_not_used(
+    handle: tuple[Handle, list[str]], call: Callable[[Handle], object]
+) -> None:
+    handle[0].close()
+    with pytest.raises(guestfs.ClosedHandle):
+        call(handle[0])
 
 
 @pytest.mark.parametrize(
