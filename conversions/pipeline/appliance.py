@@ -13,6 +13,7 @@ import guestfs
 
 from conversions.pipeline.accelerator import choose_accelerator
 from conversions.pipeline.errors import ApplianceError
+from conversions.pipeline.handle import Handle, without_contents
 from conversions.pipeline.job import Job
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.types import Overlay
@@ -53,7 +54,14 @@ class Appliance:
 
     def _handle(self) -> GuestFS:
         job = self._job
-        g = guestfs.GuestFS(python_return_dict=False, close_on_exit=False)
+        g = Handle(
+            guestfs.GuestFS(python_return_dict=False, close_on_exit=False),
+            guestfs.EVENT_TRACE
+            | guestfs.EVENT_LIBRARY
+            | guestfs.EVENT_APPLIANCE
+            | guestfs.EVENT_WARNING,
+            self._on_event,
+        )
         g.set_identifier("v2v")
         g.set_backend("direct")
         g.set_autosync(True)
@@ -61,13 +69,6 @@ class Appliance:
         g.set_network(False)  # package scripts of a stranger's guest reach nothing
         g.set_memsize(job.memory_mib or MEMORY_FACTOR * g.get_memsize())
         g.set_smp(job.vcpus or min(MAX_VCPUS, available_cpus()))
-        g.set_event_callback(
-            self._on_event,
-            guestfs.EVENT_TRACE
-            | guestfs.EVENT_LIBRARY
-            | guestfs.EVENT_APPLIANCE
-            | guestfs.EVENT_WARNING,
-        )
         g.set_trace(True)
         g.set_verbose(job.trace)
         for overlay in self._overlays:
@@ -79,9 +80,9 @@ class Appliance:
             )
         return g
 
-    def _on_event(self, event: int, _handle: int, text: str, _array: list[int]) -> None:
+    def _on_event(self, event: int, text: str) -> None:
         if event == guestfs.EVENT_TRACE:
-            self._report.log(Level.TRACE, f"libguestfs: trace: v2v: {text}")
+            self._report.log(Level.TRACE, f"libguestfs: trace: v2v: {without_contents(text)}")
         else:
             self._report.log(Level.TRACE, text)
 

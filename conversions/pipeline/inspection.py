@@ -11,6 +11,7 @@ from conversions.pipeline.appliance import GuestFS
 from conversions.pipeline.appliance_shell import SUBVOLUME, guest_name
 from conversions.pipeline.decrypt import find_encrypted
 from conversions.pipeline.errors import InspectionError
+from conversions.pipeline.guest_programs import run_in_guest
 from conversions.pipeline.linux.files import GuestFiles
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.types import Application, Inspection
@@ -172,7 +173,7 @@ def _inspect_other(
         minor_version=g.inspect_get_minor_version(chosen),
         package_format=g.inspect_get_package_format(chosen),
         package_management=g.inspect_get_package_management(chosen),
-        product_name=_product_name(g, g.inspect_get_product_name(chosen)),
+        product_name=_product_name(g, g.inspect_get_product_name(chosen), report),
         product_variant=g.inspect_get_product_variant(chosen),
         osinfo=g.inspect_get_osinfo(chosen),
         hostname=g.inspect_get_hostname(chosen),
@@ -183,11 +184,12 @@ def _inspect_other(
     )
 
 
-def _product_name(g: GuestFS, name: str) -> str:
+def _product_name(g: GuestFS, name: str, report: Reporter) -> str:
     """Return a name people know: Debian's is only a number such as 12.15 to libguestfs."""
-    if any(c.isalpha() for c in name) or not g.is_file("/etc/os-release", followsymlinks=True):
+    if any(c.isalpha() for c in name):
         return name
-    for line in g.read_lines("/etc/os-release")[:100]:
+    text = GuestFiles(g, report, change=False).read("/etc/os-release") or ""
+    for line in text.split("\n")[:100]:
         key, _, value = line.partition("=")
         if key == "PRETTY_NAME":
             return str(value.strip().strip("\"'"))[:200] or name
@@ -399,7 +401,7 @@ def _applications(
     if not rows and kind == "rpm" and not read_only:
         report.log(Level.WARNING, "The guest's database of packages is damaged; it is rebuilt.")
         try:
-            g.sh("rpmdb --rebuilddb 2>&1")
+            run_in_guest(g, "rpmdb --rebuilddb", report)
         except RuntimeError as error:
             report.log(Level.DEBUG, f"rpmdb --rebuilddb: {error}")
         rows, failure = _listed(g, root)

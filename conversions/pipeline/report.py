@@ -3,10 +3,12 @@
 An event is a dict with `seq` (from 1, no gaps), `at` (ISO 8601 UTC), `type` and:
 
     step      name, title, state started | finished | skipped | failed, seconds, reason
-    log       level error | warning | info | debug | trace, step, text (one line, no control bytes)
+    log       level error | warning | info | debug | trace, step, text (one line)
     progress  disk ("sda"), done_bytes, total_bytes, rate (bytes a second, of the last 30 s)
     report    name, data (JSON)
     result    status ok | error | stopped; code, message, remedy, step
+
+No string in it has a control byte or half of a surrogate pair: they are \\ufffd.
 """
 
 from __future__ import annotations
@@ -63,6 +65,21 @@ class Reporter(Protocol):
         ...
 
 
+def clean(data: Any) -> Any:
+    """Return data with \\ufffd for what no database, terminal or JSON takes, however deep it is.
+
+    Much of it was written by the guest or whoever made it.
+    """
+    if isinstance(data, str):
+        return _CONTROL.sub("\ufffd", data)
+    if isinstance(data, Mapping):
+        return {clean(key): clean(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        cleaned = map(clean, data)
+        return list(cleaned) if isinstance(data, list) else tuple(cleaned)
+    return data
+
+
 class EventReporter:
     """Turns calls into events and hands each to `emit`."""
 
@@ -78,7 +95,7 @@ class EventReporter:
         with self._lock:
             self._seq += 1
             at = datetime.now(UTC).isoformat()
-            self._emit({"seq": self._seq, "at": at, "type": type_, **values})
+            self._emit({"seq": self._seq, "at": at, "type": type_, **clean(values)})
 
     @contextmanager
     def step(self, step: Step) -> Iterator[None]:
@@ -101,14 +118,14 @@ class EventReporter:
         self.event("step", name=step, title=TITLES[step], state="skipped", reason=reason)
 
     def log(self, level: Level, text: str) -> None:
-        """Emit a log event per line; control bytes become \\ufffd, long lines are cut."""
+        """Emit a log event per line; long lines are cut."""
         if level is Level.WARNING:
             self.warnings += 1
         for line in text.rstrip("\n").split("\n"):
-            clean = _CONTROL.sub("\ufffd", line.rstrip("\r"))
-            if len(clean) > MAX_LINE:
-                clean = clean[:MAX_LINE] + f" (cut at {MAX_LINE})"
-            self.event("log", level=level, step=self.current or Step.REQUEST, text=clean)
+            shown = line.rstrip("\r")
+            if len(shown) > MAX_LINE:
+                shown = shown[:MAX_LINE] + f" (cut at {MAX_LINE})"
+            self.event("log", level=level, step=self.current or Step.REQUEST, text=shown)
 
     def progress(
         self, disk: str, done_bytes: int, total_bytes: int, *, rate: float | None = None
@@ -126,7 +143,7 @@ def json_lines(stream: IO[str]) -> Callable[[Mapping[str, Any]], None]:
     """Return an emitter that writes each event as one JSON line and flushes."""
 
     def emit(event: Mapping[str, Any]) -> None:
-        stream.write(json.dumps(event, ensure_ascii=True, default=str) + "\n")
+        stream.write(json.dumps(event, ensure_ascii=True, default=lambda o: clean(str(o))) + "\n")
         stream.flush()
 
     return emit

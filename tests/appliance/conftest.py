@@ -9,6 +9,7 @@ import guestfs
 import pytest
 
 from conversions.pipeline.accelerator import choose_accelerator
+from conversions.pipeline.handle import Handle
 from conversions.pipeline.report import RecordingReporter
 from tests.appliance.phony import PhonyGuest, Tree
 from tests.guests.phony_windows import PhonyWindows
@@ -34,12 +35,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[guestfs.GuestFS]:
-    """A running appliance with one partition, /dev/sda1."""
+def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Handle]:
+    """A running appliance with one partition, /dev/sda1, by the handle that the engine uses."""
     disk = tmp_path_factory.mktemp("appliance") / "disk.raw"
     with disk.open("wb") as stream:
         stream.truncate(DISK_BYTES)
-    g = guestfs.GuestFS(python_return_dict=False, close_on_exit=False)
+    g = Handle(
+        guestfs.GuestFS(python_return_dict=False, close_on_exit=False),
+        guestfs.EVENT_WARNING,
+        lambda _event, text: print(text),
+    )
     g.set_backend("direct")
     g.set_backend_settings([] if choose_accelerator().kvm else ["force_tcg"])
     g.set_network(False)
@@ -52,7 +57,7 @@ def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[guestfs.Gues
 
 
 @pytest.fixture
-def phony(appliance: guestfs.GuestFS, tmp_path: Path) -> Iterator[Callable[..., PhonyGuest]]:
+def phony(appliance: Handle, tmp_path: Path) -> Iterator[Callable[..., PhonyGuest]]:
     """Make the disk a guest of these files, and mount it."""
 
     def make(tree: Tree, **options: object) -> PhonyGuest:

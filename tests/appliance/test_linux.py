@@ -7,7 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from conversions.pipeline.errors import GuestError
+from conversions.pipeline.fsck import check_filesystems
+from conversions.pipeline.guest_programs import run_in_guest
+from conversions.pipeline.handle import Handle
 from conversions.pipeline.job import Customize, Target
+from conversions.pipeline.report import RecordingReporter
+from tests.appliance.conftest import DISK_BYTES
 from tests.appliance.phony import (
     BUILT,
     DEBIAN,
@@ -26,6 +31,7 @@ from tests.appliance.phony import (
 
 Make = Callable[..., PhonyGuest]
 rows = pytest.mark.rows
+MIB = 1 << 20
 EL_INITRD = f"/boot/initramfs-{KV}.img"
 
 
@@ -664,3 +670,71 @@ def test_a_mint_guest_gets_the_agent_like_its_family(phony: Make) -> None:
     vm = phony({**DEBIAN, "/etc/os-release": release, "/etc/init.d": None})
     vm.convert()
     assert len(vm.g.ls("/usr/lib/v2vweb-firstboot/scripts")) == 5
+
+
+def test_what_is_not_utf8_in_a_guest_ends_nothing(phony: Make) -> None:
+    """Latin-1 in names, mountpoints, descriptions of packages and the words of programs."""
+    packages = str(DEBIAN["/var/lib/dpkg/status"]).rstrip() + "\nDescription: caf\u00e9\n\n"
+    vm = phony(
+        {
+            **DEBIAN,
+            "/etc/fstab": "LABEL=root / ext2 x 0 1\n/dev/sda1 /caf\u00e9 ext2 x 0 0\n".encode(
+                "latin-1"
+            ),
+            "/var/lib/dpkg/status": packages.encode("latin-1"),
+            "/srv": None,
+        }
+    )
+    name = r"$(printf 'caf\351')"
+    assert vm.g.sh(f"echo x > /srv/{name}; echo x > /srv/plain; echo {name}") == "caf\ufffd\n"
+    assert vm.g.ls("/srv") == ["plain"]
+    assert vm.g.find("/srv") == ["/plain"]
+    with pytest.raises(RuntimeError, match="sh: caf\ufffd"):
+        vm.g.sh(f"echo {name} >&2; exit 1")
+    vm.g.umount_all()
+    [root] = vm.g.inspect_os()
+    assert vm.g.inspect_get_mountpoints(root) == [("/", DEVICE)]
+    vm.g.mount(DEVICE, "/")
+    [bash] = vm.g.inspect_list_applications2(root)
+    assert (bash["app2_name"], bash["app2_version"]) == ("bash", "5.2")
+    assert bash["app2_release"] == "1"
+    assert bash["app2_summary"] == "caf\ufffd"
+
+
+def test_no_program_of_the_guest_outlives_its_call(phony: Make) -> None:
+    vm = phony({**DEBIAN, "/bin/sleep": Link("busybox")})
+    with pytest.raises(RuntimeError, match=r"ended after 0\.0\d minutes"):
+        run_in_guest(vm.g, "trap '' TERM; sleep 600", vm.report, minutes=0.02)
+    run_in_guest(vm.g, "sleep 600 < /etc/fstab >/dev/null 2>&1 &", vm.report)
+    assert "Left running in the guest, and ended: sleep." in [
+        e["text"] for e in vm.report.of("log")
+    ]
+    vm.g.umount_all()  # nothing keeps it
+    vm.g.mount(DEVICE, "/")
+
+
+def test_a_btrfs_is_scrubbed(appliance: Handle) -> None:
+    content = bytes(range(256)) * 256
+    appliance.umount_all()
+    appliance.mkfs("btrfs", DEVICE)
+    appliance.mount(DEVICE, "/")
+    appliance.write("/file", content)
+    appliance.umount_all()
+
+    def check() -> RecordingReporter:
+        report = RecordingReporter()
+        check_filesystems(appliance, [(DEVICE, "btrfs")], when="after", strict=False, report=report)
+        return report
+
+    found = check()
+    assert found.data("fsck")[0]["clean"] is True, found.of("log")
+    at = next(
+        offset
+        for offset in range(0, DISK_BYTES, MIB)
+        if content[:4096] in appliance.pread_device(DEVICE, MIB, offset)
+    )
+    at += bytes(appliance.pread_device(DEVICE, MIB, at)).index(content[:4096])
+    appliance.pwrite_device(DEVICE, b"rotten", at)
+    report = check()
+    assert report.data("fsck")[0]["clean"] is False, report.of("log")
+    assert "(btrfs) is damaged" in report.of("log")[-1]["text"]

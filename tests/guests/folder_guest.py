@@ -30,6 +30,7 @@ class FolderGuest:
         self.active: set[int] = set()
         self.sectors: dict[str, bytearray] = {}
         self.protected: set[str] = set()
+        self.immutable: set[str] = set()
         self._hive: Any = None
         self._path = ""
 
@@ -78,6 +79,10 @@ class FolderGuest:
         return real or "/"
 
     # --- disks and filesystems
+
+    def get_backend_settings(self) -> list[str]:
+        """It is not emulated."""
+        return []
 
     def part_init(self, disk: str, kind: str) -> None:
         """Forget what is there."""
@@ -225,6 +230,8 @@ class FolderGuest:
     def write(self, path: str, data: bytes) -> None:
         """Write a file; its folder must be there."""
         try:
+            if path in self.immutable:  # as by chattr +i
+                raise PermissionError("Operation not permitted")
             self._at(path).write_bytes(data)
         except OSError as error:
             raise RuntimeError(f"write: {path}: {error}") from error
@@ -239,7 +246,10 @@ class FolderGuest:
 
     def mkdir_p(self, path: str) -> None:
         """Make a folder with those above it."""
-        self._at(path).mkdir(parents=True, exist_ok=True)
+        try:
+            self._at(path).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RuntimeError(f"mkdir_p: {path}: {error}") from error
 
     def mkdtemp(self, template: str) -> str:
         """Make a folder of a new name."""

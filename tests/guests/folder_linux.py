@@ -69,7 +69,10 @@ class FolderLinux(FolderGuest):
         return self.uuids[device]
 
     def debug(self, command: str, arguments: list[str]) -> str:
-        """Answer lsblk: the root is on a plain partition."""
+        """Answer lsblk: the root is on a plain partition; run what looks for the guest's root."""
+        if "/sysroot" in arguments[0]:
+            line = arguments[0].replace("/sysroot", str(self._device(self.mounted["/"])))
+            return subprocess.run(["sh", "-c", line], stdout=subprocess.PIPE, text=True).stdout
         return "part\ndisk\n\nstatus=0" if "lsblk" in arguments[0] else "\nstatus=0"
 
     def feature_available(self, names: list[str]) -> bool:
@@ -135,10 +138,6 @@ class FolderLinux(FolderGuest):
         """Return the content."""
         self.reads.append(path)
         return self._at(path).read_bytes()
-
-    def read_lines(self, path: str) -> list[str]:
-        """Return the lines of a text file."""
-        return self._at(path).read_text().splitlines()
 
     def touch(self, path: str) -> None:
         """Make an empty file."""

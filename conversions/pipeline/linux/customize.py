@@ -7,6 +7,7 @@ import time
 
 from conversions.pipeline.context import Context
 from conversions.pipeline.errors import GuestError
+from conversions.pipeline.guest_errors import naming
 from conversions.pipeline.job import GuestFile
 from conversions.pipeline.linux.files import GuestFiles, with_line
 from conversions.pipeline.linux.firstboot import FirstBoot
@@ -152,5 +153,6 @@ def _add_keys(c: Context, files: GuestFiles, keys: tuple[str, ...]) -> None:
 
     files.edit(path, change, "SSH key of root added", create=True)
     if c.change:
-        c.g.chmod(0o700, _SSH)
-        c.g.chmod(0o600, path)
+        with naming(path, "protected"):
+            c.g.chmod(0o700, _SSH)
+            c.g.chmod(0o600, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from conversions.pipeline.appliance import GuestFS
+from conversions.pipeline.guest_errors import naming
 from conversions.pipeline.report import Level, Reporter
 
 MAX_BYTES = 2 << 20
@@ -20,7 +21,10 @@ def with_line(text: str, line: str) -> str:
 
 
 class GuestFiles:
-    """The guest's files; with `change` false it only tells what would be changed."""
+    """The guest's files; with `change` false it only tells what would be changed.
+
+    Raises GuestError for a file that cannot be read or changed.
+    """
 
     def __init__(self, g: GuestFS, report: Reporter, *, change: bool) -> None:
         self._g = g
@@ -71,10 +75,11 @@ class GuestFiles:
         """Return a text file's content, bytes that are not UTF-8 kept; None without it."""
         if not self.is_file(path):
             return None
-        if self._g.filesize(path) > MAX_BYTES:
-            self._report.log(Level.WARNING, f"{path} is too large to be changed (ignored).")
-            return None
-        return bytes(self._g.read_file(path)).decode("utf-8", "surrogateescape")
+        with naming(path, "read"):
+            if self._g.filesize(path) > MAX_BYTES:
+                self._report.log(Level.WARNING, f"{path} is too large to be read (ignored).")
+                return None
+            return bytes(self._g.read_file(path)).decode("utf-8", "surrogateescape")
 
     def edit(
         self, path: str, change: Callable[[str], str], what: str, *, create: bool = False
@@ -108,33 +113,38 @@ class GuestFiles:
     def write(self, path: str, text: str, what: str, *, mode: int | None = None) -> None:
         """Write a file, with a mode if given, and record it; the folder has to be there."""
         if self.change:
-            self._g.write(path, text.encode("utf-8", "surrogateescape"))
-            if mode is not None:
-                self._g.chmod(mode, path)
+            with naming(path, "written"):
+                self._g.write(path, text.encode("utf-8", "surrogateescape"))
+                if mode is not None:
+                    self._g.chmod(mode, path)
         self.record(what, path)
 
     def make_folder(self, path: str) -> None:
         """Make a folder and those above it."""
         if self.change:
-            self._g.mkdir_p(path)
+            with naming(path, "made"):
+                self._g.mkdir_p(path)
 
     def link(self, target: str, path: str, what: str) -> None:
         """Make a symbolic link, in place of what is there."""
         if self.change:
-            self._g.ln_sf(target, path)
+            with naming(path, "linked"):
+                self._g.ln_sf(target, path)
         self.record(what, path)
 
     def copy(self, source: str, target: str, what: str) -> None:
         """Copy a file."""
         if self.change:
-            self._g.cp(source, target)
+            with naming(target, "written"):
+                self._g.cp(source, target)
         self.record(what, target)
 
     def remove(self, path: str, what: str) -> None:
         """Delete a file or a link if it is there."""
         if self._g.exists(path) or self._g.is_symlink(path):
             if self.change:
-                self._g.rm_f(path)
+                with naming(path, "deleted"):
+                    self._g.rm_f(path)
             self.record(what, path)
 
     def record(self, what: str, path: str) -> None:

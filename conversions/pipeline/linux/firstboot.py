@@ -30,12 +30,12 @@ mkdir -p $finished
 for script in $scripts/*; do
     [ -x "$script" ] || continue
     moved=$finished/$(basename "$script")
-    mv "$script" "$moved"
+    mv "$script" "$moved" || continue
     echo "=== $moved"
     "$moved"
     echo "=== $moved ended with status $?"
+    rm -f "$moved"
 done >>$log 2>&1
-rm -f $finished/*
 """
 # After multi-user.target, so that a slow script, such as one without a network, delays no login.
 _UNIT_TEXT = f"""[Unit]
@@ -88,7 +88,8 @@ class FirstBoot:
             wants = "/etc/systemd/system/multi-user.target.wants"
             files.make_folder(wants)
             files.link(UNIT, f"{wants}/{_NAME}.service", what)
-            return
+        # As well: the folder may be there on a guest that starts with upstart or sysvinit.  Where
+        # both would run it, systemd prefers its own unit.
         self._install_sysv(what)
 
     def _install_sysv(self, what: str) -> None:

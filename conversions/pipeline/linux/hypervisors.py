@@ -6,6 +6,7 @@ import re
 import shlex
 
 from conversions.pipeline.context import Context
+from conversions.pipeline.guest_programs import run_in_guest
 from conversions.pipeline.linux.families import Family, family_of
 from conversions.pipeline.linux.files import GuestFiles
 from conversions.pipeline.linux.packages import remove_packages
@@ -73,9 +74,8 @@ def _run(c: Context, files: GuestFiles, command: str, what: str) -> None:
     files.record(what, command.split()[0])
     if not c.change:
         return
-    c.report.log(Level.INFO, f"In the guest: {command}")
     try:
-        c.report.log(Level.DEBUG, c.g.sh(f"{command} 2>&1"))
+        run_in_guest(c.g, command, c.report)
     except RuntimeError as error:
         c.report.log(Level.WARNING, f"{command} failed: {str(error).strip()} (ignored).")
 

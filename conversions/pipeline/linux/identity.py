@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 
 from conversions.pipeline.appliance import GuestFS
+from conversions.pipeline.guest_errors import naming
 from conversions.pipeline.linux.families import Family
 from conversions.pipeline.linux.files import GuestFiles
 
@@ -49,8 +50,9 @@ def refresh_identity(g: GuestFS, files: GuestFiles, family: Family) -> None:
     for path in seeds:
         size = min(max(g.filesize(path), _SEED_MIN), _SEED_MAX)
         if files.change:
-            g.truncate(path)
-            g.write_append(path, secrets.token_bytes(size))
+            with naming(path, "written"):
+                g.truncate(path)
+                g.write_append(path, secrets.token_bytes(size))
         files.record("random seed renewed", path)
 
 

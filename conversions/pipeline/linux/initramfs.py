@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 
 from conversions.pipeline.appliance_shell import SUBVOLUME, layers_below
 from conversions.pipeline.context import Context
 from conversions.pipeline.errors import GuestError
+from conversions.pipeline.guest_errors import naming
+from conversions.pipeline.guest_programs import INITRAMFS_MINUTES, run_in_guest
 from conversions.pipeline.guestcaps import machine_for
 from conversions.pipeline.linux.cpio import InitramfsError, list_initramfs
 from conversions.pipeline.linux.families import Family
@@ -43,6 +46,7 @@ ADDED = ("virtio", "virtio_ring", "virtio_blk", "virtio_scsi", "virtio_net", "vi
          "bochs_drm", "bochs")  # fmt: skip
 BACKUP_SUFFIX = ".pre-v2v"
 _SPARE_BYTES = 50 << 20
+_MAX_BYTES = 1 << 30  # ten times a large one; a sparse file of terabytes costs the guest nothing
 
 
 def required_drivers(
@@ -151,6 +155,8 @@ def initramfs_modules(c: Context, initrd: str) -> tuple[str, ...]:
     """Return the names of the modules in an initramfs.  Raises GuestError when it is damaged."""
     copy = c.work / "initramfs"
     try:
+        if (size := c.g.filesize(initrd)) > _MAX_BYTES:
+            raise InitramfsError(f"it has {human(size)}, far more than an initramfs")
         c.g.download(initrd, str(copy))
         with copy.open("rb") as stream:
             names = list_initramfs(stream)
@@ -169,7 +175,10 @@ def _rebuild(
     c: Context, files: GuestFiles, family: Family, kernel: KernelInfo,
     required: Sequence[str], kept: Sequence[str],
 ) -> None:  # fmt: skip
-    """Rebuild with the guest's own tool and look again; the old file comes back on failure."""
+    """Rebuild with the guest's own tool and look again; the old file comes back on failure.
+
+    Raises GuestError.
+    """
     initrd = kernel.initrd or ""
     tool = find_tool(files, family)
     if tool is None:
@@ -180,29 +189,30 @@ def _rebuild(
             code="E-NO-INITRAMFS-TOOL",
         )
     backup = _backup(c, initrd)
-    begun = time.monotonic()
-    try:
+    command = tool.command(c, files, kernel, added_modules(kernel, required))
+    with naming(initrd, "moved aside"):
         c.g.mv(initrd, backup)
-        command = tool.command(c, files, kernel, added_modules(kernel, required))
-        c.report.log(Level.INFO, f"In the guest: {command}")
-        output = c.g.sh(f"{command} 2>&1")
-        c.report.log(Level.DEBUG, output)
-        still = missing_drivers(initramfs_modules(c, initrd), kernel, [*required, *kept])
-    except RuntimeError as error:
-        c.g.mv(backup, initrd)
-        raise GuestError(
-            f"{tool.name} failed in the guest: {_cleaned(str(error))}.",
-            remedy="Often /boot is full or a hook script of the guest fails; the log shows which.",
-            code="E-INITRAMFS",
-        ) from error
-    if still:
-        c.g.mv(backup, initrd)
-        raise GuestError(
-            f"{initrd} was rebuilt by {tool.name}, but lacks {', '.join(still)}.",
-            remedy=f"Look at what {tool.name} said in the log; the modules may be missing "
-            f"from {kernel.modpath} or excluded by its settings.",
-            code="E-INITRAMFS-DRIVER",
-        )
+    begun = time.monotonic()
+    with ExitStack() as failing:
+        failing.callback(c.g.mv, backup, initrd)
+        try:
+            run_in_guest(c.g, command, c.report, minutes=INITRAMFS_MINUTES)
+            still = missing_drivers(initramfs_modules(c, initrd), kernel, [*required, *kept])
+        except RuntimeError as error:
+            raise GuestError(
+                f"{tool.name} failed in the guest: {_cleaned(str(error))}.",
+                remedy="Often /boot is full or a hook script of the guest fails; the log shows "
+                "which.",
+                code="E-INITRAMFS",
+            ) from error
+        if still:
+            raise GuestError(
+                f"{initrd} was rebuilt by {tool.name}, but lacks {', '.join(still)}.",
+                remedy=f"Look at what {tool.name} said in the log; the modules may be missing "
+                f"from {kernel.modpath} or excluded by its settings.",
+                code="E-INITRAMFS-DRIVER",
+            )
+        failing.pop_all()
     c.g.rm_f(backup)
     c.report.log(
         Level.INFO,

@@ -67,6 +67,7 @@ def find_initrd(files: GuestFiles, version: str) -> str | None:
         for name in files.names("/boot")
         if version in name
         and name.startswith(("initrd-", "initramfs-", "initrd.img-"))
+        and files.is_file(f"/boot/{name}")  # reading a device would not end
         and not re.search(r"kdump|rescue|fallback|\.(bak|old|pre-v2v|dpkg-\w+)$", name)
     ]
     return f"/boot/{min(names, key=len)}" if names else None

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from conversions.pipeline.context import Context
+from conversions.pipeline.guest_programs import run_in_guest
 from conversions.pipeline.linux.files import GuestFiles
 from conversions.pipeline.report import Level
 from conversions.pipeline.types import Inspection
@@ -74,9 +75,8 @@ def remove_packages(c: Context, files: GuestFiles, packages: Sequence[str]) -> N
         return
     failure = f"no way to remove packages of format {c.guest.package_format} is known"
     for command in removal_commands(c.guest, packages):
-        c.report.log(Level.INFO, f"In the guest: {command}")
         try:
-            c.report.log(Level.DEBUG, c.g.sh(f"{command} 2>&1"))
+            run_in_guest(c.g, command, c.report)
             return
         except RuntimeError as error:
             failure = str(error).strip()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from conversions.pipeline.appliance import GuestFS
-from conversions.pipeline.errors import GuestError
+from conversions.pipeline.guest_errors import naming
 from conversions.pipeline.windows.registry import Changes
 
 # Longer contents do not fit in one message to the appliance.
@@ -20,7 +18,7 @@ class WindowsFiles:
 
     NTFS is mounted with case mattering, which it does not to Windows: a second folder differing in
     case only could not be reached there.  So every part of a path is looked up before it is made.
-    Raises GuestError when the guest has something else in the way.
+    Raises GuestError for a file that cannot be changed.
     """
 
     def __init__(self, g: GuestFS, changes: Changes, *, work: Path, change: bool) -> None:
@@ -35,7 +33,7 @@ class WindowsFiles:
         for part in path.strip("/").split("/"):
             real = f"{real}/{part}"
             if not missing:
-                with _told(path):
+                with naming(path, "looked up"):
                     real = self._g.case_sensitive_path(real)
                     missing = not self._g.exists(real)
         return real
@@ -57,7 +55,7 @@ class WindowsFiles:
         """Make a folder with all above it; return its path as spelled on disk."""
         real = self.resolve(path)
         if self.change:
-            with _told(real):
+            with naming(real, "made"):
                 self._g.mkdir_p(real)
         return real
 
@@ -65,13 +63,14 @@ class WindowsFiles:
         """Write a file whose folder exists, and record it."""
         real = self.resolve(path)
         if self.change and len(data) <= _MAX_MESSAGE:
-            with _told(real):
+            with naming(real, "written"):
                 self._g.write(real, data)
         elif self.change:
-            with tempfile.NamedTemporaryFile(dir=self._work) as stream, _told(real):
+            with tempfile.NamedTemporaryFile(dir=self._work) as stream:
                 stream.write(data)
                 stream.flush()
-                self._g.upload(stream.name, real)
+                with naming(real, "written"):
+                    self._g.upload(stream.name, real)
         self._changes.record(what, real)
 
     def remove(self, path: str, what: str) -> None:
@@ -79,19 +78,6 @@ class WindowsFiles:
         real = self.resolve(path)
         if self._g.exists(real):
             if self.change:
-                with _told(real):
+                with naming(real, "deleted"):
                     self._g.rm_f(real)
             self._changes.record(what, real)
-
-
-@contextmanager
-def _told(path: str) -> Iterator[None]:
-    """Raise what goes wrong with a file as a GuestError."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise GuestError(
-            f"{path} could not be written in the guest: {error}.",
-            remedy="Look on the source at what is there: a file where Windows has a folder, or a "
-            "damaged disk. Mend it, shut the machine down and export it again.",
-        ) from error

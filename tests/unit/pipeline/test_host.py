@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -27,7 +28,7 @@ from conversions.pipeline.outputs.files import FileTargets, safe_name
 from conversions.pipeline.outputs.local import LocalOutput
 from conversions.pipeline.outputs.preview import preview
 from conversions.pipeline.overlay import create_overlays
-from conversions.pipeline.report import Level, RecordingReporter
+from conversions.pipeline.report import EventReporter, Level, RecordingReporter, json_lines
 from conversions.pipeline.sizes import human, short
 from conversions.pipeline.steps import Step
 from conversions.pipeline.target_buses import assign_target_buses
@@ -490,3 +491,15 @@ def test_a_reporter_numbers_events_without_gaps_and_cleans_lines() -> None:
     with pytest.raises(ValueError, match="x"), report.step(Step.TRIM):
         raise ValueError("x")
     assert report.of("step")[-1]["state"] == "failed"
+
+
+def test_nothing_that_a_database_or_a_terminal_cannot_take_leaves_the_engine() -> None:
+    written = io.StringIO()
+    report = EventReporter(json_lines(written))
+    report.report("concerns", [{"found": "a\udce9\0", "lines": ("b\x1b[2J\tc\n", 1, None)}])
+    report.report("copy", {"to\0": Path("/caf\udce9")})
+    report.event("result", status="error", message="\u2028", code=Step.COPY)
+    concerns, copy, result = map(json.loads, written.getvalue().splitlines())
+    assert concerns["data"] == [{"found": "a\ufffd\ufffd", "lines": ["b\ufffd[2J\tc\n", 1, None]}]
+    assert copy["data"] == {"to\ufffd": "/caf\ufffd"}
+    assert (result["message"], result["code"]) == ("\ufffd", "copy")

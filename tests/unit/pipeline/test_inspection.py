@@ -15,7 +15,7 @@ from conversions.pipeline.convert import pick_converter
 from conversions.pipeline.decrypt import plain_selector, unlock
 from conversions.pipeline.errors import GuestError, InspectionError
 from conversions.pipeline.firmware import detect_boot_disk, is_uefi_target
-from conversions.pipeline.fsck import has_old_counters
+from conversions.pipeline.fsck import check_filesystems, has_old_counters
 from conversions.pipeline.inspection import (
     Root,
     find_esps,
@@ -502,6 +502,101 @@ class Filesystems:
         if self.mounted[-1] == "/dev/sda4":
             raise RuntimeError("fstrim: /sysroot: the discard operation is not supported")
         return "/sysroot: 2 MiB (2097152 bytes) trimmed"
+
+
+@pytest.mark.parametrize(
+    ("more", "name", "warned"),
+    [("", "Debian GNU/Linux 12", False), ("#" * (2 << 20), "12.15", True)],
+)
+def test_a_name_of_the_system_for_people(
+    guest: Inspected, more: str, name: str, warned: bool
+) -> None:
+    """From a file that may be of any size."""
+    guest.roots = {"/dev/sda1": "12.15"}
+    guest.install("/etc/os-release", f'ID=debian\nPRETTY_NAME="Debian GNU/Linux 12"\n{more}')
+    found, log = inspect(guest)
+    assert found.product_name == name
+    assert [w for w in warnings(log) if "too large" in w] == (
+        ["/etc/os-release is too large to be read (ignored)."] if warned else []
+    )
+
+
+class Checked(Filesystems):
+    """One filesystem, and how the program that checks it ends."""
+
+    mountable = True
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__()
+        self.answer = f"{words}\n\nstatus={status}"
+        self.commands: list[str] = []
+
+    def umount_all(self) -> None:
+        """Unmount all."""
+        self.mounted.clear()
+
+    def mount_options(self, options: str, device: str, path: str) -> None:
+        """Note what is mounted."""
+        if not self.mountable:
+            raise RuntimeError("mount: wrong fs type")
+        self.mounted.append(device)
+
+    def debug(self, command: str, arguments: list[str]) -> str:
+        """Answer a check."""
+        if "by-path" in arguments[0]:
+            return "scsi-0 /dev/sda\n\nstatus=0"
+        assert self.mounted == (["/dev/sda1"] if "/sysroot" in arguments[0] else [])
+        self.commands.append(arguments[0].split(" 2>&1")[0])
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("kind", "command", "status", "words", "clean"),
+    [
+        ("ext4", "e2fsck -f -n /dev/sda1", 0, "words", True),
+        ("ext4", "e2fsck -f -n /dev/sda1", 4, "words", False),
+        ("ext3", "e2fsck -f -n /dev/sda1", 12, "words", False),
+        ("ext2", "e2fsck -f -n /dev/sda1", 8, "words", None),
+        ("xfs", "xfs_repair -n -P /dev/sda1", 1, "words", False),
+        ("xfs", "xfs_repair -n -P /dev/sda1", 127, "words", None),
+        ("btrfs", "btrfs scrub start -B -r /sysroot", 0, "Error summary:    no errors found", True),
+        ("btrfs", "btrfs scrub start -B -r /sysroot", 0, "Error summary:    csum=1", False),
+        ("btrfs", "btrfs scrub start -B -r /sysroot", 1, "not started", None),
+    ],
+)
+def test_only_damage_is_called_damage(
+    kind: str, command: str, status: int, words: str, clean: bool | None
+) -> None:
+    """O-33: a check that cannot be made stops nothing, but is no silence either."""
+    g, report = Checked(status, words), RecordingReporter()
+
+    def check(*, strict: bool) -> None:
+        filesystems = [("/dev/sda1", kind), ("btrfsvol:/dev/sda1/@", kind), ("/dev/sda2", "vfat")]
+        check_filesystems(g, filesystems, when="before", strict=strict, report=report)
+
+    if clean is False:
+        with pytest.raises(GuestError, match=rf"/dev/sda1 \({kind}\) is damaged: {words}"):
+            check(strict=True)
+        check(strict=False)
+    else:
+        check(strict=True)
+    assert set(g.commands) == {command}
+    assert g.mounted == []
+    assert report.data("fsck") == [
+        {"filesystem": "/dev/sda1", "type": kind, "when": "before", "clean": clean}
+    ]
+    told = {True: [], False: ["is damaged"], None: [f"could not be checked: {words}"]}[clean]
+    found = warnings(report.of("log"))
+    assert len(found) == len(told)
+    assert all(what in line for what, line in zip(told, found, strict=True))
+
+
+def test_a_btrfs_that_cannot_be_mounted_is_not_checked() -> None:
+    g, report = Checked(0, ""), RecordingReporter()
+    g.mountable = False
+    check_filesystems(g, [("/dev/sda1", "btrfs")], when="before", strict=True, report=report)
+    [warning] = warnings(report.of("log"))
+    assert warning.startswith("/dev/sda1 (btrfs) could not be checked: it cannot be mounted")
 
 
 @rows("2-T128", "2-T130")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from conversions.pipeline.concerns import collect_concerns
 from conversions.pipeline.context import Context
 from conversions.pipeline.errors import GuestError
+from conversions.pipeline.guest_programs import run_in_guest
 from conversions.pipeline.job import Customize, GuestFile, WindowsOptions
 from conversions.pipeline.types import Application
 from inventory.sources.types import Controller, Removable, RemovableType
@@ -462,8 +465,10 @@ def test_aliases_of_xen(phony: Make) -> None:
 
 
 @rows("2-T109")
-def test_the_first_start_of_a_guest_without_systemd(phony: Make) -> None:
-    tree = {k: v for k, v in RHEL.items() if k != "/etc/systemd/system"}
+@pytest.mark.parametrize("has_folder", [False, True])
+def test_the_first_start_of_a_guest_without_systemd(phony: Make, has_folder: bool) -> None:
+    """Its folder of units may be there all the same."""
+    tree = {k: v for k, v in RHEL.items() if has_folder or k != "/etc/systemd/system"}
     levels = {f"/etc/rc.d/rc{n}.d": None for n in "0123456"}
     vm = phony({**tree, **levels, "/etc/init.d": None}, major_version=6,
                package_management="yum")  # fmt: skip
@@ -473,6 +478,19 @@ def test_the_first_start_of_a_guest_without_systemd(phony: Make) -> None:
     found = [n for n in "0123456" if vm.g.ls(f"/etc/rc.d/rc{n}.d") == ["S99v2vweb-firstboot"]]
     assert found == ["2", "3", "5"]
     assert vm.g.readlink("/etc/rc.d/rc3.d/S99v2vweb-firstboot").endswith("/firstboot.sh")
+
+
+def test_a_script_that_another_runner_has_taken_is_not_run_again(phony: Make) -> None:
+    tools = {f"/bin/{name}": Link("busybox") for name in ("mkdir", "basename")}
+    vm = phony({**DEBIAN, **tools})
+    wishes = Customize(firstboot=("echo one >> /order",))
+    vm.convert(guest_agent=False, customize=wishes)
+    # The other one moves it between the look at it and our own mv.
+    vm.g.rm_f("/bin/mv")
+    vm.g.write("/bin/mv", b'#!/bin/sh\n/bin/busybox mv "$1" "$2"\nexit 1\n')
+    vm.g.chmod(0o755, "/bin/mv")
+    vm.g.sh("/usr/lib/v2vweb-firstboot/firstboot.sh start")
+    assert not vm.exists("/order")
 
 
 @rows("2-T116")
@@ -606,3 +624,69 @@ def test_settings_that_are_no_proper_shell_are_changed_all_the_same(phony: Make)
     vm = phony({**DEBIAN, "/etc/default/grub": text})
     vm.convert(guest_agent=False)
     assert vm.read("/etc/default/grub") == text.replace("sda3", "vda3")
+
+
+def test_an_initramfs_of_any_size_does_not_fill_the_folder_for_work(phony: Make) -> None:
+    vm = phony(DEBIAN)
+    with vm.g._at(f"/boot/initrd.img-{KV}").open("r+b") as stream:
+        stream.truncate((1 << 30) + 1)
+    with pytest.raises(GuestError, match="far more than an initramfs") as caught:
+        vm.convert()
+    assert caught.value.code == "E-INITRAMFS-DAMAGED"
+
+
+def test_the_old_initramfs_comes_back_when_the_new_one_cannot_be_read(phony: Make) -> None:
+    nonsense = {"/usr/sbin/update-initramfs": Program("echo nonsense > /boot/initrd.img-$3")}
+    vm = phony({**DEBIAN, **nonsense})
+    with pytest.raises(GuestError) as caught:
+        vm.convert(guest_agent=False)
+    assert caught.value.code == "E-INITRAMFS-DAMAGED"
+    assert bytes(vm.g.read_file(f"/boot/initrd.img-{KV}")) == initramfs("ext4")
+
+
+@pytest.mark.parametrize(
+    ("tree", "immutable", "words"),
+    [
+        ({"/etc/fstab": "/dev/sda1 / ext2 x 0 1\n"}, "/etc/fstab", "written: write: "),
+        ({"/etc/systemd/system/multi-user.target.wants": "a file"}, "", "made: mkdir_p: "),
+    ],
+)
+def test_a_file_that_cannot_be_changed_is_named(
+    phony: Make, tree: Tree, immutable: str, words: str
+) -> None:
+    vm = phony({**DEBIAN, **tree})
+    vm.g.immutable.add(immutable)
+    with pytest.raises(GuestError, match=f"of the guest could not be {words}") as caught:
+        vm.convert()
+    assert caught.value.code == "E-GUEST-FILE"
+    assert str(caught.value).startswith(immutable or next(iter(tree)))
+
+
+def test_only_a_file_can_be_the_initramfs(phony: Make) -> None:
+    """Not a device, which has no end."""
+    menu = {"/boot/grub/grub.cfg": grub_cfg(KV, initrd="none")}
+    vm = phony({**DEBIAN, **menu, f"/boot/initrd-{KV}": None})
+    vm.convert(guest_agent=False)
+    assert vm.calls() == [f"update-initramfs -c -k {KV}"]
+
+
+def test_a_program_of_the_guest_is_ended_when_its_time_is_up(phony: Make) -> None:
+    vm = phony({**DEBIAN, "/bin/sleep": Link("busybox")})
+    begun = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"ended after 0\.01 minutes"):
+        run_in_guest(vm.g, "trap '' TERM; echo a; sleep 600", vm.report, minutes=0.01)
+    assert time.monotonic() - begun < 300
+    assert run_in_guest(vm.g, "echo b", vm.report) == "b\n"
+
+
+def test_what_a_program_of_the_guest_leaves_running_is_ended(phony: Make) -> None:
+    """A service with its output closed, and one that holds it open."""
+    vm = phony({**DEBIAN, "/bin/sleep": Link("busybox")})
+    run_in_guest(vm.g, "sleep 600 >/dev/null 2>&1 & echo $! > /pid", vm.report)
+    program, deadline = Path(f"/proc/{int(vm.read('/pid'))}/exe"), time.monotonic() + 60
+    while program.exists():  # without it only its parent is still to ask for its status
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    lines = [e["text"] for e in vm.report.of("log")]
+    assert "Left running in the guest, and ended: sleep." in lines
+    assert run_in_guest(vm.g, "sleep 600 & echo on", vm.report, minutes=0.01) == "on\n"

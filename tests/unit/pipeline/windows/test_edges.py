@@ -179,6 +179,21 @@ def test_a_hive_that_cannot_be_written_back_is_named(
     assert phony.g._hive is None
 
 
+def test_a_file_that_cannot_be_written_is_named(
+    windows: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phony = windows(W10)
+    phony.mount()
+
+    def refuse(path: str, _data: bytes) -> None:
+        raise RuntimeError(f"write: {path}: No space left on device")
+
+    monkeypatch.setattr(phony.g, "write", refuse)
+    with pytest.raises(GuestError, match="of the guest could not be written: write: /") as caught:
+        phony.convert()
+    assert caught.value.code == "E-GUEST-FILE"
+
+
 def test_windows_for_arm_is_refused(windows: Make) -> None:
     phony = windows(W11.but(files={f"{SYSTEM32}/cmd.exe": pe_stub(0xAA64)}))
     phony.mount()
