@@ -85,6 +85,8 @@ class Sftp:
                 client_keys=[host.identity] if host.identity else (),
                 ignore_encrypted=True,  # the agent may have them
                 known_hosts=_known_hosts(host),
+                # After the kinds that are known any other: who has none of them is to show its key.
+                server_host_key_algs="+*",
                 gss_host=None,  # with Kerberos a host would show no key
                 # Whatever ~/.ssh/config says: this user's agent and screen are not for the host.
                 agent_forwarding=False,
@@ -165,8 +167,6 @@ def _explained(error: Exception, host: str, path: str) -> SourceError:
     said = "".join(c for c in said if c.isprintable())[:200].rstrip(".")
     match error:
         case asyncssh.HostKeyNotVerifiable():
-            return ssh_error(UNKNOWN_KEY, host, said)
-        case asyncssh.KeyExchangeFailed() if "host key" in said:  # has none of the known kind
             return ssh_error(UNKNOWN_KEY, host, said)
         case asyncssh.PermissionDenied():
             return ssh_error(NOT_LET_IN, host, said)

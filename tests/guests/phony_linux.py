@@ -104,6 +104,7 @@ SLES_11: Tree = {
     LIST: FILES,
     "/etc/fstab": FSTAB,
     "/bin/rpm": Program(f"cat {LIST}"),
+    "/usr/bin/env": Program('while [ "${1#*=}" != "$1" ]; do shift; done; exec "$@"'),
     "/etc/sysconfig/kernel": 'INITRD_MODULES="mptspi"\n',
     "/etc/modprobe.conf": "alias scsi_hostadapter mptspi\n",
 }

@@ -550,6 +550,9 @@ class Checked(Filesystems):
         return self.answer
 
 
+SCRUB = "timeout -s INT 60 btrfs scrub start -B -r /sysroot"
+
+
 @pytest.mark.parametrize(
     ("kind", "command", "status", "words", "clean"),
     [
@@ -559,9 +562,10 @@ class Checked(Filesystems):
         ("ext2", "e2fsck -f -n /dev/sda1", 8, "words", None),
         ("xfs", "xfs_repair -n -P /dev/sda1", 1, "words", False),
         ("xfs", "xfs_repair -n -P /dev/sda1", 127, "words", None),
-        ("btrfs", "btrfs scrub start -B -r /sysroot", 0, "Error summary:    no errors found", True),
-        ("btrfs", "btrfs scrub start -B -r /sysroot", 0, "Error summary:    csum=1", False),
-        ("btrfs", "btrfs scrub start -B -r /sysroot", 1, "not started", None),
+        ("btrfs", SCRUB, 0, "Error summary:    no errors found", True),
+        ("btrfs", SCRUB, 0, "Error summary:    csum=1", False),
+        ("btrfs", SCRUB, 1, "not started", None),
+        ("btrfs", SCRUB, 124, "Error summary:    csum=1", False),
     ],
 )
 def test_only_damage_is_called_damage(
@@ -696,3 +700,10 @@ def test_names_of_the_mapper_mean_volumes(selector: str, plain: str) -> None:
 def test_keys_that_are_no_keys(value: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-i", "disk", "/no.img", "--inspect", "--key", value]) == 1
     assert words in capsys.readouterr().err
+
+
+def test_a_large_btrfs_is_checked_as_far_as_time_goes() -> None:
+    g, report = Checked(124, "Status: aborted"), RecordingReporter()
+    check_filesystems(g, [("/dev/sda1", "btrfs")], when="before", strict=True, report=report)
+    assert warnings(report.of("log")) == []
+    assert [fs["clean"] for fs in report.data("fsck")] == [None]
