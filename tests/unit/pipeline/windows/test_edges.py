@@ -411,9 +411,7 @@ def test_a_file_where_windows_has_a_folder_is_told(windows: Make, change: bool) 
     phony.mount()
     phony.g.rm_rf("/Program Files")
     phony.g.write("/Program Files", b"")
-    with pytest.raises(
-        GuestError, match="Guestfs/Firstboot of the guest could not"
-    ):
+    with pytest.raises(GuestError, match="Guestfs/Firstboot of the guest could not"):
         phony.convert(change=change)
 
 
