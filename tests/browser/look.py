@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Page
+from typing import Literal
+
+from playwright.sync_api import Page, expect
+
+Scheme = Literal["light", "dark"]
+SCHEMES: tuple[Scheme, ...] = ("dark", "light")
 
 # Code and logs are as wide as their lines.
 _WIDE = """
@@ -54,6 +59,24 @@ _PALE = """
 """
 
 
+# Colours fade into each other for as long as the machine takes, some of them after others.
+_FADED = """
+() => {
+  const fading = () => document.getAnimations().filter((a) => a instanceof CSSTransition);
+  for (let found = fading(), turn = 0; found.length && turn < 20; found = fading(), turn++) {
+    found.forEach((a) => a.finish());
+  }
+}
+"""
+
+
+def show_scheme(page: Page, scheme: Scheme) -> None:
+    """Show the page by day or by night."""
+    page.emulate_media(color_scheme=scheme)
+    expect(page.locator("html.pf-v6-theme-dark")).to_have_count(int(scheme == "dark"))
+    page.evaluate(_FADED)
+
+
 def too_wide(page: Page) -> list[str]:
     """Return the parts of the page that hold more than they show across."""
     found: list[str] = page.evaluate(_WIDE)
@@ -62,5 +85,6 @@ def too_wide(page: Page) -> list[str]:
 
 def too_pale(page: Page) -> list[str]:
     """Return the words that stand out too little from their ground, with their contrast."""
+    page.evaluate(_FADED)
     found: list[str] = page.evaluate(_PALE)
     return found

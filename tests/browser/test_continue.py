@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from playwright.sync_api import Page, expect
 
 from tests.bare_engine import PATTERN
 from tests.browser.console import Console, running_console
-from tests.browser.look import too_pale, too_wide
+from tests.browser.look import SCHEMES, show_scheme, too_pale, too_wide
 from tests.browser.test_main_job import wait_for_done
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -64,10 +65,9 @@ def kept_folder(console: Console) -> Path:
 
 def shoot(page: Page, name: str, results_dir: Path) -> None:
     """Keep the page as it looks on a desk and in a hand, by day and by night."""
-    for width, scheme in ((390, "dark"), (390, "light"), (1440, "dark"), (1440, "light")):
+    for width, scheme in product((390, 1440), SCHEMES):
         page.set_viewport_size({"width": width, "height": 1200})
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        page.wait_for_timeout(400)  # colours fade into each other
+        show_scheme(page, scheme)
         page.screenshot(path=results_dir / f"{name}-{width}-{scheme}.png")
         assert not too_wide(page), f"{name} at {width} px"
         assert not too_pale(page), f"{name}, {scheme}"
