@@ -246,8 +246,8 @@ def _disks(
         raise DescriptorError(
             "E-LV-NODISK",
             f"The domain has no disk that can be read; {len(found)} were named, without a medium.",
-            remedy="Files, block devices, volumes of such pools, NBD servers of this machine and "
-            "files of https servers can be read.",
+            remedy="Files, block devices, volumes of such pools, NBD servers and files of https "
+            "servers can be read.",
         )
     return tuple(disks)
 

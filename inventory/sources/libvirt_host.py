@@ -16,6 +16,7 @@ from inventory.sources.errors import MAY_READ, SourceError
 from inventory.sources.https_disk import serve_https
 from inventory.sources.libvirt_errors import why_no_connection
 from inventory.sources.nbdkit import Servers
+from inventory.sources.network_disks import is_of_this_machine
 from inventory.sources.pinned import pinned_address
 from inventory.sources.power import BUSY, Power
 from inventory.sources.types import Source, SourceDisk
@@ -217,7 +218,7 @@ class LibvirtReader:
         elsewhere = bool(urlsplit(self._uri).netloc)
         for disk in source.disks:
             # Its localhost is another machine then.
-            if disk.node is not None and elsewhere:
+            if elsewhere and disk.node is not None and is_of_this_machine(disk.node):
                 raise _not_here(disk, source)
             if not disk.remote:
                 _check_readable(disk, source)

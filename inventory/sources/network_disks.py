@@ -35,7 +35,7 @@ class Place:
 
 
 def network_disk(element: etree._Element, fmt: str) -> Place:
-    """Return where a disk of type network lies: an NBD server here, or a file of an https server.
+    """Return where a disk of type network lies: an NBD server, or a file of an https server.
 
     The latter has no node: a server of ours has to serve it.  Raises NotReadFromHereError for
     protocols that are not read, DescriptorError (E-LV-PORT) for a port that is none.
@@ -62,29 +62,43 @@ def network_disk(element: etree._Element, fmt: str) -> Place:
 def _nbd(source: etree._Element, host: etree._Element, name: str, fmt: str) -> Place:
     if source.get("tls") == "yes":
         raise NotReadFromHereError("NBD servers that ask for TLS are not read from here")
-    if host.get("transport", "tcp") != "tcp" or host.get("name") != "localhost":
-        raise NotReadFromHereError(
-            "NBD servers on other hosts are not read; only those of localhost"
-        )
-    port = _port(host, 10809)
-    server = {"type": "inet", "host": "localhost", "port": str(port)}
-    node = {"driver": "nbd", "server": server, "export": name}
-    return Place(path=f"nbd://localhost:{port}/{name}", format=fmt, remote=True, node=node)
+    if host.get("transport", "tcp") != "tcp":
+        raise NotReadFromHereError("NBD servers are read over TCP only")
+    server, port = _server(host), _port(host, 10809)
+    address = {"type": "inet", "host": server, "port": str(port)}
+    node = {"driver": "nbd", "server": address, "export": name}
+    place = f"nbd://{_bracketed(server)}:{port}/{name}"
+    return Place(path=place, format=fmt, remote=True, node=node)
+
+
+def is_of_this_machine(node: Mapping[str, Any]) -> bool:
+    """Tell whether a node means whatever machine it is opened on."""
+    host: str = node["server"]["host"]
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _https(source: etree._Element, host: etree._Element, name: str, fmt: str) -> Place:
-    server = host.get("name", "")
-    if not HOST.fullmatch(server):
-        raise NotReadFromHereError("the name of its host is none")
+    server = _server(host)
     if source.get("query"):
         raise NotReadFromHereError("its address has a query")
     if ".." in name.split("/"):
         raise NotReadFromHereError("its name leads out of its folder (..)")
     port = _port(host, 443)
-    place = f"[{server}]" if ":" in server else server
+    place = _bracketed(server)
     if port != 443:
         place += f":{port}"
     return Place(path=f"https://{place}/{quoted(name.lstrip('/'))}", format=fmt, remote=True)
+
+
+def _server(host: etree._Element) -> str:
+    name = host.get("name", "")
+    if not HOST.fullmatch(name):
+        raise NotReadFromHereError("the name of its host is none")
+    return name
+
+
+def _bracketed(server: str) -> str:
+    return f"[{server}]" if ":" in server else server
 
 
 def _port(host: etree._Element, default: int) -> int:

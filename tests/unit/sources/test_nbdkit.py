@@ -227,11 +227,12 @@ def nbd_port(image: Path, tmp_path: Path) -> Iterator[int]:
 
 
 @pytest.mark.rows("1-T209")
-def test_a_disk_of_an_nbd_server_of_this_machine_is_read(
-    nbd_port: int, image: Path, tmp_path: Path
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])  # as another host's address
+def test_a_disk_of_an_nbd_server_is_read(
+    nbd_port: int, image: Path, tmp_path: Path, host: str
 ) -> None:
     source, warnings = network_domain(
-        f"<source protocol='nbd' name='e'><host name='localhost' port='{nbd_port}'/></source>"
+        f"<source protocol='nbd' name='e'><host name='{host}' port='{nbd_port}'/></source>"
     )
     assert warnings == []
     assert read_through(source.disks[1], tmp_path) == image.read_bytes()
@@ -245,8 +246,8 @@ def test_a_disk_of_an_nbd_server_of_this_machine_is_read(
         ("<source protocol='rbd' name='p/i'><host name='mon' port='6789'/></source>", "'rbd'"),
         ("<source protocol='iscsi' name='iqn:x/1'><host name='h' port='3260'/></source>", "iscsi"),
         ("<source protocol='http' name='d'><host name='h'/></source>", "'http'"),
-        ("<source protocol='nbd'><host name='elsewhere' port='10809'/></source>", "localhost"),
-        ("<source protocol='nbd'><host transport='unix' socket='/s'/></source>", "localhost"),
+        ("<source protocol='nbd'><host name='h,file=x' port='10809'/></source>", "its host"),
+        ("<source protocol='nbd'><host transport='unix' socket='/s'/></source>", "TCP"),
         ("<source protocol='nbd' tls='yes'><host name='localhost'/></source>", "TLS"),
         ("<source protocol='nbd' name='e'/>", "no host"),
         ("<source protocol='https' name='d'><host name='-oX'/></source>", "its host"),
