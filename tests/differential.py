@@ -50,6 +50,8 @@ EXPLAINED: list[tuple[str, str]] = [
     (r".*firstboot.*|.*/v2vweb.*|.*/virt-sysprep.*", "each has its own first-start program, with "
      "names of its own"),
     (r"/etc/rc\.d(/rc\d\.d)?", "folders of links of System V, which a guest with systemd ignores"),
+    (r"/etc/init\.d/rc\d\.d", "ours links the first start in the run levels that the guest has, "
+     "the peer makes folders for others"),
     (r"/run/blkid/.*", "times of probes by the guest's tools; the folder is empty at a start"),
     (r"/etc/systemd/system/.*", "the unit of the first-start program, and links of removed tools"),
     (r"/etc/(systemd/network|udev/rules\.d)/.*", "ours pins the names of network cards to their "
