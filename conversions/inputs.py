@@ -6,6 +6,7 @@ from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import Input
 from inventory.models import LibvirtHost, SourceVM
 from inventory.sources.errors import SourceError
+from inventory.sources.host_access import OVER_SSH
 from inventory.sources.ssh import ssh_uri
 from inventory.vddk import vddk_libdir
 
@@ -29,6 +30,14 @@ def input_of(vm: SourceVM) -> Input:
         raise JobError(error.message, remedy=error.remedy) from error
     if vm.host.is_folder:
         return Input(kind="vmx", location=ssh_uri(access.uri, vm.location), transport="ssh")
+    if vm.host.scheme in OVER_SSH and vm.host.reads_over_ssh:
+        return Input(
+            kind=vm.kind,
+            location=vm.location,
+            connection=access.uri,
+            password=access.password,
+            transport="ssh",
+        )
     is_vddk = vm.host.transport == LibvirtHost.Transport.VDDK
     return Input(
         kind=vm.kind,

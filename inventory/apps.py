@@ -34,6 +34,7 @@ class InventoryConfig(AppConfig):
             LibvirtHost,
             include_fields=[
                 "name", "uri", "password_set_at", "thumbprint", "transport", "vddk_folder",
+                "shares_disks",
             ],
         )  # fmt: skip
         auditlog.register(

@@ -13,7 +13,7 @@ from inventory.models import LibvirtHost
 from inventory.sealing import SealedField
 from inventory.sources.certificates import plain_thumbprint
 from inventory.sources.errors import SourceError
-from inventory.sources.host_access import VMWARE, HostAccess, checked_address, scheme_of
+from inventory.sources.host_access import OVER_SSH, VMWARE, HostAccess, checked_address, scheme_of
 from inventory.sources.uris import MAX_CHARACTERS
 from inventory.vddk import vddk_names
 
@@ -41,8 +41,8 @@ class HostForm(forms.Form):
             "vpx://user@vcenter/Datacenter/host for a host of a vCenter. Or VMX files that ssh "
             "leads to: ssh://root@host/vmfs/volumes/datastore, or the file of one machine. Over "
             "ssh the user that runs the workers needs a key that the host accepts, and must know "
-            "the host's own. Machines of KVM hosts can be converted when their disks lie on this "
-            "server, or on storage it shares."
+            "the host's own, and reads the disks there as the user of the address. Disks of "
+            "qemu+tls:// must lie on storage that this server shares."
         ),
         widget=forms.TextInput(attrs={**_PLAIN, "placeholder": "qemu+ssh://root@kvm1/system"}),
     )
@@ -51,6 +51,15 @@ class HostForm(forms.Form):
         max_length=100,
         help_text=gettext_lazy("What it is called on these pages."),
         widget=forms.TextInput(attrs=_PLAIN),
+    )
+    shares_disks = forms.BooleanField(
+        label=gettext_lazy("This server has the disks of the host too, under the same paths"),
+        required=False,
+        help_text=gettext_lazy(
+            "For qemu+ssh:// with storage that both share: disks are then opened here, which is "
+            "faster, and they can be converted in place. Otherwise they are read over ssh."
+        ),
+        widget=forms.CheckboxInput(attrs={"class": "pf-v6-c-check__input"}),
     )
     password = SealedField(label=gettext_lazy("Password"), max_length=512)
     thumbprint = forms.CharField(
@@ -96,7 +105,7 @@ class HostForm(forms.Form):
     @classmethod
     def own_names(cls) -> tuple[str, ...]:
         """Return the fields that the model has under the same name."""
-        return ("uri", "name", *cls.vmware_names)
+        return ("uri", "name", "shares_disks", *cls.vmware_names)
 
     @property
     def plain_fields(self) -> list[forms.BoundField]:
@@ -174,6 +183,11 @@ class HostForm(forms.Form):
                 )
                 % {"scheme": scheme},
             )
+        if values.get("shares_disks") and scheme not in OVER_SSH:
+            self.add_error(
+                "shares_disks",
+                _("Only for qemu+ssh:// and the like; with other addresses nothing is to choose."),
+            )
         if scheme not in VMWARE:
             only = _("Only for ESXi hosts and vCenters. Leave it as it was.")
             for name, given in (("thumbprint", values.get("thumbprint")), ("transport", is_vddk)):
@@ -199,7 +213,7 @@ class HostForm(forms.Form):
         before = (self.host.uri, self.host.thumbprint)
         return before == (values.get("uri"), values.get("thumbprint"))
 
-    def values(self) -> dict[str, str]:
+    def values(self) -> dict[str, Any]:
         """Return the fields of the model.  Call when valid."""
         return {name: self.cleaned_data[name] for name in self.own_names()}
 

@@ -23,7 +23,7 @@ from v2vweb.celery import send
 logger = logging.getLogger(__name__)
 
 
-def add_host(values: Mapping[str, str], password: str, *, user: Any) -> LibvirtHost:
+def add_host(values: Mapping[str, Any], password: str, *, user: Any) -> LibvirtHost:
     """Take a host into the inventory; its machines follow as soon as a worker has read it.
 
     `values` are fields of the model, the password is "" for none.
@@ -36,7 +36,7 @@ def add_host(values: Mapping[str, str], password: str, *, user: Any) -> LibvirtH
     return host
 
 
-def change_host(host: LibvirtHost, values: Mapping[str, str], password: str | None) -> None:
+def change_host(host: LibvirtHost, values: Mapping[str, Any], password: str | None) -> None:
     """Change what is known of a host and have it read anew; None leaves the password as it is.
 
     A reading that is under way asks what the host was before, so its result does not count.

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from inventory.sealing import unseal
 from inventory.sources.errors import SourceError
-from inventory.sources.host_access import SSH, VMWARE, HostAccess, scheme_of
+from inventory.sources.host_access import OVER_SSH, SSH, VMWARE, HostAccess, scheme_of
 from inventory.sources.power import BUSY, Power
 from inventory.sources.types import Source
 
@@ -106,6 +106,8 @@ class LibvirtHost(models.Model):
     transport = models.CharField(max_length=10, choices=Transport.choices, default=Transport.HTTPS)
     # A folder below VDDK_DIR; "" for what is installed.
     vddk_folder = models.CharField(max_length=255, blank=True)
+    # Only for KVM hosts over ssh: their disks are here too, under the same paths.
+    shares_disks = models.BooleanField(default=False)
     state = models.CharField(max_length=10, choices=State.choices, default=State.NEVER)
     # What the host says it is: "QEMU 7.2.22 on kvm1".
     description = models.CharField(max_length=300, blank=True)
@@ -149,6 +151,11 @@ class LibvirtHost(models.Model):
     def is_folder(self) -> bool:
         """Tell whether it is a folder of VMX files over ssh, and not one of libvirt's."""
         return self.scheme == SSH
+
+    @property
+    def reads_over_ssh(self) -> bool:
+        """Tell whether the disks of its domains are read by the way that leads to it."""
+        return self.scheme == "xen+ssh" or (self.scheme in OVER_SSH and not self.shares_disks)
 
     @property
     def tells_changes(self) -> bool:
@@ -298,7 +305,7 @@ class SourceVM(models.Model):
     @property
     def may_change_in_place(self) -> bool:
         """Tell whether its disks are where this server can write to them."""
-        if self.host is not None and (self.host.is_vmware or self.host.scheme == "xen+ssh"):
+        if self.host is not None and (self.host.is_vmware or self.host.reads_over_ssh):
             return False
         return self.kind in ("disk", self.DOMAIN)
 

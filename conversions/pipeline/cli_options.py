@@ -30,7 +30,8 @@ def options_parser() -> argparse.ArgumentParser:
         "-it",
         action=Once,
         choices=TRANSPORTS,
-        help="ssh: a VMX file by its address ssh://user@host/path; vddk: VMware's own library",
+        help="ssh: a VMX file by its address ssh://user@host/path, or the disks of a host at "
+        "qemu+ssh://; vddk: VMware's own library",
     )
     add("-ip", action=Once, metavar="FILE", help="holds the source's password")
     add(

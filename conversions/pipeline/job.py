@@ -37,9 +37,10 @@ class Input:
     Kind "libvirt": the name or UUID of a domain on the host `connection`.  With `disks_anywhere`
     the names of files in a VMX and in images are trusted: they may lie in other folders.
 
-    For sources on other hosts: `transport` is "ssh" (`location` is the address of a VMX file then)
-    or "vddk", `options` are the pairs of -io, and the password there is `password` or the first
-    line of `password_file`.  A password belongs in no file of ours and in no log.
+    For sources on other hosts: `transport` is "ssh" (`location` is the address of a VMX file then,
+    or a domain of `connection`) or "vddk", `options` are the pairs of -io, and the password there
+    is `password` or the first line of `password_file`.  A password belongs in no file of ours and
+    in no log.
     `allow_running` takes a machine there that is not shut off, with a warning.
     """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -43,17 +42,9 @@ _SLOT = re.compile(r"(?:sr(?P<number>\d{1,4})|(?:xv|[hsvf])d(?P<letters>[a-z]{1,
 _SOUNDS = ("ac97", "es1370", "ich6", "ich9", "pcspk", "sb16", "usb")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Volume:
-    """A volume of a pool: where it lies and what it is."""
-
-    path: str
-    format: str
-
-
 OnDisk = Callable[[SourceDisk, etree._Element], None]
-FindVolume = Callable[[str, str], Volume | None]
-"""Takes the names of a pool and a volume; None when that volume is no file."""
+FindVolume = Callable[[str, str], Place | None]
+"""Takes the names of a pool and a volume; None when that volume cannot be read."""
 
 
 def parse_domain(
@@ -275,8 +266,8 @@ def _place_of(
             _attribute(element, "source", "pool"), _attribute(element, "source", "volume")
         )
         if volume is None:
-            raise NotReadFromHereError("its volume is neither a file nor a device")
-        return Place(path=volume.path, format=volume.format)
+            raise NotReadFromHereError("its volume is no file, no device and no image of Ceph")
+        return volume
     path = _attribute(element, "source", {"file": "file", "block": "dev"}.get(kind, "none"))
     if vmware and kind == "file" and path.startswith("["):
         return Place(path=path, format="raw", remote=True)

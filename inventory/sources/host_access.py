@@ -13,6 +13,8 @@ from inventory.sources.uris import checked_uri
 VMWARE = ("esx", "vpx")
 # Of a folder of VMX files.
 SSH = "ssh"
+# KVM hosts whose disks can be read by the way their domains are.
+OVER_SSH = ("qemu+ssh", "qemu+libssh", "qemu+libssh2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from inventory.sources.nbdkit import NbdServer, Servers, checked, pick_filters
-from inventory.sources.types import Source
+from inventory.sources.nbdkit import NbdServer, pick_filters
 
 # A server of VMware may think for minutes before it answers.
 TIMEOUT_SECONDS = 2000
@@ -47,16 +45,3 @@ def https_server(
         filters=filters,
         variables=variables,
     )
-
-
-def serve_https(source: Source, servers: Servers) -> Source:
-    """Serve those disks of a source that have an https address and no node.  Raises ServerError."""
-    disks = [
-        servers.serve(disk, https_server(disk.path))
-        if disk.node is None and disk.remote
-        else checked(disk)
-        if disk.remote
-        else disk
-        for disk in source.disks
-    ]
-    return replace(source, disks=tuple(disks))

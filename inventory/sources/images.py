@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from inventory.sources import qcow2
 from inventory.sources.errors import ImageError
 
 HEAD_BYTES = 4096
@@ -16,10 +17,9 @@ HEAD_BYTES = 4096
 FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx", "qed", "luks")
 _SECONDS = 30
 _MEMORY_BYTES = 1 << 30
-_MAGIC = {b"KDMV": "vmdk", b"COWD": "vmdk", b"QFI\xfb": "qcow2", b"vhdxfile": "vhdx",
+_MAGIC = {b"KDMV": "vmdk", b"COWD": "vmdk", qcow2.MAGIC: "qcow2", b"vhdxfile": "vhdx",
           b"conectix": "vpc"}  # fmt: skip
 _VDI_MAGIC = b"\x7f\x10\xda\xbe"
-_QCOW2_EXTERNAL_DATA = 1 << 2
 _VMDK_SELF_CONTAINED = ("streamOptimized", "monolithicSparse")
 _MERGE = "Merge the snapshots on the source and export the machine again."
 _EXPORT = "Export the machine as an OVA, which holds the data itself."
@@ -63,22 +63,22 @@ def image_format(head: bytes, label: str, *, trusted: bool = False) -> str:
 
 
 def _check_qcow2(head: bytes, label: str) -> None:
-    if any(head[8:16]):
+    if qcow2.has_backing(head):
         raise ImageError(
             "E-IMG-BACKING", f"{label} is only a layer over another file.", remedy=_MERGE
         )
-    version = int.from_bytes(head[4:8], "big")
-    if version >= 3 and int.from_bytes(head[72:80], "big") & _QCOW2_EXTERNAL_DATA:
+    if qcow2.has_external_data(head):
         raise ImageError("E-IMG-EXTENT", f"{label} keeps its data in another file.", remedy=_EXPORT)
 
 
-def virtual_size(uri: str, fmt: str, label: str) -> int:
+def virtual_size(uri: str, fmt: str, label: str, *, remedy: str = "") -> int:
     """Return the bytes the guest sees of an image, after refusing one that names other files.
 
-    `uri` is what qemu opens, `fmt` its stated format.  qemu-img runs with limits on CPU, memory
-    and time.  Raises ImageError: E-IMG-BACKING, E-IMG-EXTENT, E-IMG-READ, E-HOST.
+    `uri` is what qemu opens, `fmt` its stated format, `remedy` what to do when it does not open,
+    instead of what is said of files.  qemu-img runs with limits on CPU, memory and time.  Raises
+    ImageError: E-IMG-BACKING, E-IMG-EXTENT, E-IMG-READ, E-HOST.
     """
-    info = image_info(uri, fmt, label)
+    info = image_info(uri, fmt, label, remedy=remedy)
     if info.get("backing-filename") or info.get("full-backing-filename"):
         raise ImageError(
             "E-IMG-BACKING",
@@ -113,18 +113,18 @@ def backing_chain(path: str, fmt: str) -> tuple[int, tuple[str, ...]]:
     return int(chain[0]["virtual-size"]), tuple(dict.fromkeys(files))
 
 
-def image_info(uri: str, fmt: str, label: str) -> dict[str, Any]:
+def image_info(uri: str, fmt: str, label: str, *, remedy: str = "") -> dict[str, Any]:
     """Return what qemu-img tells of an image of the stated format, under limits.
 
-    Raises ImageError: E-IMG-READ, E-HOST.
+    `remedy` as for virtual_size.  Raises ImageError: E-IMG-READ, E-HOST.
     """
     # A json: node states its format itself.
     words = [uri] if uri.startswith("json:") else ["-f", fmt, uri]
-    info: dict[str, Any] = _looked_at(words, fmt, label)
+    info: dict[str, Any] = _looked_at(words, fmt, label, remedy)
     return info
 
 
-def _looked_at(words: Sequence[str], fmt: str, label: str) -> Any:
+def _looked_at(words: Sequence[str], fmt: str, label: str, remedy: str = "") -> Any:
     """Return what qemu-img info says, given its further words."""
     if shutil.which("qemu-img") is None:
         raise ImageError(
@@ -142,13 +142,13 @@ def _looked_at(words: Sequence[str], fmt: str, label: str) -> Any:
         raise ImageError(
             "E-IMG-READ",
             f"{label} could not be looked at within {_SECONDS} s.",
-            remedy="The image is damaged, or this host is very busy; try again.",
+            remedy=remedy or "The image is damaged, or this host is very busy; try again.",
         ) from error
     except (subprocess.CalledProcessError, ValueError) as error:
         said = getattr(error, "stderr", b"") or b""
         last = (said.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
         raise ImageError(
             "E-IMG-READ",
-            f"{label} is not a readable {fmt} image: {last[:300]}.",
-            remedy="The file is damaged or of another kind; export the machine again.",
+            f"{label} is not a readable {fmt} image: {last[-300:].rstrip('.')}.",
+            remedy=remedy or "The file is damaged or of another kind; export the machine again.",
         ) from error

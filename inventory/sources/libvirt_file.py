@@ -10,12 +10,12 @@ from lxml import etree
 
 from inventory.sources.base import Warn
 from inventory.sources.content_digests import ContentDigest, check_content, content_digest
-from inventory.sources.domain_xml import Volume, parse_domain
+from inventory.sources.domain_xml import parse_domain
 from inventory.sources.errors import DescriptorError
-from inventory.sources.https_disk import serve_https
-from inventory.sources.libvirt_host import connection, volume_of
+from inventory.sources.libvirt_host import volume_of_host
 from inventory.sources.local_image import local_disk
 from inventory.sources.nbdkit import Servers
+from inventory.sources.network_disks import Place, serve_network_disks
 from inventory.sources.ovf_xml import MAX_BYTES
 from inventory.sources.types import Source, SourceDisk
 
@@ -70,9 +70,8 @@ class LibvirtXmlReader:
         elif digest is not None:
             self._digests[disk.id] = digest
 
-    def _volume(self, pool: str, volume: str) -> Volume | None:
-        with connection(self._uri) as link:
-            return volume_of(link, pool, volume)
+    def _volume(self, pool: str, volume: str) -> Place | None:
+        return volume_of_host(self._uri, None, pool, volume)
 
     def _checked(self, disk: SourceDisk) -> SourceDisk:
         """Return a disk with its format and size, after a look at it.  Raises ImageError."""
@@ -89,8 +88,8 @@ class LibvirtXmlReader:
         )
 
     def serve(self, source: Source, servers: Servers) -> Source:
-        """Serve the disks that are files of https servers.  Raises SourceError."""
-        return serve_https(source, servers)
+        """Serve the disks that other servers have.  Raises SourceError."""
+        return serve_network_disks(source, servers)
 
     def verify(self, progress: Callable[[int, int], None]) -> list[dict[str, str]]:
         """Check the digests of the disks' content; call after `read`.  Raises ManifestError."""

@@ -11,12 +11,11 @@ import libvirt
 from lxml import etree
 
 from inventory.sources.base import Warn
-from inventory.sources.domain_xml import Volume, parse_domain
+from inventory.sources.domain_xml import parse_domain
 from inventory.sources.errors import MAY_READ, SourceError
-from inventory.sources.https_disk import serve_https
 from inventory.sources.libvirt_errors import why_no_connection
 from inventory.sources.nbdkit import Servers
-from inventory.sources.network_disks import is_of_this_machine
+from inventory.sources.network_disks import Place, rbd_volume, refuse_places, serve_network_disks
 from inventory.sources.pinned import pinned_address
 from inventory.sources.power import BUSY, Power
 from inventory.sources.types import Source, SourceDisk
@@ -208,18 +207,15 @@ class LibvirtReader:
             if not self._uri.startswith("test:"):
                 check_idle(domain, self._running)
 
-            def find_volume(pool: str, volume: str) -> Volume | None:
+            def find_volume(pool: str, volume: str) -> Place | None:
                 return volume_of(link, pool, volume)
 
             xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
             if self._keep_display:
                 xml = self._with_password(xml)
             source = parse_domain(xml.encode(), self._warn, find_volume)
-        elsewhere = bool(urlsplit(self._uri).netloc)
+        refuse_places(source, self._uri)
         for disk in source.disks:
-            # Its localhost is another machine then.
-            if elsewhere and disk.node is not None and is_of_this_machine(disk.node):
-                raise _not_here(disk, source)
             if not disk.remote:
                 _check_readable(disk, source)
         return source
@@ -241,8 +237,8 @@ class LibvirtReader:
             return xml
 
     def serve(self, source: Source, servers: Servers) -> Source:
-        """Serve the disks that are files of https servers.  Raises SourceError."""
-        return serve_https(source, servers)
+        """Serve the disks that other servers have.  Raises SourceError."""
+        return serve_network_disks(source, servers)
 
     def verify(self, progress: Callable[[int, int], None]) -> list[dict[str, str]]:
         """Return nothing: a domain carries no digests."""
@@ -272,19 +268,29 @@ def _not_here(disk: SourceDisk, source: Source) -> LibvirtError:
     )
 
 
-def volume_of(link: libvirt.virConnect, pool: str, volume: str) -> Volume | None:
-    """Return where a volume lies; None when it is no file.  Raises LibvirtError."""
+def volume_of(link: libvirt.virConnect, pool: str, volume: str) -> Place | None:
+    """Return where a volume lies; None when it cannot be read.  Raises SourceError."""
     try:
-        found = _pool(link, pool).storageVolLookupByName(volume)
+        holder = _pool(link, pool)
+        found = holder.storageVolLookupByName(volume)
         root = etree.fromstring(found.XMLDesc().encode())
+        source = etree.fromstring(holder.XMLDesc().encode())
     except libvirt.libvirtError as error:
         raise LibvirtError(
             "E-LV-VOLUME", f"Volume {volume!r} of pool {pool!r} cannot be read: {error}."
         ) from error
+    if source.get("type") == "rbd":
+        return rbd_volume(source, volume)
     if root.get("type", "file") not in ("file", "block"):
         return None
     fmt = root.find("target/format")
-    return Volume(path=found.path(), format=fmt.get("type", "raw") if fmt is not None else "raw")
+    return Place(path=found.path(), format=fmt.get("type", "raw") if fmt is not None else "raw")
+
+
+def volume_of_host(uri: str, password: str | None, pool: str, volume: str) -> Place | None:
+    """Return where a volume of a host lies, over a connection of its own.  Raises SourceError."""
+    with connection(uri, password=password) as link:
+        return volume_of(link, pool, volume)
 
 
 def _pool(link: libvirt.virConnect, name: str) -> libvirt.virStoragePool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import libvirt
 
-from inventory.sources.domain_xml import Volume, parse_domain
+from inventory.sources.domain_xml import parse_domain
 from inventory.sources.errors import SourceError
 from inventory.sources.host_access import HostAccess
 from inventory.sources.host_listing import HostListing, ListedDomain, answer
@@ -18,6 +18,7 @@ from inventory.sources.libvirt_host import (
     power_of,
     volume_of,
 )
+from inventory.sources.network_disks import Place
 from inventory.sources.power import Power
 from inventory.sources.types import SourceDisk
 
@@ -120,7 +121,7 @@ def _read(
     """Add what the domain's XML says, or why it says nothing that can be used."""
     warnings: list[str] = []
 
-    def find_volume(pool: str, volume: str) -> Volume | None:
+    def find_volume(pool: str, volume: str) -> Place | None:
         return volume_of(link, pool, volume)
 
     try:

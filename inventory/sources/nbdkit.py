@@ -32,7 +32,7 @@ _PROXIES = ("https_proxy", "http_proxy", "all_proxy", "no_proxy")
 # The vddk plugin takes it as text alone, on its command line.
 _COOKIE = re.compile(r"^(cookie=).+", re.DOTALL)
 # setpriv makes the kernel kill the child with us, even after a kill -9 of this process.
-_WRAPPER = ("setpriv", "--pdeathsig", "KILL", "--")
+WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 _MISSING = "Install the packages nbdkit and libnbd-bin."
 
 
@@ -134,7 +134,7 @@ class _Running:
                 pipes.append(inner)
             self.argv = server.command(socket, self._pid_file, pipes)
             self._process = subprocess.Popen(
-                [*_WRAPPER, *self.argv],
+                [*WITH_US, *self.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -287,7 +287,7 @@ class Servers:
         uri = f"nbd+unix:///{quoted(export)}?socket={quoted(str(socket))}"
         try:
             done = subprocess.run(
-                [*_WRAPPER, "nbdinfo", "--size", uri],
+                [*WITH_US, "nbdinfo", "--size", uri],
                 capture_output=True, text=True, timeout=_OPEN_SECONDS, env=clean_environment(),
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
@@ -299,6 +299,25 @@ class Servers:
             words = running.last_words() if running else done.stderr.strip()
             raise ServerError("E-NBD-OPEN", f"The disk {label} cannot be opened: {words}.")
         return int(done.stdout)
+
+    def head_of(self, socket: Path, label: str, count: int) -> bytes:
+        """Return the first `count` bytes of what a server serves.  Raises ServerError."""
+        uri = f"nbd+unix:///?socket={quoted(str(socket))}"
+        copy = self._folder / "head"
+        command = ["qemu-img", "dd", "-f", "raw", "-O", "raw", f"bs={count}", "count=1"]
+        try:
+            subprocess.run(
+                [*WITH_US, *command, f"if={uri}", f"of={copy}"],
+                capture_output=True, check=True, timeout=_OPEN_SECONDS, env=clean_environment(),
+            )  # fmt: skip
+            return copy.read_bytes()[:count]
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            words = (error.stderr or b"").decode(errors="replace").strip()[-300:]
+            raise ServerError(
+                "E-NBD-OPEN", f"The disk {label} cannot be read: {words or error}."
+            ) from error
+        finally:
+            copy.unlink(missing_ok=True)
 
 
 def checked(disk: SourceDisk) -> SourceDisk:

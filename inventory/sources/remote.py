@@ -8,9 +8,11 @@ from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from inventory.sources.base import SourceReader, Warn
+from inventory.sources.domain_ssh import SshDomainReader
 from inventory.sources.errors import SourceError
+from inventory.sources.host_access import OVER_SSH
 from inventory.sources.input_options import HTTPS_OPTIONS, SSH_OPTIONS, TRANSPORTS
-from inventory.sources.libvirt_host import domain_xml
+from inventory.sources.libvirt_host import domain_xml, volume_of_host
 from inventory.sources.nbdkit import Servers, forget_proxies
 from inventory.sources.ssh import SshHost
 from inventory.sources.types import Source
@@ -18,7 +20,6 @@ from inventory.sources.uris import checked_uri
 from inventory.sources.vddk import VddkReader
 from inventory.sources.vmware import VmwareHttpsReader
 from inventory.sources.vmx_ssh import VmxSshReader
-from inventory.sources.xen_ssh import XenSshReader
 
 _VMWARE = ("esx", "gsx", "vpx")
 
@@ -92,20 +93,26 @@ def remote_reader(
             warn=warn,
             options=options,
         )
-    if transport is not None:
+    over_ssh = scheme == "xen+ssh" or (transport == "ssh" and scheme in OVER_SSH)
+    if transport is not None and not over_ssh:
         raise _unfit(f"A source of kind {kind} is not read over {transport}.")
-    if connection and scheme == "xen+ssh":
+    if connection and over_ssh:
         _refuse_others(options, SSH_OPTIONS)
-        return XenSshReader(
+        return SshDomainReader(
             connection,
             location,
             SshHost.from_parts(connection, password=password, options=options),
             fetch_xml=lambda: domain_xml(connection, location, password, running=running),
+            find_volume=lambda pool, volume: volume_of_host(connection, password, pool, volume),
             warn=warn,
         )
     _refuse_others(options, ())
     if scheme:
-        warn(f"{connection} is another host; its disks can be read only where they are here too.")
+        more = "; with -it ssh they are read from there" if scheme in OVER_SSH else ""
+        warn(
+            f"{connection} is another host; its disks can be read only where they are here too"
+            f"{more}."
+        )
     return None
 
 

@@ -164,6 +164,8 @@ def test_no_other_folder_gives_a_library(
         ({"uri": "qemu+ssh://root@kvm1/system"}, "over ssh a key is needed"),
         ({"uri": "xen+ssh://root@xen1/", "thumbprint": THUMBPRINT}, "Only for ESXi hosts"),
         ({"uri": "xen+ssh://root@xen1/", "transport": "vddk"}, "Only for ESXi hosts"),
+        ({"shares_disks": "on"}, "Only for qemu+ssh://"),
+        ({"uri": "qemu:///system", "shares_disks": "on"}, "Only for qemu+ssh://"),
         ({"thumbprint": "12:34"}, "is no thumbprint"),
         ({"thumbprint": "ab" * 32, "transport": "vddk"}, "VDDK takes the SHA-1 thumbprint"),
         ({"transport": "nfs"}, "is not one of the available choices"),

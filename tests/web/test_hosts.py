@@ -66,7 +66,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Serve:
 
         monkeypatch.setattr(hosts, "read_host", read)
         host, _created = LibvirtHost.objects.get_or_create(
-            name=name, defaults={"uri": f"qemu+ssh://{name}/system"}
+            name=name, defaults={"uri": f"qemu+ssh://{name}/system", "shares_disks": True}
         )
         return read_now(host)
 
@@ -101,6 +101,33 @@ def test_without_hosts_the_page_teaches_the_next_step(
     page = operator.get("/sources/").content.decode()
     assert "Adding one needs the role Administrators" in page
     assert "/sources/hosts/add/" not in page
+
+
+@pytest.mark.parametrize(
+    ("uri", "ticked", "transport", "in_place"),
+    [
+        ("qemu+ssh://root@kvm1/system", False, "ssh", False),
+        ("qemu+ssh://root@kvm1/system", True, None, True),
+        ("qemu+libssh2://root@kvm1/system", False, "ssh", False),
+        ("qemu+tls://kvm1/system", False, None, True),
+        ("qemu:///system", False, None, True),
+        ("xen+ssh://root@xen1/", False, None, False),
+    ],
+)
+def test_how_the_disks_of_a_host_are_read(
+    administrator: Client, uri: str, ticked: bool, transport: str | None, in_place: bool
+) -> None:
+    form = {"uri": uri, "name": "h", "action": "save"} | ({"shares_disks": "on"} if ticked else {})
+    page = administrator.post("/sources/hosts/add/", form, follow=True).content.decode()
+    host = LibvirtHost.objects.get()
+    vm = SourceVM(kind="libvirt", location="x", name="x", host=host)
+    assert (input_of(vm).transport, input_of(vm).connection) == (transport, uri)
+    assert vm.may_change_in_place is in_place
+    assert ("<dd>ssh</dd>" in page) is (transport == "ssh" or "xen" in uri)
+    assert ("storage that this server shares" in page) is ticked
+    # The form of the host shows what was chosen.
+    form_page = administrator.get(f"{host.get_absolute_url()}change/").content.decode()
+    assert bool(re.search(r'name="shares_disks"[^>]* checked', form_page)) is ticked
 
 
 def test_testing_a_connection_really_connects_and_adds_nothing(administrator: Client) -> None:

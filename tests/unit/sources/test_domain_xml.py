@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from inventory.sources.display import DisplayType
-from inventory.sources.domain_xml import Volume, parse_domain
+from inventory.sources.domain_xml import parse_domain
 from inventory.sources.errors import SourceError
+from inventory.sources.network_disks import Place
 from inventory.sources.types import Controller, CpuTopology, Firmware, RemovableType, Source
 from inventory.sources.uris import checked_uri
 
@@ -33,8 +34,8 @@ def domain(
     options = {"unit": "KiB", "memory": "1048576", "vcpu": "2", "scsi": "lsilogic"} | values
     xml = DOMAIN.format(devices=devices, **options)
 
-    def find_volume(pool: str, volume: str) -> Volume | None:
-        return Volume(path=f"/{pool}/{volume}", format="raw") if pool == "default" else None
+    def find_volume(pool: str, volume: str) -> Place | None:
+        return Place(path=f"/{pool}/{volume}", format="raw") if pool == "default" else None
 
     return parse_domain(xml.encode(), warnings.append, find_volume), warnings
 

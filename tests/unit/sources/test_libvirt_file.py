@@ -108,7 +108,9 @@ def test_disks_behind_a_protocol(tmp_path: Path) -> None:
     disk = "<disk type='network' device='disk'><source protocol='{}' name='{}'>{}</source></disk>"
     here = disk.format("nbd", "x", "<host name='localhost' port='10809'/>")
     there = disk.format("nbd", "x", "<host name='2001:db8::7'/>")
-    assert refused(tmp_path, here + disk.format("rbd", "p/v", "<host name='h'/>")) == "E-LV-DISK"
+    assert (
+        refused(tmp_path, here + disk.format("gluster", "p/v", "<host name='h'/>")) == "E-LV-DISK"
+    )
     source, _ = read(tmp_path, "", disk=here + there)
     assert [d.path for d in source.disks] == [
         "nbd://localhost:10809/x", "nbd://[2001:db8::7]:10809/x",

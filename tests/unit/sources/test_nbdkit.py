@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from inventory.sources.base import disk_uri
-from inventory.sources.domain_xml import parse_domain
 from inventory.sources.errors import SourceError
 from inventory.sources.https_disk import https_server
 from inventory.sources.nbdkit import NbdServer, ServerError, Servers, pick_filters, quoted
-from inventory.sources.types import Source, SourceDisk
+from inventory.sources.types import SourceDisk
 
 SIZE = 3 << 20
 DISK = SourceDisk(id=0, controller=None, path="far away", format="raw", remote=True)
@@ -190,94 +187,6 @@ def test_an_image_on_another_host_may_name_no_other_file(tmp_path: Path) -> None
     with Servers(tmp_path) as servers, pytest.raises(SourceError) as caught:
         servers.serve(disk, file_server(layer))
     assert caught.value.code == "E-IMG-BACKING"
-
-
-# --- network disks of libvirt domains --------------------------------------------------------
-
-
-def network_domain(*sources: str) -> tuple[Source, list[str]]:
-    warnings: list[str] = []
-    disks = "".join(f"<disk type='network' device='disk'>{s}</disk>" for s in sources)
-    xml = (
-        "<domain type='kvm'><name>n</name><devices>"
-        f"<disk type='file' device='disk'><source file='/a'/></disk>{disks}</devices></domain>"
-    )
-    return parse_domain(xml.encode(), warnings.append, lambda _p, _v: None), warnings
-
-
-def https(name: str, port: str = "", host: str = "h.example.org") -> str:
-    at = f" port='{port}'" if port else ""
-    return f"<source protocol='https' name='{name}'><host name='{host}'{at}/></source>"
-
-
-@pytest.fixture
-def nbd_port(image: Path, tmp_path: Path) -> Iterator[int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    pid_file = tmp_path / "tcp.pid"
-    command = ["nbdkit", "-f", "--exit-with-parent", "-i", "localhost", "-p", str(port), "-r"]
-    process = subprocess.Popen([*command, "-P", str(pid_file), "-e", "e", "file", str(image)])
-    end = time.monotonic() + 10
-    while not pid_file.exists() and time.monotonic() < end:
-        time.sleep(0.02)
-    yield port
-    process.terminate()
-    process.wait()
-
-
-@pytest.mark.rows("1-T209")
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])  # as another host's address
-def test_a_disk_of_an_nbd_server_is_read(
-    nbd_port: int, image: Path, tmp_path: Path, host: str
-) -> None:
-    source, warnings = network_domain(
-        f"<source protocol='nbd' name='e'><host name='{host}' port='{nbd_port}'/></source>"
-    )
-    assert warnings == []
-    assert read_through(source.disks[1], tmp_path) == image.read_bytes()
-    assert Source.from_dict(source.to_dict()) == source
-
-
-@pytest.mark.rows("1-T209")
-@pytest.mark.parametrize(
-    ("source", "why"),
-    [
-        ("<source protocol='rbd' name='p/i'><host name='mon' port='6789'/></source>", "'rbd'"),
-        ("<source protocol='iscsi' name='iqn:x/1'><host name='h' port='3260'/></source>", "iscsi"),
-        ("<source protocol='http' name='d'><host name='h'/></source>", "'http'"),
-        ("<source protocol='nbd'><host name='h,file=x' port='10809'/></source>", "its host"),
-        ("<source protocol='nbd'><host transport='unix' socket='/s'/></source>", "TCP"),
-        ("<source protocol='nbd' tls='yes'><host name='localhost'/></source>", "TLS"),
-        ("<source protocol='nbd' name='e'/>", "no host"),
-        ("<source protocol='https' name='d'><host name='-oX'/></source>", "its host"),
-        ("<source protocol='https' name='d'><host name='h/x@y'/></source>", "its host"),
-        ("<source protocol='https' name='../d'><host name='h'/></source>", r"\.\."),
-        ("<source protocol='https' name='d' query='a=b'><host name='h'/></source>", "query"),
-        ("<driver type='vmdk'/><source protocol='https' name='d'><host name='h'/></source>",
-         "vmdk"),
-        ("", "''"),
-    ],
-)  # fmt: skip
-def test_network_disks_that_cannot_be_read_say_why(source: str, why: str) -> None:
-    with pytest.raises(SourceError, match=why) as caught:
-        network_domain(source)
-    assert caught.value.code == "E-LV-DISK"
-
-
-@pytest.mark.rows("1-T210")
-def test_addresses_of_https_disks() -> None:
-    source, _ = network_domain(
-        https("/a b_c", "443"), https("d", "8443"), https("d"), https("d;$(x)?#", host="::1")
-    )
-    assert [disk.path for disk in source.disks[1:]] == [
-        "https://h.example.org/a%20b%5fc", "https://h.example.org:8443/d",
-        "https://h.example.org/d", "https://[::1]/d%3b%24%28x%29%3f%23",
-    ]  # fmt: skip
-    assert all(disk.remote and disk.node is None for disk in source.disks[1:])
-    with pytest.raises(SourceError) as caught:
-        network_domain(https("d", "0"))
-    assert caught.value.code == "E-LV-PORT"
 
 
 def test_an_https_server_is_given_one_quoted_url() -> None:

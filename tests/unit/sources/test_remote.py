@@ -13,6 +13,7 @@ from conversions.pipeline.errors import JobError
 from conversions.pipeline.job import Input, Job, Mode
 from conversions.secrets import take_secrets, with_secrets
 from inventory.sources import libvirt_host, remote
+from inventory.sources.domain_ssh import SshDomainReader
 from inventory.sources.errors import SourceError
 from inventory.sources.libvirt_host import LibvirtReader
 from inventory.sources.readers import reader_for
@@ -20,7 +21,6 @@ from inventory.sources.vddk import VddkReader
 from inventory.sources.vmware import VmwareHttpsReader
 from inventory.sources.vmx import VmxReader
 from inventory.sources.vmx_ssh import VmxSshReader
-from inventory.sources.xen_ssh import XenSshReader
 
 ESX = "esx://root@esx.example.org/"
 
@@ -31,7 +31,9 @@ ESX = "esx://root@esx.example.org/"
         ("libvirt", "vm", ESX, None, VmwareHttpsReader),
         ("libvirt", "vm", "vpx://u@vc/DC/host", None, VmwareHttpsReader),
         ("libvirt", "vm", ESX, "vddk", VddkReader),
-        ("libvirt", "vm", "xen+ssh://root@xen/", None, XenSshReader),
+        ("libvirt", "vm", "xen+ssh://root@xen/", None, SshDomainReader),
+        ("libvirt", "vm", "qemu+ssh://root@kvm/system", "ssh", SshDomainReader),
+        ("libvirt", "vm", "qemu+libssh2://root@kvm/system", "ssh", SshDomainReader),
         ("libvirt", "vm", "qemu:///system", None, LibvirtReader),
         ("libvirt", "vm", None, None, LibvirtReader),
         ("vmx", "ssh://root@esx/vmfs/a.vmx", None, "ssh", VmxSshReader),
@@ -93,6 +95,7 @@ def test_another_libvirt_host_is_tried_with_a_warning(tmp_path: Path) -> None:
     )
     assert isinstance(reader, LibvirtReader)
     assert "another host" in warnings[0]
+    assert "with -it ssh" in warnings[0]
 
 
 @pytest.mark.rows("1-T184", "1-T241")
@@ -102,6 +105,8 @@ def test_another_libvirt_host_is_tried_with_a_warning(tmp_path: Path) -> None:
         ("vmx", None, "vddk", {}, "E-INPUT-TRANSPORT"),
         ("ova", None, "ssh", {}, "E-INPUT-TRANSPORT"),
         ("libvirt", "qemu:///system", "vddk", {}, "E-INPUT-TRANSPORT"),
+        ("libvirt", "qemu:///system", "ssh", {}, "E-INPUT-TRANSPORT"),
+        ("libvirt", "qemu+tls://h/system", "ssh", {}, "E-INPUT-TRANSPORT"),
         ("libvirt", ESX, "ssh", {}, "E-INPUT-TRANSPORT"),
         ("libvirt", ESX, "nfs", {}, "E-INPUT-TRANSPORT"),
         ("libvirt", ESX, None, {"vddk-libdir": ("/x",)}, "E-INPUT-OPTION"),

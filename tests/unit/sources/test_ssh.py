@@ -5,20 +5,21 @@ from __future__ import annotations
 import random
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from inventory.sources.base import disk_uri
+from inventory.sources.base import Warn, disk_uri
+from inventory.sources.domain_ssh import SshDomainReader
 from inventory.sources.errors import SourceError
 from inventory.sources.nbdkit import Servers
+from inventory.sources.network_disks import Place
 from inventory.sources.sftp import Sftp
 from inventory.sources.ssh import SshHost, read_file, ssh_path
 from inventory.sources.types import Controller
 from inventory.sources.vmx_ssh import VmxSshReader
-from inventory.sources.xen_ssh import XenSshReader
 from tests.sshd import Sshd
 
 SIZE = 2 << 20
@@ -176,8 +177,19 @@ def xen(disks: str) -> bytes:
     return f"<domain type='xen'><name>x</name><devices>{disks}</devices></domain>".encode()
 
 
-def xen_reader(sshd: Sshd, xml: bytes, **_more: Mapping[str, str]) -> XenSshReader:
-    return XenSshReader("xen+ssh://h/", "x", sshd.host(), fetch_xml=lambda: xml, warn=print)
+def xen_reader(sshd: Sshd, xml: bytes) -> SshDomainReader:
+    return domain_reader(sshd, xml, "xen+ssh://h/")
+
+
+def domain_reader(
+    sshd: Sshd, xml: bytes, uri: str = "qemu+ssh://h/system", warn: Warn = pytest.fail
+) -> SshDomainReader:
+    def find_volume(pool: str, volume: str) -> Place | None:
+        return Place(path=f"/{pool}/{volume}", format="qcow2")
+
+    return SshDomainReader(
+        uri, "x", sshd.host(), fetch_xml=lambda: xml, find_volume=find_volume, warn=warn
+    )
 
 
 @pytest.mark.rows("1-T238")
@@ -192,3 +204,111 @@ def test_a_domain_of_a_xen_host(sshd: Sshd, machine: Path, tmp_path: Path) -> No
     with pytest.raises(SourceError) as caught:
         xen_reader(sshd, xen(file + block)).read()
     assert caught.value.code == "E-XEN-BLOCK"
+
+
+def layered(folder: Path, *formats: str) -> Path:
+    """Make an image with layers, the lowest first, each with a part of its own; return the top."""
+    top: Path | None = None
+    for number, fmt in enumerate(formats):
+        path = folder / f"layer {number}.{fmt}"
+        below = ["-b", top.name, "-F", formats[number - 1]] if top else []
+        command = ["qemu-img", "create", "-q", "-f", fmt, *below, str(path), str(SIZE)]
+        subprocess.run(command, check=True)
+        write = f"write -q -P {number + 1} {number * 65536} 64k"
+        subprocess.run(["qemu-io", "-f", fmt, "-c", write, str(path)], check=True)
+        top = path
+    assert top
+    return top
+
+
+def qcow2_disk(path: Path) -> bytes:
+    disk = "<disk type='file'><driver type='qcow2'/><source file='{}'/></disk>"
+    return kvm(disk.format(path))
+
+
+def kvm(disks: str) -> bytes:
+    return f"<domain type='kvm'><name>x</name><devices>{disks}</devices></domain>".encode()
+
+
+@pytest.mark.parametrize(
+    "formats", [("qcow2",), ("raw", "qcow2"), ("qcow2", "qcow2", "qcow2")], ids=len
+)
+def test_a_disk_with_layers_is_read_as_the_guest_sees_it(
+    sshd: Sshd, tmp_path: Path, formats: tuple[str, ...]
+) -> None:
+    top = layered(tmp_path, *formats)
+    warnings: list[str] = []
+    reader = domain_reader(sshd, qcow2_disk(top), warn=warnings.append)
+    with Servers(tmp_path) as servers:
+        (disk,) = reader.serve(reader.read(), servers).disks
+        assert read_disk(disk_uri(disk), tmp_path / "out") == read_disk(str(top), tmp_path / "own")
+        overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", disk_uri(disk)]
+        subprocess.run([*overlay, "-F", disk.format, str(tmp_path / "overlay")], check=True)
+        out = read_disk(str(tmp_path / "overlay"), tmp_path / "out")
+        assert out == (tmp_path / "own").read_bytes()
+    if len(formats) == 1:
+        assert warnings == []
+    else:
+        assert f"the top of {len(formats)} layers" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("backing", "fmt", "code", "why"),
+    [
+        ("lower.qcow2", "", "E-IMG-BACKING", "without its format"),
+        ("lower.qcow2", "vmdk", "E-IMG-BACKING", "as 'vmdk'"),
+        ("nbd://h/x", "raw", "E-IMG-BACKING", "no file"),
+        ('json:{"driver":"file","filename":"/etc/shadow"}', "raw", "E-IMG-BACKING", "no file"),
+        ("top.qcow2", "qcow2", "E-IMG-BACKING", "below itself"),
+        ("missing.qcow2", "qcow2", "E-NBD-OPEN", "No such file"),
+        ("raw.img", "qcow2", "E-IMG-READ", "does not begin"),
+    ],
+)
+def test_layers_that_cannot_be_read(
+    sshd: Sshd, tmp_path: Path, backing: str, fmt: str, code: str, why: str
+) -> None:
+    (tmp_path / "raw.img").write_bytes(bytes(SIZE))
+    top = tmp_path / "top.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(top), str(SIZE)], check=True)
+    rebase = ["qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-b", backing, "-F", fmt or "raw"]
+    subprocess.run([*rebase, str(top)], check=True)
+    if not fmt:  # as programs before qemu 6.1 left it
+        data = top.read_bytes()
+        top.write_bytes(data.replace(b"\xe2\x79\x2a\xca", b"\xe2\x79\x2a\xcb", 1))
+    reader = domain_reader(sshd, qcow2_disk(top))
+    with Servers(tmp_path) as servers, pytest.raises(SourceError, match=why) as caught:
+        reader.serve(reader.read(), servers)
+    assert caught.value.code == code
+
+
+def test_an_image_whose_data_is_in_another_file_is_refused(sshd: Sshd, tmp_path: Path) -> None:
+    top = tmp_path / "top.qcow2"
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=data.raw", str(top)]
+    subprocess.run([*command, str(SIZE)], check=True, cwd=tmp_path)
+    reader = domain_reader(sshd, qcow2_disk(top))
+    with Servers(tmp_path) as servers, pytest.raises(SourceError) as caught:
+        reader.serve(reader.read(), servers)
+    assert caught.value.code == "E-IMG-EXTENT"
+
+
+@pytest.mark.parametrize(
+    "disk",
+    [
+        "<disk type='block'><source dev='/dev/vg/lv'/></disk>",
+        "<disk type='volume'><source pool='dev' volume='vg'/></disk>",
+    ],
+)
+def test_devices_of_a_kvm_host_are_not_read_over_ssh(sshd: Sshd, disk: str) -> None:
+    with pytest.raises(SourceError, match=r"/dev/vg.* is a block device") as caught:
+        domain_reader(sshd, kvm(disk)).read()
+    assert caught.value.code == "E-SSH-BLOCK"
+
+
+def test_volumes_and_network_disks_of_a_kvm_host(sshd: Sshd) -> None:
+    nbd = "<disk type='network'><source protocol='nbd' name='e'><host name='{}'/></source></disk>"
+    volume = "<disk type='volume'><source pool='p' volume='v'/></disk>"
+    source = domain_reader(sshd, kvm(volume + nbd.format("n"))).read()
+    assert [disk.path for disk in source.disks] == ["/p/v", "nbd://n:10809/e"]
+    assert all(disk.remote for disk in source.disks)
+    with pytest.raises(SourceError, match="another place"):
+        domain_reader(sshd, kvm(nbd.format("localhost"))).read()
