@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from inventory.sources.programs import WITH_US
+
 POOL = "vms"
 USER = "v2v"
-_END_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 _CONFIG = """[global]
 fsid = {fsid}
 mon host = {monitors}
@@ -123,18 +124,7 @@ def ceph_cluster(folder: Path) -> Iterator[Ceph]:
 
 def _start(ceph: Ceph, program: str, name: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [
-            "setpriv",
-            "--pdeathsig",
-            "KILL",
-            "--",
-            program,
-            "-c",
-            str(ceph.folder / "ceph.conf"),
-            "-f",
-            "-i",
-            name,
-        ],
+        [*WITH_US, program, "-c", str(ceph.folder / "ceph.conf"), "-f", "-i", name],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -25,12 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from inventory.sources import ova, text
-from inventory.sources.domain_xml import Volume, parse_domain
+from inventory.sources.domain_xml import parse_domain
 from inventory.sources.errors import SourceError
 from inventory.sources.follow import OvaFollower
+from inventory.sources.layers import path_below
 from inventory.sources.manifest import parse_manifest
+from inventory.sources.network_disks import Place, refuse_places
 from inventory.sources.ova import OvaReader
 from inventory.sources.ovf import parse_ovf
+from inventory.sources.qcow2 import read_header
 from inventory.sources.types import Source
 from tests.fuzz_cases import Case, make_case
 
@@ -141,10 +144,19 @@ def _read(case: Case, path: Path, work: Path, warn: Callable[[str], None]) -> st
         case "mf":
             parse_manifest(case.data, warn)
             return "parsed"
-        case "domain":
-            volume = Volume(path="/v", format="raw")
-            check_source(parse_domain(case.data, warn, lambda _pool, _name: volume))
+        case "domain" | "network":
+            volume = Place(path="/v", format="raw")
+            source = parse_domain(case.data, warn, lambda _pool, _name: volume)
+            check_source(source)
+            refuse_places(source, "qemu+ssh://root@h/system")
             return "source"
+        case "qcow2":
+            header = read_header(case.data, "top.qcow2")
+            if header.backing:
+                path, fmt = path_below("/images/top.qcow2", header)
+                assert path.startswith("/") and path.isprintable(), path
+                assert fmt in ("raw", "qcow2"), fmt
+            return "parsed"
     if case.kind.startswith("tar"):
         follow(path.read_bytes(), work / "part")
     reader = OvaReader(path, work_dir=work, warn=warn)

@@ -32,6 +32,23 @@ _DOMAIN = b"""<domain type='kvm'><name> web </name><genid>g-1</genid><memory uni
 <model type='virtio'/></interface><interface type='network'><source network='n'/></interface>
 <graphics type='vnc' keymap='de' passwd='secret'><listen type='address' address='0.0.0.0'/>
 </graphics><sound model='ich9'/></devices></domain>"""
+_NETWORK_DOMAIN = b"""<domain type='kvm'><name>web</name><devices>
+<disk type='network'><driver type='qcow2'/><source protocol='nbd' name='e'>
+<host name='::1' port='10809'/></source></disk>
+<disk type='network'><source protocol='https' name='/a/b'><host name='h'/></source></disk>
+<disk type='network'><source protocol='ssh' name='/a/b'><host name='h' port='22'/>
+<identity username='root'/></source></disk>
+<disk type='network'><source protocol='rbd' name='p/ns/i'><host name='m1' port='3300'/>
+<host name='m2'/><snapshot name='s'/><auth username='libvirt'/></source></disk>
+<disk type='network'><source protocol='iscsi' name='iqn.2013-07.com.example:a/2'>
+<host name='h' port='3260'/><initiator><iqn name='iqn.2013-07.com.example:b'/></initiator>
+</source></disk></devices></domain>"""
+# Version 3, a name at 136, an extension that states the format of what is below.
+_QCOW2 = (
+    b"QFI\xfb\0\0\0\3" + (136).to_bytes(8, "big") + (9).to_bytes(4, "big") + bytes(80)
+    + (104).to_bytes(4, "big") + bytes.fromhex("e2792aca00000005") + b"qcow2\0\0\0" + bytes(16)
+    + b"base.img\n" + bytes(400)
+)  # fmt: skip
 _PACK: dict[str, Callable[[bytes], bytes]] = {
     "gz": gzip.compress,
     "xz": lambda data: lzma.compress(data, preset=0),
@@ -48,7 +65,8 @@ _TOKENS = [
     "é".encode(), b"\x1f\x8b", b"QFI\xfb", b"KDMV", b"# Disk DescriptorFile",
 ]  # fmt: skip
 _TAR_FIELDS = [(0, 100), (100, 8), (124, 12), (148, 8), (156, 1), (157, 100), (257, 8), (345, 155)]
-KINDS = ("ovf", "mf", "domain", "tar", "tar-rebuilt", "tar-packed", "zip", "zip-rebuilt", "folder")
+KINDS = ("ovf", "mf", "domain", "network", "qcow2", "tar", "tar-rebuilt", "tar-packed", "zip",
+         "zip-rebuilt", "folder")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +93,10 @@ def make_case(seed: int, number: int) -> Case:
             return Case(kind=kind, data=_mutated(chance, builder.manifest(files, algorithm)))
         case "domain":
             return Case(kind=kind, data=_mutated(chance, _DOMAIN))
+        case "network":
+            return Case(kind=kind, data=_mutated(chance, _NETWORK_DOMAIN))
+        case "qcow2":
+            return Case(kind=kind, data=_mutated(chance, _QCOW2))
         case "tar":
             return Case(kind=kind, data=_tar_mutated(chance, _tar(chance, _parts(chance))))
         case "tar-rebuilt":

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from inventory.sources.programs import WITH_US
+
 TARGET = "iqn.2026-01.org.example:disks"
 
 
@@ -41,18 +43,7 @@ def iscsi_server(disk: Path) -> Iterator[IscsiServer]:
         port = probe.getsockname()[1]
     server = IscsiServer(port=port, control=str(random.randrange(100, 30000)))
     portal = f"portal=127.0.0.1:{port}"
-    command = [
-        "setpriv",
-        "--pdeathsig",
-        "KILL",
-        "--",
-        "tgtd",
-        "-f",
-        "-C",
-        server.control,
-        "--iscsi",
-        portal,
-    ]
+    command = [*WITH_US, "tgtd", "-f", "-C", server.control]
     process = subprocess.Popen(
         [*command, "--iscsi", portal], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

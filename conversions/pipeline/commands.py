@@ -14,10 +14,9 @@ from typing import Protocol
 from conversions.pipeline.errors import CommandError, HostError
 from conversions.pipeline.report import Level, Reporter
 from conversions.pipeline.stop import check_stop
+from inventory.sources.programs import WITH_US
 
 _TAIL_LINES = 20
-# setpriv makes the kernel kill the child with us, even after a kill -9 of this process.
-WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
 class Killable(Protocol):

@@ -20,6 +20,7 @@ from lxml import etree
 
 from inventory.sources.base import Warn
 from inventory.sources.errors import DescriptorError, ManifestError
+from inventory.sources.programs import WITH_US
 from inventory.sources.types import SourceDisk
 
 _METHODS = ("md5", "sha256", "sha512")
@@ -120,7 +121,7 @@ def _content(disk: SourceDisk) -> Iterator[IO[bytes]]:
         return
     # nbdcopy starts the server and is its only client, with which it ends.
     server = ["qemu-nbd", "--read-only", f"--format={disk.format}", disk.path]
-    command = ["setpriv", "--pdeathsig", "KILL", "--", "nbdcopy", "--", "[", *server, "]", "-"]
+    command = [*WITH_US, "nbdcopy", "--", "[", *server, "]", "-"]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

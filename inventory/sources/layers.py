@@ -19,7 +19,8 @@ from typing import Any
 
 from inventory.sources.base import Warn
 from inventory.sources.errors import ImageError
-from inventory.sources.nbdkit import WITH_US, NbdServer, ServerError, Servers, clean_environment
+from inventory.sources.nbdkit import NbdServer, ServerError, Servers
+from inventory.sources.programs import WITH_US, clean_environment
 from inventory.sources.qcow2 import FIRST_CLUSTER_BYTES, Header, read_header
 from inventory.sources.types import SourceDisk
 
@@ -53,7 +54,7 @@ def serve_layers(
             )
         if not header.backing:
             break
-        path, fmt = _below(path, header)
+        path, fmt = path_below(path, header)
         if path in paths or len(paths) == _MAX_LAYERS:
             raise ImageError(
                 "E-IMG-BACKING",
@@ -72,7 +73,7 @@ def serve_layers(
     return servers.opened(replace(disk, format="raw"), joined)
 
 
-def _below(path: str, header: Header) -> tuple[str, str]:
+def path_below(path: str, header: Header) -> tuple[str, str]:
     """Return path and format of the layer below an image.  Raises ImageError (E-IMG-BACKING)."""
     name, fmt = header.backing, header.backing_format
     shown = f"{path} is a layer over {name[:200]!r}"

@@ -18,13 +18,12 @@ from typing import IO, Any, cast
 from inventory.sources.errors import SourceError
 from inventory.sources.host_access import SSH, HostAccess, checked_address, scheme_of
 from inventory.sources.host_listing import HostListing
+from inventory.sources.programs import WITH_US
 from inventory.sources.uris import checked_uri
 
 _PROGRAM = [sys.executable, "-m", "inventory.sources.libvirt_listing"]
 _SSH_PROGRAM = [sys.executable, "-m", "inventory.sources.vmx_folder"]
 _FOLLOW = [sys.executable, "-m", "inventory.sources.libvirt_events"]
-# The kernel kills the child with us, even after a kill -9 of this process.
-_WRAPPER = ["setpriv", "--pdeathsig", "KILL", "--"]
 _HOME = Path(__file__).resolve().parents[2]
 # What ssh, TLS and Kerberos need; the console's secrets are not among it.
 _ENVIRONMENT = (
@@ -58,7 +57,7 @@ def follow_host(access: HostAccess) -> subprocess.Popen[bytes]:
     """
     checked_uri(access.uri)
     process = subprocess.Popen(
-        [*_WRAPPER, *_FOLLOW],
+        [*WITH_US, *_FOLLOW],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # what matters is on a line

@@ -22,17 +22,15 @@ from pathlib import Path
 from inventory.sources.base import disk_uri
 from inventory.sources.errors import SourceError
 from inventory.sources.images import virtual_size
+from inventory.sources.programs import WITH_US, clean_environment
 from inventory.sources.types import SourceDisk
 
 _READY_SECONDS = 30
 _OPEN_SECONDS = 150  # above the minute that the retry filter takes before it gives up
 _TAIL_LINES = 20
 _MAX_SOCKET_BYTES = 100  # unix(7) allows 107
-_PROXIES = ("https_proxy", "http_proxy", "all_proxy", "no_proxy")
 # The vddk plugin takes it as text alone, on its command line.
 _COOKIE = re.compile(r"^(cookie=).+", re.DOTALL)
-# setpriv makes the kernel kill the child with us, even after a kill -9 of this process.
-WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 _MISSING = "Install the packages nbdkit and libnbd-bin."
 
 
@@ -66,19 +64,6 @@ class NbdServer:
         words += [f"{key}={value}" for key, value in self.parameters]
         pairs = zip(self.secrets, pipes, strict=True)
         return words + [f"{key}=-{pipe}" for (key, _value), pipe in pairs]
-
-
-def clean_environment() -> dict[str, str]:
-    """Return this process's environment without proxies, in the C locale, for helpers."""
-    kept = {k: v for k, v in os.environ.items() if k.lower() not in _PROXIES}
-    return kept | {"LANG": "C", "LC_ALL": "C"}
-
-
-def forget_proxies() -> None:
-    """Take the proxies out of this process's environment, for libraries that would use them."""
-    for name in list(os.environ):
-        if name.lower() in _PROXIES:
-            del os.environ[name]
 
 
 @cache

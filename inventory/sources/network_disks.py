@@ -29,7 +29,8 @@ _MAX_NAME = 1024
 _ISCSI_NAME = re.compile(r"(?:iqn|eui|naa)\.[A-Za-z0-9.:-]{1,220}")
 # What neither qemu nor librbd takes for the end of a name, or for the start of a snapshot's.
 _RBD_NAME = re.compile(r"(?!-)[A-Za-z0-9_. +-]{1,200}")
-_LUN_SECONDS = 30
+# Of one command; a busy array takes its time.
+_COMMAND_SECONDS = 120
 _EXTRA = "and that its qemu has the driver (package qemu-block-extra)"
 _REMEDIES = {
     "nbd": "See that the server runs, has the export, and can be reached from here.",
@@ -108,7 +109,7 @@ def _iscsi(disk: etree._Element, source: etree._Element, name: str, fmt: str) ->
     portal = f"{_bracketed(_server(host))}:{_port(host, 3260)}"
     node: dict[str, Any] = {
         "driver": "iscsi", "transport": "tcp", "portal": portal, "target": target,
-        "lun": int(lun or "0"), "timeout": _LUN_SECONDS,
+        "lun": int(lun or "0"), "timeout": _COMMAND_SECONDS,
     }  # fmt: skip
     initiator = source.find("initiator/iqn")
     if initiator is not None:

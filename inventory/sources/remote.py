@@ -13,7 +13,8 @@ from inventory.sources.errors import SourceError
 from inventory.sources.host_access import OVER_SSH
 from inventory.sources.input_options import HTTPS_OPTIONS, SSH_OPTIONS, TRANSPORTS
 from inventory.sources.libvirt_host import domain_xml, volume_of_host
-from inventory.sources.nbdkit import Servers, forget_proxies
+from inventory.sources.nbdkit import Servers
+from inventory.sources.programs import forget_proxies
 from inventory.sources.ssh import SshHost
 from inventory.sources.types import Source
 from inventory.sources.uris import checked_uri

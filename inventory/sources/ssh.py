@@ -19,10 +19,10 @@ from inventory.sources.nbdkit import (
     NbdServer,
     ServerError,
     Servers,
-    clean_environment,
     pick_filters,
     quoted,
 )
+from inventory.sources.programs import clean_environment
 from inventory.sources.uris import HOST, USER, is_plain
 
 _CONNECT_SECONDS = 60

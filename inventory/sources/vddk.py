@@ -19,8 +19,9 @@ from inventory.sources.base import Warn
 from inventory.sources.errors import SourceError
 from inventory.sources.https_disk import RETRY
 from inventory.sources.input_options import VDDK_AFTER, VDDK_BEFORE, VDDK_OPTIONS
-from inventory.sources.nbdkit import NbdServer, ServerError, Servers, clean_environment
+from inventory.sources.nbdkit import NbdServer, ServerError, Servers
 from inventory.sources.nbdkit import installed_filters as nbdkit_filters
+from inventory.sources.programs import clean_environment
 from inventory.sources.types import Source
 from inventory.sources.vmware import FetchXml, VmwareServer, parse_vmware_domain
 

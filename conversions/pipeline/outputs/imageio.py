@@ -21,11 +21,12 @@ from urllib.parse import urlsplit
 import httpx
 import nbd
 
-from conversions.pipeline.commands import WITH_US, Siblings
+from conversions.pipeline.commands import Siblings
 from conversions.pipeline.errors import TargetError
 from conversions.pipeline.job import CopyOptions
 from conversions.pipeline.stop import check_stop
 from conversions.pipeline.types import Overlay
+from inventory.sources.programs import WITH_US
 
 REQUEST_BYTES = 4 << 20
 # A server without fast zeroing writes them, and has to answer before the timeout.

@@ -163,9 +163,9 @@ def test_what_qemu_is_told_of_iscsi_and_of_ceph() -> None:
         "rbd://m1:3300/p/ns/i@s", "rbd:///p/i",
     ]  # fmt: skip
     assert [disk.node for disk in source.disks[1:]] == [
-        {"driver": "iscsi", "transport": "tcp", "portal": "[::1]:3260", "lun": 2, "timeout": 30,
+        {"driver": "iscsi", "transport": "tcp", "portal": "[::1]:3260", "lun": 2, "timeout": 120,
          "target": "iqn.2013-07.com.example:a", "initiator-name": "iqn.2013-07.com.example:me"},
-        {"driver": "iscsi", "transport": "tcp", "portal": "h:1", "lun": 0, "timeout": 30,
+        {"driver": "iscsi", "transport": "tcp", "portal": "h:1", "lun": 0, "timeout": 120,
          "target": "iqn.2013-07.com.example:a"},
         {"driver": "rbd", "pool": "p", "namespace": "ns", "image": "i", "snapshot": "s",
          "user": "libvirt", "server": [{"host": "m1", "port": "3300"},
