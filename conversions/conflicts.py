@@ -49,5 +49,4 @@ def _share_disks(one: SourceVM, other: SourceVM | None) -> bool:
 
 def _files_of(vm: SourceVM) -> set[str]:
     """Return the files of this host that hold a machine's disks."""
-    disks = [disk for disk in vm.source.disks if not disk.remote]
-    return {path for disk in disks for path in (disk.path, *disk.other_files)}
+    return {path for disk in vm.local_disks for path in (disk.path, *disk.other_files)}

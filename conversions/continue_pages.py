@@ -127,7 +127,7 @@ def conversion_continue(request: HttpRequest, uuid: UUID) -> HttpResponse:
         "vm": vm,
         "form": form,
         "host_answers": host_answers(kept.worker),
-        "has_remote_disks": any(disk.remote for disk in vm.source.disks),
+        "has_remote_disks": len(vm.local_disks) < len(vm.source.disks),
     }
     return render(request, "conversions/continue.html", context)
 

@@ -12,10 +12,10 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from inventory.sealing import unseal
+from inventory.sources import types
 from inventory.sources.errors import SourceError
 from inventory.sources.host_access import OVER_SSH, SSH, VMWARE, HostAccess, scheme_of
 from inventory.sources.power import BUSY, Power
-from inventory.sources.types import Source
 
 # Longer than the pause between two signs of a host that is followed.
 FOLLOWED_FOR = timedelta(seconds=90)
@@ -303,6 +303,13 @@ class SourceVM(models.Model):
         return self.kind in (self.DOMAIN, self.VMX_OVER_SSH)
 
     @property
+    def local_disks(self) -> list[types.SourceDisk]:
+        """Return those of its disks that this server opens itself."""
+        if self.host is not None and self.host.reads_over_ssh:
+            return []
+        return [disk for disk in self.source.disks if not disk.remote]
+
+    @property
     def may_change_in_place(self) -> bool:
         """Tell whether its disks are where this server can write to them."""
         if self.host is not None and (self.host.is_vmware or self.host.reads_over_ssh):
@@ -360,9 +367,9 @@ class SourceVM(models.Model):
         }  # fmt: skip
 
     @property
-    def source(self) -> Source:
+    def source(self) -> types.Source:
         """The record as the engine's type."""
-        return Source.from_dict(self.record)
+        return types.Source.from_dict(self.record)
 
 
 class SourceDisk(models.Model):

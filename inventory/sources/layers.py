@@ -19,7 +19,7 @@ from typing import Any
 
 from inventory.sources.base import Warn
 from inventory.sources.errors import ImageError
-from inventory.sources.nbdkit import NbdServer, ServerError, Servers
+from inventory.sources.nbdkit import NbdServer, ServerError, Servers, nbd_node
 from inventory.sources.programs import WITH_US, clean_environment
 from inventory.sources.qcow2 import FIRST_CLUSTER_BYTES, Header, read_header
 from inventory.sources.types import SourceDisk
@@ -47,7 +47,7 @@ def serve_layers(
         sockets.append((socket, fmt))
         if fmt == "raw":
             break
-        header = read_header(servers.head_of(socket, path, FIRST_CLUSTER_BYTES), path)
+        header = read_header(servers.head_of(nbd_node(socket), path, FIRST_CLUSTER_BYTES), path)
         if header.external_data:
             raise ImageError(
                 "E-IMG-EXTENT", f"{path} keeps its data in another file.", remedy=_MERGE
@@ -100,8 +100,7 @@ class _Joined(AbstractContextManager[None]):
         self._log = log
         self._command = ["qemu-storage-daemon"]
         for number, (served, fmt) in reversed(list(enumerate(layers))):
-            file = {"driver": "nbd", "server": {"type": "unix", "path": str(served)}}
-            self._node(f"file{number}", file)
+            self._node(f"file{number}", nbd_node(served))
             # A qcow2 image without a layer below is told so, as its header does.
             below = f"layer{number + 1}" if number + 1 < len(layers) else None
             more = {"backing": below} if fmt == "qcow2" else {}

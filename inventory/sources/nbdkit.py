@@ -5,6 +5,7 @@ qemu and libguestfs open the socket; the program ends with this process, also af
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -18,16 +19,18 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 from inventory.sources.base import disk_uri
 from inventory.sources.errors import SourceError
-from inventory.sources.images import virtual_size
+from inventory.sources.images import HEAD_BYTES, image_format, virtual_size
 from inventory.sources.programs import WITH_US, clean_environment
 from inventory.sources.types import SourceDisk
 
 _READY_SECONDS = 30
 _OPEN_SECONDS = 150  # above the minute that the retry filter takes before it gives up
 _TAIL_LINES = 20
+_NAMING_FORMATS = ("qcow2", "vmdk")
 _MAX_SOCKET_BYTES = 100  # unix(7) allows 107
 # The vddk plugin takes it as text alone, on its command line.
 _COOKIE = re.compile(r"^(cookie=).+", re.DOTALL)
@@ -260,12 +263,21 @@ class Servers:
     def opened(self, disk: SourceDisk, socket: Path, export: str = "") -> SourceDisk:
         """Return the disk with the node for a socket and an export.  Raises ServerError."""
         self.size_of(socket, disk.path, export)
-        node = {
-            "driver": "nbd",
-            "server": {"type": "unix", "path": str(socket)},
-            "export": export,
-        }
-        return checked(replace(disk, remote=True, node=node))
+        served = replace(disk, remote=True, node=nbd_node(socket, export))
+        return served if served.format == "raw" else self.checked(served)
+
+    def checked(self, disk: SourceDisk, *, remedy: str = "") -> SourceDisk:
+        """Return a disk that has a node with its size, after a look at what its image names.
+
+        `remedy` is what to do when it does not open.  Raises ImageError, ServerError.
+        """
+        assert disk.node is not None  # noqa: S101  the caller gave it one
+        if disk.format in _NAMING_FORMATS:
+            # qemu would open here what its header names, at the first look.
+            head = self.head_of(disk.node, disk.path, HEAD_BYTES, remedy=remedy)
+            image_format(head, disk.path)
+        size = virtual_size(disk_uri(disk), disk.format, disk.path, remedy=remedy)
+        return replace(disk, virtual_size_bytes=size)
 
     def size_of(self, socket: Path, label: str, export: str = "") -> int:
         """Return the bytes that a server serves.  Raises ServerError with the server's reason."""
@@ -285,11 +297,13 @@ class Servers:
             raise ServerError("E-NBD-OPEN", f"The disk {label} cannot be opened: {words}.")
         return int(done.stdout)
 
-    def head_of(self, socket: Path, label: str, count: int) -> bytes:
-        """Return the first `count` bytes of what a server serves.  Raises ServerError."""
-        uri = f"nbd+unix:///?socket={quoted(str(socket))}"
+    def head_of(
+        self, node: Mapping[str, Any], label: str, count: int, *, remedy: str = ""
+    ) -> bytes:
+        """Return the first `count` bytes behind a block node.  Raises ServerError."""
+        uri = "json:" + json.dumps({"driver": "raw", "file": node})
         copy = self._folder / "head"
-        command = ["qemu-img", "dd", "-f", "raw", "-O", "raw", f"bs={count}", "count=1"]
+        command = ["qemu-img", "dd", "-O", "raw", f"bs={count}", "count=1"]
         try:
             subprocess.run(
                 [*WITH_US, *command, f"if={uri}", f"of={copy}"],
@@ -299,20 +313,15 @@ class Servers:
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             words = (error.stderr or b"").decode(errors="replace").strip()[-300:]
             raise ServerError(
-                "E-NBD-OPEN", f"The disk {label} cannot be read: {words or error}."
+                "E-NBD-OPEN", f"The disk {label} cannot be read: {words or error}.", remedy=remedy
             ) from error
         finally:
             copy.unlink(missing_ok=True)
 
 
-def checked(disk: SourceDisk) -> SourceDisk:
-    """Return a served disk with its size, after a look at an image that could name other files.
-
-    Raises ImageError.
-    """
-    if disk.format == "raw":
-        return disk
-    return replace(disk, virtual_size_bytes=virtual_size(disk_uri(disk), disk.format, disk.path))
+def nbd_node(socket: Path, export: str = "") -> dict[str, Any]:
+    """Return the block node of what is served at a socket."""
+    return {"driver": "nbd", "server": {"type": "unix", "path": str(socket)}, "export": export}
 
 
 def quoted(text: str) -> str:

@@ -14,10 +14,8 @@ from urllib.parse import urlsplit
 
 from lxml import etree
 
-from inventory.sources.base import disk_uri
 from inventory.sources.errors import DescriptorError, SourceError
 from inventory.sources.https_disk import https_server
-from inventory.sources.images import virtual_size
 from inventory.sources.nbdkit import Servers, quoted
 from inventory.sources.ssh import SshHost, ssh_path
 from inventory.sources.types import Source, SourceDisk
@@ -263,8 +261,7 @@ def serve_network_disk(disk: SourceDisk, servers: Servers) -> SourceDisk:
     if scheme == "ssh":
         host = SshHost.from_parts(disk.path, password=None, options={})
         return servers.serve(disk, host.server(ssh_path(disk.path)))
-    size = virtual_size(disk_uri(disk), disk.format, disk.path, remedy=_REMEDIES[scheme])
-    return replace(disk, virtual_size_bytes=size)
+    return servers.checked(disk, remedy=_REMEDIES[scheme])
 
 
 def _server(host: etree._Element) -> str:

@@ -29,7 +29,7 @@ from inventory.sources.errors import SourceError
 from inventory.sources.host_access import HostAccess
 from inventory.sources.host_listing import HostListing
 from inventory.sources.libvirt_listing import list_domains
-from tests.demo import make_conversion, make_user, make_vm
+from tests.demo import make_conversion, make_source, make_user, make_vm
 from tests.libvirt_samples import domain, host_file
 
 pytestmark = pytest.mark.django_db
@@ -123,6 +123,8 @@ def test_how_the_disks_of_a_host_are_read(
     vm = SourceVM(kind="libvirt", location="x", name="x", host=host)
     assert (input_of(vm).transport, input_of(vm).connection) == (transport, uri)
     assert vm.may_change_in_place is in_place
+    vm.record = make_source("x").to_dict()
+    assert bool(vm.local_disks) is in_place
     assert ("<dd>ssh</dd>" in page) is (transport == "ssh" or "xen" in uri)
     assert ("storage that this server shares" in page) is ticked
     # The form of the host shows what was chosen.

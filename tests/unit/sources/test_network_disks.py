@@ -250,6 +250,28 @@ def test_a_file_of_an_ssh_server_is_read(
 
 
 @pytest.mark.parametrize(
+    ("option", "code"),
+    [("backing_file=/etc/hostname,backing_fmt=raw", "E-IMG-BACKING"),
+     ("data_file=data.raw", "E-IMG-EXTENT")],
+)  # fmt: skip
+def test_qemu_opens_no_file_that_the_image_of_a_server_names(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, code: str
+) -> None:
+    layer = tmp_path / "layer.qcow2"
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-o"]
+    subprocess.run([*command, option, str(layer), str(SIZE)], check=True, cwd=tmp_path)
+    source, _ = network_domain(
+        "<driver type='qcow2'/><source protocol='nbd' name='e'><host name='n'/></source>"
+    )
+    disk = replace(source.disks[1], node={"driver": "file", "filename": str(layer)})
+    # What would open it must not even be asked.
+    monkeypatch.setattr("inventory.sources.nbdkit.virtual_size", None)
+    with Servers(tmp_path) as servers, pytest.raises(SourceError) as caught:
+        serve_network_disks(replace(source, disks=(disk,)), servers)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
     ("source", "why"),
     [
         ("<source protocol='nbd' name='e'><host name='localhost'/></source>", "another place"),
