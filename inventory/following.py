@@ -74,7 +74,8 @@ class Followed:
     def is_reached_as(self, row: LibvirtHost) -> bool:
         """Tell whether what is known of how to reach it is what it was."""
         before = self.row
-        return (before.uri, before.sealed_password) == (row.uri, row.sealed_password)
+        names = ("uri", "sealed_password", "shares_disks")
+        return all(getattr(before, name) == getattr(row, name) for name in names)
 
     def is_silent(self) -> bool:
         """Tell whether its process has said nothing for too long."""
@@ -121,7 +122,9 @@ class Follower:
 
     def _match(self) -> None:
         """Follow what is in the inventory and can be, and nothing else."""
-        rows = LibvirtHost.objects.only("pk", "name", "uri", "sealed_password", "thumbprint")
+        rows = LibvirtHost.objects.only(
+            "pk", "name", "uri", "sealed_password", "thumbprint", "shares_disks"
+        )
         wanted = {row.pk: row for row in rows if row.tells_changes}
         for host in list(self._hosts.values()):
             row = wanted.get(host.pk)

@@ -186,7 +186,7 @@ class HostForm(forms.Form):
         if values.get("shares_disks") and scheme not in OVER_SSH:
             self.add_error(
                 "shares_disks",
-                _("Only for qemu+ssh:// and the like; with other addresses nothing is to choose."),
+                _("Only for qemu+ssh:// and the like. Untick it."),
             )
         if scheme not in VMWARE:
             only = _("Only for ESXi hosts and vCenters. Leave it as it was.")

@@ -174,7 +174,12 @@ class LibvirtHost(models.Model):
                     f"The password of the host {self.name} cannot be read: {error}",
                     remedy="An administrator can type it again on the page of the host.",
                 ) from error
-        return HostAccess(uri=self.uri, password=password, thumbprint=self.thumbprint)
+        return HostAccess(
+            uri=self.uri,
+            password=password,
+            thumbprint=self.thumbprint,
+            over_ssh=self.reads_over_ssh,
+        )
 
     @property
     def access_problem(self) -> str:

@@ -54,4 +54,8 @@ def disk_uri(disk: SourceDisk) -> str:
         }
     if node is None:
         raise SourceError("E-NBD-SERVER", f"The disk {disk.path} is served by no server of ours.")
-    return "json:" + json.dumps({"driver": disk.format, "file": node}, separators=(",", ":"))
+    top: dict[str, Any] = {"driver": disk.format, "file": node}
+    if disk.remote and disk.format == "qcow2":
+        # Whatever its header says by now: it was looked at, and named nothing.
+        top["backing"] = None
+    return "json:" + json.dumps(top, separators=(",", ":"))

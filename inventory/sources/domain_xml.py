@@ -237,7 +237,7 @@ def _disks(
         raise DescriptorError(
             "E-LV-NODISK",
             f"The domain has no disk that can be read; {len(found)} were named, without a medium.",
-            remedy="Files, block devices, volumes of such pools, NBD servers and files of https "
+            remedy="Files, block devices, volumes, and disks of NBD, iSCSI, Ceph, https and ssh "
             "servers can be read.",
         )
     return tuple(disks)

@@ -22,21 +22,23 @@ class HostAccess:
     """An address, the password there, "" for none, and the thumbprint of the server's certificate.
 
     With a thumbprint, which only VMware's servers take, the certificate counts and not who signed
-    it.  The address is checked by who connects.
+    it.  `over_ssh` says that disks are read by the way that leads there.  The address is checked
+    by who connects.
     """
 
     uri: str
     password: str = field(default="", repr=False)
     thumbprint: str = ""
+    over_ssh: bool = False
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, which holds the password."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> HostAccess:
         """Build one from `to_dict()`'s form; other keys are passed over.  Raises KeyError."""
-        return cls(**{name: data[name] for name in ("uri", "password", "thumbprint")})
+        return cls(**{name: data[name] for name in ("uri", "password", "thumbprint", "over_ssh")})
 
 
 def scheme_of(uri: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import posixpath
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -27,6 +28,8 @@ from inventory.sources.types import SourceDisk
 _FORMATS = ("raw", "qcow2")
 _MAX_LAYERS = 64
 _READY_SECONDS = 60
+_NOT_FOUND = 127  # what setpriv ends with
+_MISSING = "Install qemu-storage-daemon (package qemu-system-common)."
 _MERGE = "Merge the layers on the host, with qemu-img convert into a new image."
 
 
@@ -48,6 +51,12 @@ def serve_layers(
         if fmt == "raw":
             break
         header = read_header(servers.head_of(nbd_node(socket), path, FIRST_CLUSTER_BYTES), path)
+        if header.is_encrypted:
+            raise ImageError(
+                "E-IMG-READ",
+                f"{path} is encrypted by qcow2 itself, and nobody here has the key.",
+                remedy="Decrypt it on the host, with qemu-img convert into a new image.",
+            )
         if header.external_data:
             raise ImageError(
                 "E-IMG-EXTENT", f"{path} keeps its data in another file.", remedy=_MERGE
@@ -86,7 +95,8 @@ def path_below(path: str, header: Header) -> tuple[str, str]:
             f"{shown}, which it names {stated}; raw and qcow2 are read.",
             remedy="State the format on the host: qemu-img rebase -u -F FORMAT -b LOWER UPPER.",
         )
-    return posixpath.normpath(posixpath.join(posixpath.dirname(path), name)), fmt
+    # As it is: .. behind a symbolic link leads elsewhere than its text says.
+    return posixpath.join(posixpath.dirname(path), name), fmt
 
 
 class _Joined(AbstractContextManager[None]):
@@ -98,6 +108,7 @@ class _Joined(AbstractContextManager[None]):
         self._socket = socket
         self._pid_file = socket.with_suffix(".pid")
         self._log = log
+        self._words = ""
         self._command = ["qemu-storage-daemon"]
         for number, (served, fmt) in reversed(list(enumerate(layers))):
             self._node(f"file{number}", nbd_node(served))
@@ -114,6 +125,12 @@ class _Joined(AbstractContextManager[None]):
         text = json.dumps({"node-name": name, "read-only": True, **node}, separators=(",", ":"))
         self._command += ["--blockdev", text]
 
+    def _drain(self) -> None:
+        assert self._process.stderr  # noqa: S101  it is a pipe
+        for raw in self._process.stderr:
+            self._words = raw.decode(errors="replace").strip()
+            self._log(self._words)
+
     def __enter__(self) -> None:
         """Start it.  Raises ServerError."""
         self._log(" ".join(self._command))
@@ -124,26 +141,34 @@ class _Joined(AbstractContextManager[None]):
             stderr=subprocess.PIPE,
             env=clean_environment(),
         )
+        self._reader = threading.Thread(target=self._drain, daemon=True)
+        self._reader.start()
         end = time.monotonic() + _READY_SECONDS
         while not self._pid_file.exists():
-            if self._process.poll() is not None or time.monotonic() > end:
-                self._process.kill()
-                words = self._process.communicate()[1].decode(errors="replace").strip()
+            ended = self._process.poll()
+            if ended is not None or time.monotonic() > end:
+                self._stop()
+                words = self._words or f"nothing was heard within {_READY_SECONDS} s"
                 raise ServerError(
                     "E-IMG-BACKING",
-                    "The layers cannot be put together: "
-                    f"{words[-300:] or f'nothing was heard within {_READY_SECONDS} s'}.",
-                    remedy=_MERGE,
+                    f"The layers cannot be put together: {words[-300:].rstrip('.')}.",
+                    remedy=_MISSING if ended == _NOT_FOUND else _MERGE,
                 )
             time.sleep(0.02)
 
-    def __exit__(self, *_error: object) -> None:
-        """End it."""
+    def _stop(self) -> None:
         self._process.terminate()
         try:
-            self._process.communicate(timeout=5)
+            self._process.wait(5)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.communicate()
+            self._process.wait()
+        self._reader.join(5)
+        if self._process.stderr:
+            self._process.stderr.close()
+
+    def __exit__(self, *_error: object) -> None:
+        """End it."""
+        self._stop()
         self._socket.unlink(missing_ok=True)
         self._pid_file.unlink(missing_ok=True)

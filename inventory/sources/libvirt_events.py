@@ -24,7 +24,7 @@ from inventory.sources.errors import SourceError
 from inventory.sources.host_access import HostAccess
 from inventory.sources.host_listing import MAX_MEMORY_BYTES
 from inventory.sources.libvirt_host import LibvirtError, connection
-from inventory.sources.libvirt_listing import list_domain
+from inventory.sources.libvirt_listing import Check, check_of, list_domain
 
 BEAT_SECONDS = 10
 # A start or an end is several events; what they leave behind is looked at once.
@@ -49,7 +49,7 @@ def follow(access: HostAccess, say: Say) -> None:
     with connection(access.uri, password=password, thumbprint=access.thumbprint) as link:
         listen(link, changed)
         say({"ready": True})
-        tell_changes(link, changed, say)
+        tell_changes(link, changed, say, check_of(access))
 
 
 def _run_events() -> None:
@@ -83,7 +83,12 @@ def listen(link: libvirt.virConnect, changed: SimpleQueue[str]) -> None:
         ) from error
 
 
-def tell_changes(link: libvirt.virConnect, changed: SimpleQueue[str], say: Say) -> None:
+def tell_changes(
+    link: libvirt.virConnect,
+    changed: SimpleQueue[str],
+    say: Say,
+    check: Check = lambda _source: None,
+) -> None:
     """Look at each domain that changes and tell what it is now, until all is lost."""
     while True:
         try:
@@ -97,7 +102,7 @@ def tell_changes(link: libvirt.virConnect, changed: SimpleQueue[str], say: Say) 
         if _LOST in uuids:
             raise LibvirtError("E-LV-LOST", "The connection to the host was lost.")
         for uuid in dict.fromkeys(uuids):
-            listed = list_domain(link, uuid)
+            listed = list_domain(link, uuid, check)
             say({"domain": listed.to_dict()} if listed else {"gone": uuid})
 
 

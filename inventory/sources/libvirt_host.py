@@ -175,6 +175,23 @@ def check_idle(domain: libvirt.virDomain, running: Warn | None) -> None:
         running(error.message)
 
 
+def with_screen_password(xml: str, uri: str, domain: str, password: str | None, warn: Warn) -> str:
+    """Return a domain's XML with the password of its screen, told to who may change it alone."""
+    if etree.fromstring(xml.encode()).find("devices/graphics") is None:
+        return xml
+    flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+    try:
+        with connection(uri, read_only=False, password=password) as link:
+            secure: str = find_domain(link, domain).XMLDesc(flags)
+            return secure
+    except (LibvirtError, libvirt.libvirtError) as error:
+        warn(
+            "Whether the display has a password is told to those who may change the machine "
+            f"alone; the target gets none: {error}"
+        )
+        return xml
+
+
 class LibvirtReader:
     """Reads one domain of a host whose disks can be opened on this machine."""
 
@@ -212,29 +229,13 @@ class LibvirtReader:
 
             xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
             if self._keep_display:
-                xml = self._with_password(xml)
+                xml = with_screen_password(xml, self._uri, self._domain, self._password, self._warn)
             source = parse_domain(xml.encode(), self._warn, find_volume)
         refuse_places(source, self._uri)
         for disk in source.disks:
             if not disk.remote:
                 _check_readable(disk, source)
         return source
-
-    def _with_password(self, xml: str) -> str:
-        """Return the domain with its display's password, which libvirt tells who may change it."""
-        if etree.fromstring(xml.encode()).find("devices/graphics") is None:
-            return xml
-        flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
-        try:
-            with connection(self._uri, read_only=False, password=self._password) as link:
-                secure: str = find_domain(link, self._domain).XMLDesc(flags)
-                return secure
-        except (LibvirtError, libvirt.libvirtError) as error:
-            self._warn(
-                "Whether the display has a password is told to those who may change the machine "
-                f"alone; the target gets none: {error}"
-            )
-            return xml
 
     def serve(self, source: Source, servers: Servers) -> Source:
         """Serve the disks that other servers have.  Raises SourceError."""
@@ -264,7 +265,9 @@ def _not_here(disk: SourceDisk, source: Source) -> LibvirtError:
     return LibvirtError(
         "E-LV-DISK",
         f"Disk {disk.path} of {source.name} cannot be opened on this machine.",
-        remedy="Domains whose disks lie on this machine or on storage that it shares can be read.",
+        remedy="Domains whose disks lie on this machine or on storage that it shares can be read. "
+        "Those of a host at qemu+ssh:// can also be read over ssh: on the command line with "
+        "-it ssh, in the console when the host is not said to share its disks.",
     )
 
 

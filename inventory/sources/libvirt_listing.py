@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import libvirt
 
+from inventory.sources.domain_ssh import refuse_unreadable
 from inventory.sources.domain_xml import parse_domain
 from inventory.sources.errors import SourceError
 from inventory.sources.host_access import HostAccess
@@ -18,11 +19,13 @@ from inventory.sources.libvirt_host import (
     power_of,
     volume_of,
 )
-from inventory.sources.network_disks import Place
+from inventory.sources.network_disks import Place, refuse_places
 from inventory.sources.power import Power
-from inventory.sources.types import SourceDisk
+from inventory.sources.types import Source, SourceDisk
 
 _VMWARE = "ESX"  # what libvirt calls the driver for all of their servers
+# Raises SourceError for a machine that cannot be read from here.
+Check = Callable[[Source], None]
 # Gives the pool and the capacity in bytes of the volume with that path.
 _FindVolume = Callable[[str], tuple[str, int] | None]
 _LISTS = {
@@ -38,7 +41,7 @@ def list_host(access: HostAccess, *, with_domains: bool = True) -> HostListing:
     try:
         with connection(access.uri, password=password, thumbprint=access.thumbprint) as link:
             count = link.numOfDomains() + link.numOfDefinedDomains()
-            domains = list_domains(link) if with_domains else ()
+            domains = list_domains(link, check_of(access)) if with_domains else ()
             return HostListing(description=_describe(link), count=count, domains=domains)
     except libvirt.libvirtError as error:
         raise LibvirtError(
@@ -48,7 +51,18 @@ def list_host(access: HostAccess, *, with_domains: bool = True) -> HostListing:
         ) from error
 
 
-def list_domains(link: libvirt.virConnect) -> tuple[ListedDomain, ...]:
+def check_of(access: HostAccess) -> Check:
+    """Return what refuses the machines of a host that cannot be read from here."""
+    if access.over_ssh:
+        return lambda source: refuse_unreadable(source, access.uri)
+    if access.uri.startswith("qemu"):
+        return lambda source: refuse_places(source, access.uri)
+    return lambda _source: None
+
+
+def list_domains(
+    link: libvirt.virConnect, check: Check = lambda _source: None
+) -> tuple[ListedDomain, ...]:
     """Return every domain, active or not, by name.  Raises libvirtError when the host fails.
 
     One call lists them all, a few more sort them by state, and one per domain gets its XML: a
@@ -76,7 +90,7 @@ def list_domains(link: libvirt.virConnect) -> tuple[ListedDomain, ...]:
                 snapshots=_snapshots(domain) if uuid in with_snapshots else (),
                 has_saved_memory=uuid in saved,
             )
-            found.append(_read(link, domain, listed, volumes.get))
+            found.append(_read(link, domain, listed, volumes.get, check))
         except libvirt.libvirtError as error:
             # Undefined since the list was made.
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
@@ -84,7 +98,9 @@ def list_domains(link: libvirt.virConnect) -> tuple[ListedDomain, ...]:
     return tuple(sorted(found, key=lambda d: d.name))
 
 
-def list_domain(link: libvirt.virConnect, uuid: str) -> ListedDomain | None:
+def list_domain(
+    link: libvirt.virConnect, uuid: str, check: Check = lambda _source: None
+) -> ListedDomain | None:
     """Return one domain, None when the host does not have it.  Raises libvirtError."""
 
     def find_by_path(path: str) -> tuple[str, int] | None:
@@ -105,7 +121,7 @@ def list_domain(link: libvirt.virConnect, uuid: str) -> ListedDomain | None:
             snapshots=_snapshots(domain),
             has_saved_memory=has_saved_memory(domain),
         )
-        return _read(link, domain, listed, find_by_path)
+        return _read(link, domain, listed, find_by_path, check)
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
             raise
@@ -117,6 +133,7 @@ def _read(
     domain: libvirt.virDomain,
     listed: ListedDomain,
     find: _FindVolume,
+    check: Check,
 ) -> ListedDomain:
     """Add what the domain's XML says, or why it says nothing that can be used."""
     warnings: list[str] = []
@@ -136,6 +153,10 @@ def _read(
         )
     volumes = {disk.path: found for disk in source.disks if (found := find(disk.path))}
     disks = tuple(_with_capacity(disk, volumes) for disk in source.disks)
+    try:
+        check(source)
+    except SourceError as error:
+        listed = replace(listed, code=error.code, problem=f"{error} {error.remedy}".strip())
     return replace(
         listed,
         source=replace(source, disks=disks),

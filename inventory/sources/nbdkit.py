@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from inventory.sources.base import disk_uri
-from inventory.sources.errors import SourceError
+from inventory.sources.errors import ImageError, SourceError
 from inventory.sources.images import HEAD_BYTES, image_format, virtual_size
 from inventory.sources.programs import WITH_US, clean_environment
 from inventory.sources.types import SourceDisk
@@ -34,6 +34,14 @@ _NAMING_FORMATS = ("qcow2", "vmdk")
 _MAX_SOCKET_BYTES = 100  # unix(7) allows 107
 # The vddk plugin takes it as text alone, on its command line.
 _COOKIE = re.compile(r"^(cookie=).+", re.DOTALL)
+_MAY_READ = (
+    "See that it is there, and that the user who logs in there may read it. The images of libvirt "
+    "often belong to root alone."
+)
+_EMPTY = (
+    "It is empty, or a block device, of which only its own host knows the size. Copy a device into "
+    "a file there (qemu-img convert) and let the machine use that."
+)
 _MISSING = "Install the packages nbdkit and libnbd-bin."
 
 
@@ -275,12 +283,23 @@ class Servers:
         if disk.format in _NAMING_FORMATS:
             # qemu would open here what its header names, at the first look.
             head = self.head_of(disk.node, disk.path, HEAD_BYTES, remedy=remedy)
-            image_format(head, disk.path)
+            found = image_format(head, disk.path)
+            # The driver for VMDK would take anything else for a list of other files.
+            if found != disk.format:
+                raise ImageError(
+                    "E-IMG-READ",
+                    f"{disk.path} is stated as {disk.format}, but begins as {found} does.",
+                    remedy=remedy or "State its format right where the machine is defined.",
+                )
         size = virtual_size(disk_uri(disk), disk.format, disk.path, remedy=remedy)
         return replace(disk, virtual_size_bytes=size)
 
     def size_of(self, socket: Path, label: str, export: str = "") -> int:
-        """Return the bytes that a server serves.  Raises ServerError with the server's reason."""
+        """Return the bytes that a server serves.
+
+        Raises ServerError with the server's reason, and for none: of a block device ssh tells no
+        size, and what is missing would read as zeros.
+        """
         uri = f"nbd+unix:///{quoted(export)}?socket={quoted(str(socket))}"
         try:
             done = subprocess.run(
@@ -294,7 +313,11 @@ class Servers:
         if done.returncode:
             running = next((r for r in self._running if r.socket == socket), None)
             words = running.last_words() if running else done.stderr.strip()
-            raise ServerError("E-NBD-OPEN", f"The disk {label} cannot be opened: {words}.")
+            raise ServerError(
+                "E-NBD-OPEN", f"The disk {label} cannot be opened: {words}.", remedy=_MAY_READ
+            )
+        if not int(done.stdout):
+            raise ServerError("E-NBD-EMPTY", f"The disk {label} has 0 bytes.", remedy=_EMPTY)
         return int(done.stdout)
 
     def head_of(

@@ -6,11 +6,12 @@ nbdkit one parameter with a URL whose parts are quoted.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from lxml import etree
 
@@ -29,6 +30,7 @@ _ISCSI_NAME = re.compile(r"(?:iqn|eui|naa)\.[A-Za-z0-9.:-]{1,220}")
 _RBD_NAME = re.compile(r"(?!-)[A-Za-z0-9_. +-]{1,200}")
 # Of one command; a busy array takes its time.
 _COMMAND_SECONDS = 120
+_OWN_NAMES = ("localhost", "ip6-localhost", "ip6-loopback")
 _EXTRA = "and that its qemu has the driver (package qemu-block-extra)"
 _REMEDIES = {
     "nbd": "See that the server runs, has the export, and can be reached from here.",
@@ -204,7 +206,7 @@ def _ssh(_disk: etree._Element, source: etree._Element, name: str, fmt: str) -> 
     place = _bracketed(_server(host))
     if (port := _port(host, 22)) != 22:
         place += f":{port}"
-    at = f"{user}@" if user is not None else ""
+    at = f"{quote(user, safe='')}@" if user is not None else ""
     return Place(path=f"ssh://{at}{place}{quoted(name)}", format=fmt, remote=True)
 
 
@@ -218,30 +220,63 @@ def refuse_places(source: Source, uri: str) -> None:
     """Refuse network disks that this server cannot or may not open for a machine of a host.
 
     Servers on localhost, and what the host's own configuration of Ceph says, are other things
-    here.  The ssh keys of this server are for hosts that somebody chose, not for those that a
-    machine names.  Raises SourceError (E-LV-DISK).
+    here.  The keys of this server are for hosts and for users of Ceph that somebody chose, not for
+    what a machine names.  Raises SourceError (E-LV-DISK).
     """
-    there = urlsplit(uri)
-    if not there.netloc:
+    if not urlsplit(uri).netloc:
         return
     for disk in source.disks:
-        parts = urlsplit(disk.path)
-        if not disk.remote or not parts.scheme:
-            continue
-        host = parts.hostname or "localhost"
-        if host in ("localhost", "::1") or host.startswith("127."):
-            why = "means another place on this server than on its host"
-        elif parts.scheme == "ssh" and (host, parts.username) != (there.hostname, there.username):
-            why = f"is on another host, or read as another user, than {uri}"
-        else:
-            continue
-        raise SourceError(
-            "E-LV-DISK",
-            f"Disk {disk.path} of {source.name} is not opened: the address {why}.",
-            remedy="Copy it into a file where libvirt runs (qemu-img convert) and let the machine "
-            "use that, or write the definition into a file (virsh dumpxml) and convert that here "
-            "(-i libvirtxml).",
-        )
+        why = _why_not(disk, uri) if disk.remote else ""
+        if why:
+            raise SourceError(
+                "E-LV-DISK",
+                f"Disk {disk.path} of {source.name} is not opened: {why}.",
+                remedy="Copy it into a file where libvirt runs (qemu-img convert) and let the "
+                "machine use that, or write the definition into a file (virsh dumpxml) and convert "
+                "that here (-i libvirtxml).",
+            )
+
+
+def _why_not(disk: SourceDisk, uri: str) -> str:
+    """Return why a network disk of a machine on another host is not opened; empty if it is."""
+    scheme = urlsplit(disk.path).scheme
+    if any(_is_relative(host) for host in _hosts_of(disk)):
+        return "its address means another place on this server than on its host"
+    if scheme == "rbd" and disk.node is not None and "user" not in disk.node:
+        return "it names no user of Ceph, and the administrator's key is lent to nobody"
+    if scheme == "ssh" and _login(disk.path) != _login(uri):
+        return f"it is on another host, or read as another user, than {uri}"
+    return ""
+
+
+def _hosts_of(disk: SourceDisk) -> list[str]:
+    node = disk.node or {}
+    match node.get("driver"):
+        case "nbd":
+            return [node["server"]["host"]]
+        case "rbd":
+            return [server["host"] for server in node.get("server", [])] or ["localhost"]
+    return [urlsplit(disk.path).hostname or "localhost"]
+
+
+def _is_relative(host: str) -> bool:
+    """Tell whether a name or an address is that of whatever machine uses it."""
+    plain = host.lower().rstrip(".")
+    if plain in _OWN_NAMES or plain.endswith((".localhost", ".localdomain")):
+        return True
+    try:
+        address = ipaddress.ip_address(plain)
+    except ValueError:
+        # What inet_aton(3) takes for an address as well: 2130706433, 0x7f.1.
+        return re.fullmatch(r"(?:0x[0-9a-f]*|\d+)(?:\.(?:0x[0-9a-f]*|\d+)){0,3}", plain) is not None
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return mapped.is_loopback or mapped.is_unspecified or mapped.is_link_local
+
+
+def _login(uri: str) -> tuple[str, str | None, int]:
+    parts = urlsplit(uri)
+    user = unquote(parts.username) if parts.username is not None else None
+    return (parts.hostname or "").lower(), user, parts.port or 22
 
 
 def serve_network_disks(source: Source, servers: Servers) -> Source:
@@ -256,16 +291,27 @@ def serve_network_disks(source: Source, servers: Servers) -> Source:
 def serve_network_disk(disk: SourceDisk, servers: Servers) -> SourceDisk:
     """Return a network disk so that it can be opened, after a look at it.  Raises SourceError."""
     scheme = urlsplit(disk.path).scheme
-    if scheme == "https":
+    if scheme == "https" and disk.node is None:
         return servers.serve(disk, https_server(disk.path))
-    if scheme == "ssh":
+    if scheme == "ssh" and disk.node is None:
         host = SshHost.from_parts(disk.path, password=None, options={})
         return servers.serve(disk, host.server(ssh_path(disk.path)))
+    if scheme not in _REMEDIES or disk.node is None:
+        raise SourceError(
+            "E-LV-DISK",
+            f"The disk {disk.path} is on another host, and nothing here says how to read it.",
+            remedy="A machine of VMware is read from its host: -i libvirt -ic esx://root@host/.",
+        )
     return servers.checked(disk, remedy=_REMEDIES[scheme])
 
 
 def _server(host: etree._Element) -> str:
     name = host.get("name", "")
+    try:
+        if ":" in name:
+            ipaddress.ip_address(name)
+    except ValueError:
+        name = ""
     if not HOST.fullmatch(name):
         raise NotReadFromHereError("the name of its host is none")
     return name

@@ -20,11 +20,12 @@ _VERSION_2_BYTES = 72
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """The backing file's name and format, "" for none, and whether the data is in another file."""
+    """The backing file's name and format, "" for none; whether the data is in another file."""
 
     backing: str
     backing_format: str
     external_data: bool
+    is_encrypted: bool
 
 
 def has_backing(head: bytes) -> bool:
@@ -53,6 +54,7 @@ def read_header(head: bytes, label: str) -> Header:
         backing=head[at : at + size].decode(errors="surrogateescape"),
         backing_format=_extension(head, _BACKING_FORMAT).decode(errors="replace"),
         external_data=has_external_data(head),
+        is_encrypted=_number(head, 32, 4) != 0,
     )
 
 

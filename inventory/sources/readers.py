@@ -54,6 +54,7 @@ def reader_for(
         options=options or {},
         disks_anywhere=disks_anywhere,
         allow_running=allow_running,
+        keep_display=keep_display,
     )
     if elsewhere is not None:
         return elsewhere

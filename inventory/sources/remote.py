@@ -12,7 +12,7 @@ from inventory.sources.domain_ssh import SshDomainReader
 from inventory.sources.errors import SourceError
 from inventory.sources.host_access import OVER_SSH
 from inventory.sources.input_options import HTTPS_OPTIONS, SSH_OPTIONS, TRANSPORTS
-from inventory.sources.libvirt_host import domain_xml, volume_of_host
+from inventory.sources.libvirt_host import domain_xml, volume_of_host, with_screen_password
 from inventory.sources.nbdkit import Servers
 from inventory.sources.programs import forget_proxies
 from inventory.sources.ssh import SshHost
@@ -49,6 +49,7 @@ def remote_reader(
     options: Mapping[str, tuple[str, ...]],
     disks_anywhere: bool = False,
     allow_running: bool = False,
+    keep_display: bool = False,
 ) -> SourceReader | None:
     """Return the reader for a source on another host; None for one that is read from here.
 
@@ -99,11 +100,18 @@ def remote_reader(
         raise _unfit(f"A source of kind {kind} is not read over {transport}.")
     if connection and over_ssh:
         _refuse_others(options, SSH_OPTIONS)
+
+        def xml_over_ssh() -> bytes:
+            xml = domain_xml(connection, location, password, running=running)
+            if not keep_display:
+                return xml
+            return with_screen_password(xml.decode(), connection, location, password, warn).encode()
+
         return SshDomainReader(
             connection,
             location,
             SshHost.from_parts(connection, password=password, options=options),
-            fetch_xml=lambda: domain_xml(connection, location, password, running=running),
+            fetch_xml=xml_over_ssh,
             find_volume=lambda pool, volume: volume_of_host(connection, password, pool, volume),
             warn=warn,
         )

@@ -346,7 +346,7 @@ def test_vmwares_hosts_are_only_read_never_followed(host: LibvirtHost) -> None:
     follower = Follower(start)  # type: ignore[arg-type]  # it starts nothing
     follower.turn()
     assert [repr(access) for access in asked] == [
-        "HostAccess(uri='qemu+tls://u@kvm1/system', thumbprint='')"
+        "HostAccess(uri='qemu+tls://u@kvm1/system', thumbprint='', over_ssh=False)"
     ]
 
 

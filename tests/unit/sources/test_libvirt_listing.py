@@ -16,7 +16,7 @@ from inventory.sources.errors import SourceError
 from inventory.sources.host_access import HostAccess
 from inventory.sources.host_listing import HostListing, ListedDomain
 from inventory.sources.libvirt_child import _ask, read_host
-from inventory.sources.libvirt_listing import list_domains
+from inventory.sources.libvirt_listing import check_of, list_domains
 from inventory.sources.power import Power
 from tests.libvirt_samples import domain, host_file
 
@@ -48,6 +48,29 @@ def test_a_domain_that_cannot_be_used_is_listed_with_its_reason(tmp_path: Path) 
     assert "no disk that can be read" in found["vm0"].problem
     assert found["vm0"].memory_bytes == 512 << 20
     assert found["vm1"].source is not None
+
+
+@pytest.mark.parametrize(
+    ("access", "code"),
+    [
+        (HostAccess(uri="qemu+ssh://root@kvm1/system", over_ssh=True), "E-SSH-BLOCK"),
+        (HostAccess(uri="xen+ssh://root@xen1/", over_ssh=True), "E-XEN-BLOCK"),
+        (HostAccess(uri="qemu+ssh://root@kvm1/system"), ""),
+        (HostAccess(uri="qemu:///system"), ""),
+        (HostAccess(uri="esx://root@esx1/"), ""),
+    ],
+)
+def test_what_cannot_be_read_over_ssh_is_listed_with_its_reason(
+    tmp_path: Path, access: HostAccess, code: str
+) -> None:
+    device = domain(0).replace("/images/vm0.qcow2", "/dev/vg/vm0")
+    link = libvirt.open(host_file(tmp_path / "host.xml", [device, domain(1)]))
+    on_device, in_file = list_domains(link, check_of(access))
+    link.close()
+    assert (on_device.code, in_file.code) == (code, "")
+    assert ("is a block device" in on_device.problem) is bool(code)
+    # What is known of it is shown all the same.
+    assert on_device.source is not None
 
 
 def test_snapshots_and_saved_memory_are_seen(tmp_path: Path) -> None:

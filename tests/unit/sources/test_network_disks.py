@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lxml import etree
@@ -20,6 +21,7 @@ from inventory.sources.domain_xml import parse_domain
 from inventory.sources.errors import SourceError
 from inventory.sources.nbdkit import Servers, quoted
 from inventory.sources.network_disks import rbd_volume, refuse_places, serve_network_disks
+from inventory.sources.ssh import SshHost
 from inventory.sources.types import Source, SourceDisk
 from tests.ceph import POOL, Ceph, ceph_cluster
 from tests.iscsi import TARGET, iscsi_server
@@ -108,6 +110,7 @@ def test_a_disk_of_an_nbd_server_is_read(
          "password"),
         ("<source protocol='iscsi' name='iqn.x:y'><host name='h'/>"
          "<initiator><iqn name='a b'/></initiator></source>", "initiator"),
+        ("<source protocol='nbd' name='e'><host name=':::1'/></source>", "its host"),
         ("<source protocol='ssh' name='d'><host name='h'/></source>", "no path"),
         ("<source protocol='ssh' name='/a/../d'><host name='h'/></source>", "no path"),
         ("<source protocol='ssh' name='/d'><host name='-oX'/></source>", "its host"),
@@ -236,8 +239,13 @@ def test_a_file_of_an_ssh_server_is_read(
 ) -> None:
     with Sshd(tmp_path) as sshd, Servers(tmp_path) as servers:
         # libssh looks for keys and known hosts in the user's own home, wherever $HOME is.
-        host = sshd.host()
-        monkeypatch.setattr(network_disks.SshHost, "from_parts", lambda *_, **__: host)
+        own, real = sshd.host(), network_disks.SshHost.from_parts
+
+        def from_parts(uri: str, **words: Any) -> SshHost:
+            host = real(uri, **words)
+            return replace(host, identity=own.identity, known_hosts=own.known_hosts)
+
+        monkeypatch.setattr(network_disks.SshHost, "from_parts", from_parts)
         user = getpass.getuser()
         source, _ = network_domain(
             f"<source protocol='ssh' name='{image}'><host name='localhost' port='{sshd.port}'/>"
@@ -264,7 +272,7 @@ def test_qemu_opens_no_file_that_the_image_of_a_server_names(
         "<driver type='qcow2'/><source protocol='nbd' name='e'><host name='n'/></source>"
     )
     disk = replace(source.disks[1], node={"driver": "file", "filename": str(layer)})
-    # What would open it must not even be asked.
+    # What would open it must not even be asked to.
     monkeypatch.setattr("inventory.sources.nbdkit.virtual_size", None)
     with Servers(tmp_path) as servers, pytest.raises(SourceError) as caught:
         serve_network_disks(replace(source, disks=(disk,)), servers)
@@ -277,6 +285,21 @@ def test_qemu_opens_no_file_that_the_image_of_a_server_names(
         ("<source protocol='nbd' name='e'><host name='localhost'/></source>", "another place"),
         ("<source protocol='iscsi' name='iqn.x:y'><host name='127.1.2.3'/></source>", "another"),
         ("<source protocol='rbd' name='p/i'/>", "another place"),
+        ("<source protocol='rbd' name='p/i'><host name='m'/><host name='localhost'/>"
+         "<auth username='u'/></source>", "another place"),
+        ("<source protocol='rbd' name='p/i'><host name='m'/></source>", "names no user of Ceph"),
+        ("<source protocol='nbd' name='e'><host name='ip6-localhost'/></source>", "another place"),
+        ("<source protocol='nbd' name='e'><host name='a.localhost.'/></source>", "another place"),
+        ("<source protocol='nbd' name='e'><host name='0.0.0.0'/></source>", "another place"),
+        ("<source protocol='nbd' name='e'><host name='::'/></source>", "another place"),
+        ("<source protocol='nbd' name='e'><host name='0:0:0:0:0:0:0:1'/></source>", "another"),
+        ("<source protocol='nbd' name='e'><host name='::ffff:127.0.0.1'/></source>", "another"),
+        ("<source protocol='nbd' name='e'><host name='2130706433'/></source>", "another place"),
+        ("<source protocol='nbd' name='e'><host name='0x7f.1'/></source>", "another place"),
+        ("<source protocol='nbd' name='e'><host name='0177.0.0.1'/></source>", "another place"),
+        ("<source protocol='https' name='x'><host name='169.254.169.254'/></source>", "another"),
+        ("<source protocol='ssh' name='/d'><host name='kvm1' port='2222'/>"
+         "<identity username='root'/></source>", "on another host"),
         ("<source protocol='https' name='x'><host name='::1'/></source>", "another place"),
         ("<source protocol='ssh' name='/d'><host name='kvm2'/><identity username='root'/>"
          "</source>", "on another host"),
@@ -294,6 +317,39 @@ def test_places_that_mean_something_else_here_are_not_opened(source: str, why: s
 def test_places_that_are_the_same_everywhere_are_opened() -> None:
     machine, _ = network_domain(
         "<source protocol='nbd' name='e'><host name='nbd.example'/></source>",
-        "<source protocol='ssh' name='/d'><host name='kvm1'/><identity username='root'/></source>",
+        "<source protocol='ssh' name='/d'><host name='KVM1'/><identity username='DOM\\joe_'/>"
+        "</source>",
+        "<source protocol='rbd' name='p/i'><host name='2001:db8::1'/><auth username='u'/></source>",
+        "<source protocol='https' name='x'><host name='10.0.0.1'/></source>",
     )
-    refuse_places(machine, "qemu+ssh://root@kvm1/system")
+    refuse_places(machine, "qemu+ssh://DOM%5Cjoe_@kvm1/system")
+
+
+def test_a_machine_of_vmware_has_no_disk_to_open_here(tmp_path: Path) -> None:
+    xml = b"<domain type='vmware'><name>n</name><devices><disk type='file' device='disk'>"
+    xml += b"<source file='[ds] a/a.vmdk'/></disk></devices></domain>"
+    source = parse_domain(xml, pytest.fail, lambda _p, _v: None)
+    with Servers(tmp_path) as servers, pytest.raises(SourceError, match="on another host") as got:
+        serve_network_disks(source, servers)
+    assert "-ic esx://" in got.value.remedy
+
+
+def test_a_header_that_changes_after_the_look_leads_nowhere(image: Path, tmp_path: Path) -> None:
+    layer = tmp_path / "layer.qcow2"
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", str(layer), str(SIZE)]
+    subprocess.run(command, check=True)
+    disk = SourceDisk(
+        id=0, controller=None, path="nbd://n:1/e", format="qcow2", remote=True,
+        node={"driver": "file", "filename": str(layer)},
+    )  # fmt: skip
+    with Servers(tmp_path) as servers:
+        checked = servers.checked(disk)
+    rebase = ["qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-b", str(image), "-F", "raw"]
+    subprocess.run([*rebase, str(layer)], check=True)
+    assert read_through(checked, tmp_path) == bytes(SIZE)
+    overlay = tmp_path / "overlay.qcow2"
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", disk_uri(checked), "-F", "qcow2"]
+    subprocess.run([*create, str(overlay)], check=True)
+    convert = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(overlay)]
+    subprocess.run([*convert, str(tmp_path / "out")], check=True)
+    assert (tmp_path / "out").read_bytes() == bytes(SIZE)

@@ -98,6 +98,26 @@ def test_another_libvirt_host_is_tried_with_a_warning(tmp_path: Path) -> None:
     assert "with -it ssh" in warnings[0]
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_password_of_a_screen_is_asked_for_over_ssh_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool
+) -> None:
+    xml = (
+        "<domain type='kvm'><name>vm</name><devices><disk type='file'><source file='/d'/></disk>"
+        "<graphics type='vnc'{}/></devices></domain>"
+    )
+    monkeypatch.setattr(remote, "domain_xml", lambda *_, **__: xml.format("").encode())
+    told = xml.format(" passwd='s3cret'")
+    monkeypatch.setattr(remote, "with_screen_password", lambda *_: told)
+    reader = reader_for(
+        "libvirt", "vm", work_dir=tmp_path, warn=pytest.fail, transport="ssh",
+        connection="qemu+ssh://root@kvm/system", keep_display=keep,
+    )  # fmt: skip
+    display = reader.read().display
+    assert display is not None
+    assert display.password == ("s3cret" if keep else None)
+
+
 @pytest.mark.rows("1-T184", "1-T241")
 @pytest.mark.parametrize(
     ("kind", "connection", "transport", "options", "code"),

@@ -8,11 +8,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from inventory.sources.base import Warn, disk_uri
 from inventory.sources.domain_ssh import SshDomainReader
+from inventory.sources.domain_xml import parse_domain
 from inventory.sources.errors import SourceError
 from inventory.sources.nbdkit import Servers
 from inventory.sources.network_disks import Place
@@ -260,6 +262,7 @@ def test_a_disk_with_layers_is_read_as_the_guest_sees_it(
         ("nbd://h/x", "raw", "E-IMG-BACKING", "no file"),
         ('json:{"driver":"file","filename":"/etc/shadow"}', "raw", "E-IMG-BACKING", "no file"),
         ("top.qcow2", "qcow2", "E-IMG-BACKING", "below itself"),
+        ("./top.qcow2", "qcow2", "E-IMG-BACKING", "more than 64 layers"),
         ("missing.qcow2", "qcow2", "E-NBD-OPEN", "No such file"),
         ("raw.img", "qcow2", "E-IMG-READ", "does not begin"),
     ],
@@ -279,6 +282,71 @@ def test_layers_that_cannot_be_read(
     with Servers(tmp_path) as servers, pytest.raises(SourceError, match=why) as caught:
         reader.serve(reader.read(), servers)
     assert caught.value.code == code
+
+
+def test_a_layer_behind_a_symbolic_link_is_the_one_that_the_host_means(
+    sshd: Sshd, tmp_path: Path
+) -> None:
+    for name, value in (("images", "11"), ("real", "22")):
+        (tmp_path / name).mkdir()
+        write = f"write -q -P 0x{value} 0 64k"
+        base = str(tmp_path / name / "base.raw")
+        subprocess.run(["qemu-img", "create", "-q", "-f", "raw", base, str(SIZE)], check=True)
+        subprocess.run(["qemu-io", "-f", "raw", "-c", write, base], check=True)
+    (tmp_path / "real/deep").mkdir()
+    (tmp_path / "images/web01").symlink_to(tmp_path / "real/deep")
+    top = tmp_path / "images/web01/top.qcow2"
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", "../base.raw", "-F", "raw"]
+    subprocess.run([*command, str(top)], check=True)
+    reader = domain_reader(sshd, qcow2_disk(top), warn=print)
+    with Servers(tmp_path) as servers:
+        (disk,) = reader.serve(reader.read(), servers).disks
+        assert read_disk(disk_uri(disk), tmp_path / "out")[:4] == b"\x22" * 4
+
+
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+def test_what_has_no_size_is_not_read_as_zeros(sshd: Sshd, tmp_path: Path, fmt: str) -> None:
+    """As a block device has none over ssh, behind a link or below a layer."""
+    (tmp_path / "device").touch()
+    path = tmp_path / "device"
+    if fmt == "qcow2":
+        path = tmp_path / "top.qcow2"
+        create = ["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", "device", "-F", "raw"]
+        subprocess.run([*create, str(path), str(SIZE)], check=True)
+    disk = f"<disk type='file'><driver type='{fmt}'/><source file='{path}'/></disk>"
+    reader = domain_reader(sshd, kvm(disk), warn=print)
+    with Servers(tmp_path) as servers, pytest.raises(SourceError, match="0 bytes") as caught:
+        reader.serve(reader.read(), servers)
+    assert "block device" in caught.value.remedy
+
+
+def test_an_image_that_qcow2_has_encrypted_is_refused(sshd: Sshd, tmp_path: Path) -> None:
+    top = tmp_path / "top.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(top), str(SIZE)], check=True)
+    data = bytearray(top.read_bytes())
+    data[32:36] = b"\0\0\0\2"  # LUKS, as its method of encryption
+    top.write_bytes(data)
+    reader = domain_reader(sshd, qcow2_disk(top))
+    with Servers(tmp_path) as servers, pytest.raises(SourceError, match="encrypted by qcow2"):
+        reader.serve(reader.read(), servers)
+
+
+def test_a_list_of_files_is_not_taken_for_a_vmdk(sshd: Sshd, tmp_path: Path) -> None:
+    path = tmp_path / "d.vmdk"
+    path.write_text('createType="monolithicFlat"\nRW 2 FLAT "/etc/hostname" 0\n' + " " * 600)
+    disk = f"<disk type='file'><driver type='vmdk'/><source file='{path}'/></disk>"
+    reader = domain_reader(sshd, kvm(disk))
+    with Servers(tmp_path) as servers, pytest.raises(SourceError, match="begins as raw") as caught:
+        reader.serve(reader.read(), servers)
+    assert caught.value.code == "E-IMG-READ"
+
+
+def test_a_file_that_the_user_may_not_read_says_who_must(sshd: Sshd, tmp_path: Path) -> None:
+    disk = f"<disk type='file'><source file='{tmp_path}/none.img'/></disk>"
+    reader = domain_reader(sshd, kvm(disk))
+    with Servers(tmp_path) as servers, pytest.raises(SourceError, match="No such file") as caught:
+        reader.serve(reader.read(), servers)
+    assert "the user who logs in there may read it" in caught.value.remedy
 
 
 def test_an_image_whose_data_is_in_another_file_is_refused(sshd: Sshd, tmp_path: Path) -> None:
@@ -312,3 +380,24 @@ def test_volumes_and_network_disks_of_a_kvm_host(sshd: Sshd) -> None:
     assert all(disk.remote for disk in source.disks)
     with pytest.raises(SourceError, match="another place"):
         domain_reader(sshd, kvm(nbd.format("localhost"))).read()
+
+
+def test_an_ssh_disk_of_the_host_itself_is_read_with_the_same_key(
+    sshd: Sshd, machine: Path, tmp_path: Path
+) -> None:
+    flat = machine / "web-flat.vmdk"
+    parts = urlsplit(sshd.uri())
+    host = f"<host name='{parts.hostname}' port='{parts.port}'/>"
+    identity = f"<identity username='{parts.username}'/>"
+    source = f"<source protocol='ssh' name='{flat}'>{host}{identity}</source>"
+    uri = f"qemu+ssh://{parts.netloc}/system"
+    xml = kvm(f"<disk type='network'>{source}</disk>")
+    reader = domain_reader(sshd, xml, uri)
+    with pytest.raises(SourceError, match="another place"):  # it is localhost
+        reader.read()
+    with Servers(tmp_path) as servers:
+        source_of = parse_domain(
+            kvm(f"<disk type='network'>{source}</disk>"), print, lambda _pool, _name: None
+        )
+        (disk,) = reader.serve(source_of, servers).disks
+        assert read_disk(disk_uri(disk), tmp_path / "out") == flat.read_bytes()
