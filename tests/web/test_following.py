@@ -22,6 +22,7 @@ from inventory import following
 from inventory.following import Follower, store_news
 from inventory.host_store import store_domains
 from inventory.models import LibvirtHost, SourceVM
+from inventory.sources.host_access import HostAccess
 from inventory.sources.host_listing import ListedDomain
 from inventory.sources.libvirt_child import follow_host
 from inventory.sources.libvirt_listing import list_domain, list_domains
@@ -219,6 +220,26 @@ def test_a_silent_host_and_a_removed_one_are_let_go(
     host.delete()
     turn_until(follower, lambda: not follower._hosts)
     assert processes[1].returncode == -9
+
+
+@pytest.mark.parametrize("change", [{"shares_disks": True}, {"uri": "qemu+ssh://kvm2/system"}])
+def test_a_host_that_is_read_otherwise_is_followed_anew(
+    start: Callable[[Follower], None], monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(following, "HOSTS_EVERY_SECONDS", 0.0)
+    host = make_host()
+    asked: list[HostAccess] = []
+
+    def begin(access: HostAccess) -> subprocess.Popen[bytes]:
+        asked.append(access)
+        return popen(talker({"ready": True}))
+
+    follower = Follower(begin)
+    start(follower)
+    turn_until(follower, lambda: len(asked) == 1)
+    LibvirtHost.objects.filter(pk=host.pk).update(**change)
+    turn_until(follower, lambda: len(asked) == 2)
+    assert (asked[0].over_ssh, asked[1].over_ssh) == (True, "shares_disks" not in change)
 
 
 def test_an_address_that_is_refused_starts_nothing() -> None:
