@@ -30,22 +30,18 @@ def input_of(vm: SourceVM) -> Input:
         raise JobError(error.message, remedy=error.remedy) from error
     if vm.host.is_folder:
         return Input(kind="vmx", location=ssh_uri(access.uri, vm.location), transport="ssh")
+    transport = None  # https of VMware's servers, xen+ssh, disks that are here
     if vm.host.scheme in OVER_SSH and vm.host.reads_over_ssh:
-        return Input(
-            kind=vm.kind,
-            location=vm.location,
-            connection=access.uri,
-            password=access.password,
-            transport="ssh",
-        )
-    is_vddk = vm.host.transport == LibvirtHost.Transport.VDDK
+        transport = "ssh"
+    elif vm.host.transport == LibvirtHost.Transport.VDDK:
+        transport = "vddk"
     return Input(
         kind=vm.kind,
         location=vm.location,
         connection=access.uri,
         password=access.password,
-        transport="vddk" if is_vddk else None,
-        options=_vddk_options(vm.host) if is_vddk else _https_options(vm.host),
+        transport=transport,
+        options=_vddk_options(vm.host) if transport == "vddk" else _https_options(vm.host),
     )
 
 

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import json
 import posixpath
-import subprocess
-import threading
-import time
+import shutil
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,15 +18,13 @@ from typing import Any
 from inventory.sources.base import Warn
 from inventory.sources.errors import ImageError
 from inventory.sources.nbdkit import NbdServer, ServerError, Servers, nbd_node
-from inventory.sources.programs import WITH_US, clean_environment
+from inventory.sources.programs import Daemon, pid_file_of
 from inventory.sources.qcow2 import FIRST_CLUSTER_BYTES, Header, read_header
 from inventory.sources.types import SourceDisk
 
 _FORMATS = ("raw", "qcow2")
 _MAX_LAYERS = 64
 _READY_SECONDS = 60
-_NOT_FOUND = 127  # what setpriv ends with
-_MISSING = "Install qemu-storage-daemon (package qemu-system-common)."
 _MERGE = "Merge the layers on the host, with qemu-img convert into a new image."
 
 
@@ -78,7 +73,7 @@ def serve_layers(
         f"Below it: {', '.join(paths[1:])}."
     )
     joined = servers.socket_folder / f"disk{disk.id}"
-    servers.enter(_Joined(sockets, joined, servers.log))
+    _join(sockets, joined, servers)
     return servers.opened(replace(disk, format="raw"), joined)
 
 
@@ -99,76 +94,33 @@ def path_below(path: str, header: Header) -> tuple[str, str]:
     return posixpath.join(posixpath.dirname(path), name), fmt
 
 
-class _Joined(AbstractContextManager[None]):
-    """A qemu-storage-daemon that serves layers as one disk; the first is the top."""
-
-    def __init__(
-        self, layers: Sequence[tuple[Path, str]], socket: Path, log: Callable[[str], None]
-    ) -> None:
-        self._socket = socket
-        self._pid_file = socket.with_suffix(".pid")
-        self._log = log
-        self._words = ""
-        self._command = ["qemu-storage-daemon"]
-        for number, (served, fmt) in reversed(list(enumerate(layers))):
-            self._node(f"file{number}", nbd_node(served))
-            # A qcow2 image without a layer below is told so, as its header does.
-            below = f"layer{number + 1}" if number + 1 < len(layers) else None
-            more = {"backing": below} if fmt == "qcow2" else {}
-            self._node(f"layer{number}", {"driver": fmt, "file": f"file{number}", **more})
-        address = f"addr.type=unix,addr.path={str(socket).replace(',', ',,')}"
-        self._command += ["--nbd-server", f"{address},max-connections=0"]
-        self._command += ["--export", "type=nbd,id=disk,node-name=layer0,name=,writable=off"]
-        self._command += ["--pidfile", str(self._pid_file)]
-
-    def _node(self, name: str, node: dict[str, Any]) -> None:
-        text = json.dumps({"node-name": name, "read-only": True, **node}, separators=(",", ":"))
-        self._command += ["--blockdev", text]
-
-    def _drain(self) -> None:
-        assert self._process.stderr  # noqa: S101  it is a pipe
-        for raw in self._process.stderr:
-            self._words = raw.decode(errors="replace").strip()
-            self._log(self._words)
-
-    def __enter__(self) -> None:
-        """Start it.  Raises ServerError."""
-        self._log(" ".join(self._command))
-        self._process = subprocess.Popen(
-            [*WITH_US, *self._command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=clean_environment(),
+def _join(layers: Sequence[tuple[Path, str]], socket: Path, servers: Servers) -> None:
+    """Serve layers as one disk at a socket; the first is the top.  Raises ServerError."""
+    command = ["qemu-storage-daemon"]
+    for number, (served, fmt) in reversed(list(enumerate(layers))):
+        # A qcow2 image without a layer below is told so, as its header does.
+        below = f"layer{number + 1}" if number + 1 < len(layers) else None
+        more = {"backing": below} if fmt == "qcow2" else {}
+        nodes: tuple[dict[str, Any], ...] = (
+            {"node-name": f"file{number}", **nbd_node(served)},
+            {"node-name": f"layer{number}", "driver": fmt, "file": f"file{number}", **more},
         )
-        self._reader = threading.Thread(target=self._drain, daemon=True)
-        self._reader.start()
-        end = time.monotonic() + _READY_SECONDS
-        while not self._pid_file.exists():
-            ended = self._process.poll()
-            if ended is not None or time.monotonic() > end:
-                self._stop()
-                words = self._words or f"nothing was heard within {_READY_SECONDS} s"
-                raise ServerError(
-                    "E-IMG-BACKING",
-                    f"The layers cannot be put together: {words[-300:].rstrip('.')}.",
-                    remedy=_MISSING if ended == _NOT_FOUND else _MERGE,
-                )
-            time.sleep(0.02)
-
-    def _stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._reader.join(5)
-        if self._process.stderr:
-            self._process.stderr.close()
-
-    def __exit__(self, *_error: object) -> None:
-        """End it."""
-        self._stop()
-        self._socket.unlink(missing_ok=True)
-        self._pid_file.unlink(missing_ok=True)
+        for node in nodes:
+            command += ["--blockdev", json.dumps({"read-only": True, **node})]
+    address = f"addr.type=unix,addr.path={str(socket).replace(',', ',,')}"
+    command += ["--nbd-server", f"{address},max-connections=0"]
+    command += ["--export", "type=nbd,id=disk,node-name=layer0,name=,writable=off"]
+    command += ["--pidfile", str(pid_file_of(socket))]
+    if shutil.which(command[0]) is None:
+        raise ServerError(
+            "E-HOST",
+            "The program qemu-storage-daemon, which puts layers together, is not installed.",
+            remedy="Install the package qemu-system-common.",
+        )
+    servers.log(" ".join(command))
+    daemon = Daemon(command, socket, servers.log)
+    servers.keep(daemon)
+    if why := daemon.why_not_ready(_READY_SECONDS):
+        raise ServerError(
+            "E-IMG-BACKING", f"The layers cannot be put together: {why[-300:]}.", remedy=_MERGE
+        )

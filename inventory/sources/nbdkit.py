@@ -11,11 +11,8 @@ import re
 import shutil
 import subprocess
 import tempfile
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -24,12 +21,11 @@ from typing import Any
 from inventory.sources.base import disk_uri
 from inventory.sources.errors import ImageError, SourceError
 from inventory.sources.images import HEAD_BYTES, image_format, virtual_size
-from inventory.sources.programs import WITH_US, clean_environment
+from inventory.sources.programs import WITH_US, Daemon, clean_environment, pid_file_of
 from inventory.sources.types import SourceDisk
 
 _READY_SECONDS = 30
 _OPEN_SECONDS = 150  # above the minute that the retry filter takes before it gives up
-_TAIL_LINES = 20
 _NAMING_FORMATS = ("qcow2", "vmdk")
 _MAX_SOCKET_BYTES = 100  # unix(7) allows 107
 # The vddk plugin takes it as text alone, on its command line.
@@ -110,74 +106,18 @@ def _asked(*words: str) -> str:
     return done.stdout
 
 
-class _Running:
-    """One nbdkit process and the last lines it wrote."""
-
-    def __init__(
-        self, server: NbdServer, socket: Path, folder: Path, on_line: Callable[[str], None]
-    ) -> None:
-        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._on_line = on_line
-        self._pid_file = socket.with_suffix(".pid")
-        self.socket = socket
-        with ExitStack() as stack:
-            pipes = []
-            for _key, value in server.secrets:
-                inner, outer = os.pipe()
-                stack.callback(os.close, inner)
-                with os.fdopen(outer, "w") as stream:
-                    stream.write(f"{value}\n")
-                pipes.append(inner)
-            self.argv = server.command(socket, self._pid_file, pipes)
-            self._process = subprocess.Popen(
-                [*WITH_US, *self.argv],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=pipes,
-                # The cow filter keeps what it has read in a file there.
-                env=clean_environment() | {"TMPDIR": str(folder)} | dict(server.variables),
-            )
-        self._reader = threading.Thread(target=self._drain, daemon=True)
-        self._reader.start()
-
-    def _drain(self) -> None:
-        assert self._process.stderr  # noqa: S101  it is a pipe
-        for raw in self._process.stderr:
-            line = raw.decode(errors="replace").strip().removeprefix("nbdkit: ")
-            self.tail.append(line)
-            self._on_line(line)
-
-    def last_words(self) -> str:
-        self._reader.join(0.2)
-        errors = [line for line in self.tail if "error" in line] or list(self.tail)
-        if not errors:
-            return "it gave no reason"
-        return (errors[-1].partition("error: ")[2] or errors[-1]).rstrip(".")
-
-    def wait_ready(self) -> None:
-        """Return once it listens.  Raises ServerError."""
-        end = time.monotonic() + _READY_SECONDS
-        while not self._pid_file.exists():
-            if self._process.poll() is not None:
-                raise ServerError("E-NBDKIT", f"nbdkit did not start: {self.last_words()}.")
-            if time.monotonic() > end:
-                raise ServerError("E-NBDKIT", f"nbdkit did not start within {_READY_SECONDS} s.")
-            time.sleep(0.02)
-
-    def stop(self) -> None:
-        """End it: politely, then at once."""
-        self._process.terminate()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._reader.join(5)
-        if self._process.stderr:
-            self._process.stderr.close()
-        self.socket.unlink(missing_ok=True)
-        self._pid_file.unlink(missing_ok=True)
+@contextmanager
+def _pipes_with(values: Sequence[str]) -> Iterator[list[int]]:
+    """Give descriptors from which each value can be read once."""
+    with ExitStack() as stack:
+        pipes = []
+        for value in values:
+            inner, outer = os.pipe()
+            stack.callback(os.close, inner)
+            with os.fdopen(outer, "w") as stream:
+                stream.write(f"{value}\n")
+            pipes.append(inner)
+        yield pipes
 
 
 class Servers:
@@ -190,7 +130,7 @@ class Servers:
         self._folder = folder
         self.log = log
         self._stack = ExitStack()
-        self._running: list[_Running] = []
+        self._running: list[Daemon] = []
         # While it exists, what is read once is kept here for the second reading, the copy.
         self._keep_reads = folder / "keep-reads"
 
@@ -206,6 +146,10 @@ class Servers:
     def enter(self, helper: AbstractContextManager[object]) -> None:
         """Begin something that is to end once the servers started after it have ended."""
         self._stack.enter_context(helper)
+
+    def keep(self, daemon: Daemon) -> None:
+        """End another program once the servers started after it have ended."""
+        self._stack.callback(daemon.stop)
 
     @property
     def folder(self) -> Path:
@@ -244,15 +188,21 @@ class Servers:
             )
 
         def told(line: str) -> None:
-            self.log(f"nbdkit: {line}")
-            on_line(line)
+            plain = line.removeprefix("nbdkit: ")
+            self.log(f"nbdkit: {plain}")
+            on_line(plain)
 
         socket = self.socket_folder / f"in{len(self._running)}"
-        running = _Running(server, socket, self._folder, told)
+        with _pipes_with([value for _key, value in server.secrets]) as pipes:
+            argv = server.command(socket, pid_file_of(socket), pipes)
+            # The cow filter keeps what it has read in a file there.
+            variables = {"TMPDIR": str(self._folder), **server.variables}
+            running = Daemon(argv, socket, told, descriptors=pipes, variables=variables)
         self._stack.callback(running.stop)
         self._running.append(running)
-        self.log(" ".join(_COOKIE.sub(r"\1***", word) for word in running.argv))
-        running.wait_ready()
+        self.log(" ".join(_COOKIE.sub(r"\1***", word) for word in argv))
+        if why := running.why_not_ready(_READY_SECONDS):
+            raise ServerError("E-NBDKIT", f"nbdkit did not start: {why}.")
         return socket
 
     def serve(

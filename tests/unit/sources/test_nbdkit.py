@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -17,16 +16,9 @@ from inventory.sources.errors import SourceError
 from inventory.sources.https_disk import https_server
 from inventory.sources.nbdkit import NbdServer, ServerError, Servers, pick_filters, quoted
 from inventory.sources.types import SourceDisk
+from tests.unit.sources.conftest import SIZE, read_through
 
-SIZE = 3 << 20
 DISK = SourceDisk(id=0, controller=None, path="far away", format="raw", remote=True)
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    path = tmp_path / "disk.img"
-    path.write_bytes(random.Random(7).randbytes(SIZE))
-    return path
 
 
 def file_server(path: Path) -> NbdServer:
@@ -35,12 +27,6 @@ def file_server(path: Path) -> NbdServer:
         parameters=[("file", str(path))],
         filters=pick_filters("cow", "no-such-filter", "retry"),
     )
-
-
-def read_through(disk: SourceDisk, folder: Path) -> bytes:
-    out = folder / "out.img"
-    subprocess.run(["qemu-img", "convert", "-O", "raw", disk_uri(disk), str(out)], check=True)
-    return out.read_bytes()
 
 
 def pids_with(text: str) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import random
 import socket
 import subprocess
 import time
@@ -26,21 +25,7 @@ from inventory.sources.types import Source, SourceDisk
 from tests.ceph import POOL, Ceph, ceph_cluster
 from tests.iscsi import TARGET, iscsi_server
 from tests.sshd import Sshd
-
-SIZE = 3 << 20
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    path = tmp_path / "disk.img"
-    path.write_bytes(random.Random(7).randbytes(SIZE))
-    return path
-
-
-def read_through(disk: SourceDisk, folder: Path) -> bytes:
-    out = folder / "out.img"
-    subprocess.run(["qemu-img", "convert", "-O", "raw", disk_uri(disk), str(out)], check=True)
-    return out.read_bytes()
+from tests.unit.sources.conftest import SIZE, read_through
 
 
 def network_domain(*sources: str) -> tuple[Source, list[str]]:
